@@ -1,0 +1,133 @@
+"""Does the tuned model behave normally elsewhere? Figures over the tokens of unrelated text.
+
+The unit is a scored token, the cluster a prompt. All logarithms are natural. Differences are tuned
+less base, so `delta_entropy` > 0 means flatter predictions and `delta_ppl` > 0 a worse fit to the
+text. Perplexity pools the tokens: exp(-mean log p), not a mean of perplexities.
+Sources: MEASURES 8, CONTRACT 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.metrics.intervals import Statistic, estimate, mean, ratio
+from antiimit_jax.metrics.resampling import column_sums, resample
+from antiimit_jax.metrics.rows import make_row
+
+LARGEST_NLL = 50.0  # a perplexity is exp of at most this, so that no figure is infinite
+_LABELS = ("prompt_id", "category")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftTokens:
+    """Scored tokens, one entry each; checked when made, `UserError` names field and token."""
+
+    prompt_id: np.ndarray  # [n] int or str, the cluster
+    category: np.ndarray  # [n] str
+    kl_base_tuned: np.ndarray  # [n] nats, over the full vocabulary
+    kl_tuned_base: np.ndarray  # [n] nats
+    top1_agree: np.ndarray  # [n] bool or 0/1
+    top5_overlap: np.ndarray  # [n] fraction of the five commonest tokens that both have
+    entropy_base: np.ndarray  # [n] nats
+    entropy_tuned: np.ndarray  # [n] nats
+    logp_base: np.ndarray  # [n] log-probability of the token that follows in the text
+    logp_tuned: np.ndarray  # [n]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            kind = None if field.name in _LABELS else np.float64
+            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=kind))
+            if (
+                getattr(self, field.name).shape != (len(self.prompt_id),)
+                or len(self.prompt_id) == 0
+            ):
+                raise UserError(
+                    f"DriftTokens.{field.name} has shape {getattr(self, field.name).shape}; give "
+                    f"one entry a token, as prompt_id {self.prompt_id.shape}, one at least"
+                )
+        limits = {
+            "kl_base_tuned": (-1e-3, np.inf),
+            "kl_tuned_base": (-1e-3, np.inf),
+            "top1_agree": (0, 1),
+            "top5_overlap": (0, 1),
+            "entropy_base": (-1e-3, np.inf),
+            "entropy_tuned": (-1e-3, np.inf),
+            "logp_base": (-np.inf, 1e-3),
+            "logp_tuned": (-np.inf, 1e-3),
+        }
+        for name, (low, high) in limits.items():
+            column = getattr(self, name)
+            wrong = ~(np.isfinite(column) & (column >= low) & (column <= high))
+            if wrong.any():
+                first = np.flatnonzero(wrong)[0]
+                raise UserError(
+                    f"DriftTokens.{name}: token {first} is {column[first]}, not in [{low}, {high}] "
+                    f"({wrong.sum()} such tokens); leave out tokens that were not scored and give "
+                    "overlaps as fractions"
+                )
+
+    def take(self, chosen: np.ndarray) -> DriftTokens:
+        """The tokens at a boolean mask [n] or at indices."""
+        return DriftTokens(
+            **{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)}
+        )
+
+
+def _delta_perplexity(tuned, base, n):
+    tuned, base = ratio(tuned, n), ratio(base, n)
+    return np.exp(np.minimum(-tuned, LARGEST_NLL)) - np.exp(np.minimum(-base, LARGEST_NLL))
+
+
+STATISTICS = (
+    mean("kl_base_tuned", "kl_base_tuned"),
+    mean("kl_tuned_base", "kl_tuned_base"),
+    mean("top1_agree", "top1_agree", kind="proportion"),
+    mean("top5_overlap", "top5_overlap"),
+    mean("delta_entropy", "delta_entropy"),
+    Statistic(name="delta_ppl", columns=("logp_tuned", "logp_base", "n"), finish=_delta_perplexity),
+)
+
+
+def drift_rows(
+    tokens: DriftTokens,
+    *,
+    stage: str,
+    suite: str = "drift",
+    split: str = "neutral",
+    seed: int = 0,
+    n_boot: int = 2000,
+) -> list[dict]:
+    """Rows for the slices "all" and "category=NAME"; `n` counts tokens, `clusters` prompts."""
+    slices = {"all": np.ones(len(tokens.category), bool)}
+    slices |= {f"category={name}": tokens.category == name for name in np.unique(tokens.category)}
+    rows = []
+    for name, mask in slices.items():
+        part = tokens.take(mask)
+        columns = {
+            "kl_base_tuned": np.maximum(part.kl_base_tuned, 0),  # rounding may leave -1e-7
+            "kl_tuned_base": np.maximum(part.kl_tuned_base, 0),
+            "top1_agree": part.top1_agree,
+            "top5_overlap": part.top5_overlap,
+            "delta_entropy": part.entropy_tuned - part.entropy_base,
+            "logp_tuned": part.logp_tuned,
+            "logp_base": part.logp_base,
+            "n": np.ones(mask.sum()),
+        }
+        resampling = resample(part.prompt_id, n_boot=n_boot, seed=seed) if n_boot else None
+        sums, clusters = column_sums(columns, resampling), len(np.unique(part.prompt_id))
+        for statistic in STATISTICS:
+            place = {
+                "stage": stage,
+                "suite": suite,
+                "split": split,
+                "slice": name,
+                "metric": statistic.name,
+            }
+            rows.append(
+                make_row(place, estimate(statistic, sums, resampling), int(mask.sum()), clusters)
+            )
+    return rows

@@ -1,0 +1,198 @@
+"""From per-item results to rows of metrics.json (CONTRACT 3): slices, values, intervals, baselines.
+
+A row is a dict {stage, suite, split, slice, metric, value, ci_low, ci_high, n, clusters} with an
+optional note, of plain Python values that strict JSON takes. `n` counts the items the figure is
+computed on: figures of shares (tvd_cond and all calibration) stand on readable items only, of which
+`coverage` is the fraction. Beyond the names of CONTRACT 5 there are `coverage`, `kl_fwd_median`,
+`kl_share_median`, `kl_mass_median`, `kl_rev_median` and `kl_fwd_trimmed` (10% off either end).
+
+Skill is relative to lazy answers on the same items, those of the slice: on a narrow slice of p
+fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from antiimit_jax.metrics import baselines, calibration, control
+from antiimit_jax.metrics.control import ControlResults, item_metrics
+from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
+from antiimit_jax.metrics.resampling import Resampling, column_sums, resample
+
+REGIONS = {
+    "p=1-20": (0.0, 0.2),
+    "p=21-40": (0.2, 0.4),
+    "p=41-60": (0.4, 0.6),
+    "p=61-80": (0.6, 0.8),
+    "p=81-99": (0.8, 1.0),
+}
+
+
+def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
+    """The slices of every report, name -> mask [n]; only those with items, "all" first.
+
+    A region "k=2,p=21-40" holds two-word items that ask for more than 20% and at most 40% for the
+    first-named word (the last one less than 100%).
+    """
+    k, tokens, p = results.k, results.token_count, results.target[:, 0]
+    pairs = k == 2
+    slices = {"all": np.ones(len(k), bool)}
+    slices |= {f"k={value}": k == value for value in np.unique(k)}
+    slices |= {"tokens=1": tokens == 1, "tokens=2": tokens == 2, "tokens=3+": tokens >= 3}
+    slices |= {"k=2,tokens=1": pairs & (tokens == 1), "k=2,tokens=2+": pairs & (tokens >= 2)}
+    slices |= {
+        f"template={value}": results.template == value for value in np.unique(results.template)
+    }
+    slices |= {f"shots={value}": results.n_shots == value for value in np.unique(results.n_shots)}
+    for name, (low, high) in REGIONS.items():
+        slices[f"k=2,{name}"] = pairs & (p > low + 1e-9) & (p <= high + 1e-9) & (p < 1 - 1e-9)
+    return {name: mask for name, mask in slices.items() if mask.any()}
+
+
+def control_values(results: ControlResults) -> dict[str, float | None]:
+    """Every figure of these items without intervals; None where it cannot be had."""
+    return {
+        name: figure.value for name, (figure, _, _) in _figures(results, n_boot=0, seed=0).items()
+    }
+
+
+def control_rows(
+    results: ControlResults,
+    *,
+    stage: str,
+    suite: str = "control",
+    split: str,
+    slices: Mapping[str, np.ndarray],
+    seed: int = 0,
+    n_boot: int = 2000,
+) -> list[dict]:
+    """Rows of all control figures for each slice (name -> mask [n]); `n_boot=0`: no intervals."""
+    rows, known = [], {}
+    for name, mask in slices.items():
+        mask = np.asarray(mask, bool)
+        if not mask.any():
+            continue
+        if mask.tobytes() not in known:
+            known[mask.tobytes()] = _figures(results.take(mask), n_boot=n_boot, seed=seed)
+        for metric, (figure, n, clusters) in known[mask.tobytes()].items():
+            place = {"stage": stage, "suite": suite, "split": split, "slice": name}
+            rows.append(make_row(place | {"metric": metric}, figure, n, clusters))
+    return rows
+
+
+def baseline_rows(
+    results: ControlResults,
+    *,
+    suite: str = "control",
+    split: str,
+    slices: Mapping[str, np.ndarray],
+    seed: int = 0,
+    n_boot: int = 2000,
+    names: Sequence[str] = baselines.BASELINES,
+    interval_slices: Sequence[str] = ("all",),
+) -> list[dict]:
+    """Rows "baseline:NAME" of each behaviour, with intervals on `interval_slices` only.
+
+    `rank_only` is fitted within each slice. Behaviours that need a few-shot turn or a measured
+    prior are scored on the items that have one, with a note where these are not all; where no item
+    has one there is no row.
+    """
+    rows = []
+    for slice_name, mask in slices.items():
+        items = results.take(mask) if np.any(mask) else None
+        for name in names if items is not None else ():
+            answered = baselines.baseline(items, name)
+            if answered is None:
+                continue
+            made = control_rows(
+                answered,
+                stage=f"baseline:{name}",
+                suite=suite,
+                split=split,
+                slices={slice_name: np.ones(len(answered.k), bool)},
+                seed=seed,
+                n_boot=n_boot if slice_name in interval_slices else 0,
+            )
+            if len(answered.k) < len(items.k):
+                made = [
+                    _with_note(row, f"applies to {len(answered.k)} of {len(items.k)} items")
+                    for row in made
+                ]
+            rows += made
+    return rows
+
+
+def _figures(
+    items: ControlResults, *, n_boot: int, seed: int
+) -> dict[str, tuple[Estimate, int, int]]:
+    """metric -> (figure, n, clusters); figures on the same items share their resamples."""
+    resampling = _resampling(items, n_boot, seed)
+    per_item = item_metrics(items)
+    columns = per_item | baselines.lazy_columns(items) | {"readable": items.readable.astype(float)}
+    figures = _estimates(columns, (*control.ON_ALL, *baselines.ON_ALL), resampling)
+    figures |= {
+        name: median(per_item[column], resampling) for name, column in control.MEDIANS.items()
+    }
+    figures |= {
+        name: trimmed_mean(per_item[column], resampling)
+        for name, column in control.TRIMMED_MEANS.items()
+    }
+    counted = _counted(figures, items)
+    on_readable = (*control.ON_READABLE, *calibration.ON_READABLE)
+    for chosen, statistics, which in (
+        (items.readable, on_readable, "item"),
+        (items.readable & (items.k == 2), calibration.ON_READABLE_PAIRS, "two-word item"),
+    ):
+        if chosen.any():
+            part = items if chosen.all() else items.take(chosen)
+            again = resampling if part is items else _resampling(part, n_boot, seed)
+            columns = item_metrics(part) | calibration.calibration_columns(part)
+            counted |= _counted(_estimates(columns, statistics, again), part)
+        else:
+            nothing = Estimate(
+                value=None,
+                note=f"no {which} with {control.MIN_MASS:.0%} of its probability on its words",
+            )
+            counted |= {statistic.name: (nothing, 0, 0) for statistic in statistics}
+    return counted
+
+
+def _resampling(items: ControlResults, n_boot: int, seed: int) -> Resampling | None:
+    return resample(items.cluster, items.shot_set, n_boot=n_boot, seed=seed) if n_boot else None
+
+
+def _estimates(
+    columns: Mapping[str, np.ndarray],
+    statistics: Sequence[Statistic],
+    resampling: Resampling | None,
+) -> dict[str, Estimate]:
+    needed = {name for statistic in statistics for name in statistic.columns}
+    columns = {name: column for name, column in columns.items() if name in needed}
+    columns["n"] = np.ones(len(next(iter(columns.values()))))
+    sums = column_sums(columns, resampling)
+    return {statistic.name: estimate(statistic, sums, resampling) for statistic in statistics}
+
+
+def _counted(
+    figures: Mapping[str, Estimate], items: ControlResults
+) -> dict[str, tuple[Estimate, int, int]]:
+    clusters = len(np.unique(items.cluster))
+    return {name: (figure, len(items.k), clusters) for name, figure in figures.items()}
+
+
+def make_row(place: Mapping[str, str], figure: Estimate, n: int, clusters: int) -> dict:
+    """One row of metrics.json; `place` holds stage, suite, split, slice and metric."""
+    row = dict(place) | {
+        "value": figure.value,
+        "ci_low": figure.low,
+        "ci_high": figure.high,
+        "n": int(n),
+        "clusters": int(clusters),
+    }
+    return _with_note(row, figure.note) if figure.note else row
+
+
+def _with_note(row: dict, note: str) -> dict:
+    return row | {"note": "; ".join(filter(None, (row.get("note"), note)))}

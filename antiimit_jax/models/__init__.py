@@ -1,0 +1,1 @@
+"""The port: from a named checkpoint to a Flax decoder, its weights, and LoRA adapters on it."""

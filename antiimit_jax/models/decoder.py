@@ -1,0 +1,105 @@
+"""The decoder: one Linen module for every family, its layers stacked and run under `nn.scan`.
+
+Letters used wherever arrays are born in this project:
+  B rows of a batch      T tokens of a row      P trunks of a batch    U tokens of a trunk
+  M = P U + B T          D hidden size          V vocabulary           L layers
+  N query heads          K key/value heads      G = N / K              H head size
+  R readouts of a row    Z token paths of a row S steps of a path      W words of a row
+  Q terms of a word      A microbatches         r LoRA rank
+
+The input is a forest. A *trunk* is a beginning that several rows share (few-shot turns, a
+template's opening); it is computed once. A *row* hangs behind one trunk and is a packed tree in
+depth-first order (see `scoring.packing`). One integer per token, `subtree_end`, says where the tree
+below it stops: token j of a row is an ancestor of token i, and visible to it, exactly when
+j <= i < subtree_end[j]. A plain causal sequence has subtree_end = its length; padding has 0 and is
+visible to nobody.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.layers import Block, RMSNorm, View, rope_table
+
+Array = jax.Array
+
+
+class Forest(NamedTuple):
+    """Tokens of a batch, all int32. Without trunks U is 0."""
+
+    tokens: Array  # [B, T]
+    positions: Array  # [B, T] counted from the trunk's first token
+    subtree_end: Array  # [B, T]
+    trunk_of: Array  # [B]
+    trunk_tokens: Array  # [P, U]
+    trunk_length: Array  # [P]
+
+
+def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
+    """Rows [B, T] that stand alone, without trunks."""
+    none = jnp.zeros((1, 0), jnp.int32)
+    zeros = jnp.zeros(len(tokens), jnp.int32)
+    return Forest(tokens, positions, subtree_end, zeros, none, jnp.zeros(1, jnp.int32))
+
+
+def ancestor_mask(subtree_end: Array) -> Array:
+    """[B, T] -> [B, T, T], true where the second token is the first or one of its ancestors."""
+    i = jnp.arange(subtree_end.shape[-1])
+    return (i[None, :] <= i[:, None]) & (i[None, :, None] < subtree_end[:, None, :])
+
+
+def arrange(forest: Forest, cfg: ModelConfig) -> View:
+    """Masks and rotary tables of a forest."""
+    (B, T), (P, U) = forest.tokens.shape, forest.trunk_tokens.shape
+    place = jnp.broadcast_to(jnp.arange(U), (P, U))
+    ends = jnp.broadcast_to(forest.trunk_length[:, None], (P, U))
+    trunk_mask = ancestor_mask(jnp.where(place < ends, ends, 0))
+    sees_trunk = (place < ends)[forest.trunk_of][:, None, :]  # [B, 1, U]
+    row_mask = jnp.concatenate(
+        [jnp.broadcast_to(sees_trunk, (B, T, U)), ancestor_mask(forest.subtree_end)], axis=-1
+    )
+    positions = jnp.concatenate([place.ravel(), forest.positions.ravel()])
+    rope = rope_table(positions, cfg.head_dim, cfg.rope_theta)
+    return View(trunk_mask, row_mask, forest.trunk_of, rope)
+
+
+class Decoder(nn.Module):
+    """Tokens to hidden states to logits; adapters join through the `lora` collection."""
+
+    cfg: ModelConfig
+    lora_scale: float = 1.0
+    dtype: jnp.dtype = jnp.float32  # of activations; products run in the weights' dtype
+    remat: bool = False  # recompute each block in the backward pass
+
+    def setup(self) -> None:
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        self.embed = nn.Embed(self.cfg.vocab_size, self.cfg.hidden_size)
+        self.layers = nn.scan(
+            block,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.cfg.n_layers,
+        )(self.cfg, self.lora_scale)
+        self.final_norm = RMSNorm(self.cfg.norm_eps)
+        if not self.cfg.tied_head:
+            shape = (self.cfg.vocab_size, self.cfg.hidden_size)
+            self.head = self.param("head", nn.initializers.normal(0.02), shape)
+
+    def __call__(self, forest: Forest) -> Array:
+        """Hidden states of the rows after the final norm, [B, T, D] in `dtype`."""
+        tokens = jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()])
+        x = self.embed.embedding[tokens].astype(self.dtype)  # [M, D]
+        x, _ = self.layers(x, arrange(forest, self.cfg))
+        rows = x[forest.trunk_tokens.size :].reshape(*forest.tokens.shape, -1)
+        return self.final_norm(rows)
+
+    def logits(self, hidden: Array) -> Array:
+        """[..., D] -> float32 [..., V]; a tied head reads the embedding."""
+        table = self.embed.embedding if self.cfg.tied_head else self.head
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)

@@ -1,0 +1,85 @@
+"""LoRA adapters: a tree of their own, shaped like the layers they attach to.
+
+The tree is {layers: {attn: {q: {a, b}, ...}, mlp: {...}}} with a [L, r, in] and b [L, out, r], the
+orientation PEFT stores. It is the `lora` collection of `Decoder`; without it the model is the base,
+bit for bit. b starts at zero, so a fresh adapter changes nothing.
+Source: Hu et al. 2021 (arXiv 2106.09685); scale alpha / r as in PEFT.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.leaves import LORA_TARGETS
+
+Tree = Any
+ALL_LINEAR = tuple(LORA_TARGETS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Which adapters exist and train."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ALL_LINEAR  # of q k v o gate up down
+    first_layer: int = 0  # adapters train in layers first_layer <= i < last_layer
+    last_layer: int = -1  # -1: to the top
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def check(self, cfg: ModelConfig) -> None:
+        """Raises UserError where a field does not fit the model; all errors at once."""
+        problems = []
+        if self.rank < 1:
+            problems.append(f"lora.rank = {self.rank} must be at least 1")
+        for name in self.targets:
+            if name not in LORA_TARGETS:
+                problems.append(f"lora.targets names {name!r}; known: {' '.join(LORA_TARGETS)}")
+        if not self.targets:
+            problems.append("lora.targets is empty: nothing would train")
+        first, last = self.layer_range(cfg)
+        if not 0 <= first < last <= cfg.n_layers:
+            problems.append(
+                f"lora layers {self.first_layer}..{self.last_layer} do not fit {cfg.n_layers} layers"
+            )
+        if problems:
+            raise UserError("; ".join(problems))
+
+    def layer_range(self, cfg: ModelConfig) -> tuple[int, int]:
+        """(first, last) with last exclusive."""
+        last = cfg.n_layers if self.last_layer == -1 else self.last_layer
+        return self.first_layer, last
+
+
+def init_adapter(key: jax.Array, cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    """A fresh adapter: a uniform in ±1/sqrt(in) (PEFT's default), b zero, in float32."""
+    tree: dict = {}
+    for number, (name, leaf) in enumerate(LORA_TARGETS.items()):
+        if name not in lora.targets:
+            continue
+        out, inp = leaf.shape(cfg)
+        a = jax.random.uniform(
+            jax.random.fold_in(key, number), (cfg.n_layers, lora.rank, inp), jnp.float32, -1.0, 1.0
+        )
+        b = jnp.zeros((cfg.n_layers, out, lora.rank), jnp.float32)
+        tree.setdefault(leaf.path[1], {})[name] = {"a": a * inp**-0.5, "b": b}
+    return {"layers": tree}
+
+
+def train_mask(adapter: Tree, cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    """1.0 where an adapter trains, else 0.0: [L, 1, 1] per leaf, by module name and layer range."""
+    first, last = lora.layer_range(cfg)
+    layer = jnp.arange(cfg.n_layers)
+    rows = ((layer >= first) & (layer < last)).astype(jnp.float32)[:, None, None]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: rows * float(path[2].key in lora.targets), adapter
+    )

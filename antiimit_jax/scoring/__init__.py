@@ -1,0 +1,1 @@
+"""How probable is each word after a prompt, exactly: one packed pass through the model."""

@@ -1,0 +1,249 @@
+"""Queries into rows: every row is one tree of tokens in depth-first order.
+
+All sequences a row must score (each prompt followed by each of its words' token paths) are put into
+one trie, so whatever they share is computed once: the prompt of an item's five words, the first
+token of two words. What many rows share (few-shot turns, a template's opening) is their trunk.
+Depth-first order makes the ancestor relation a comparison of indices (see `models.decoder`). Shapes
+are static: rows are filled to fixed limits and padded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, Sequence
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.decoder import Forest
+from antiimit_jax.scoring.trie import WordQuery, event_parents
+
+
+class PackedBatch(NamedTuple):
+    """B rows behind P trunks; int32 but `word_sign`. Padding is marked so that it adds nothing."""
+
+    forest: Forest
+    read_at: np.ndarray  # [B, R] tokens whose next-token distribution is needed
+    path_readout: np.ndarray  # [B, Z, S] readout before each path token
+    path_token: np.ndarray  # [B, Z, S] -1 on padding
+    path_end: np.ndarray  # [B, Z] readout of the path's last token
+    word_path: np.ndarray  # [B, W, Q] paths that add to or are taken from a word
+    word_sign: np.ndarray  # [B, W, Q] float32: 1, -1, 0 on padding
+    word_item: np.ndarray  # [B, W] the word's item within the row, -1 on padding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowLimits:
+    """The static size of a row."""
+
+    tokens: int  # T
+    readouts: int  # R
+    paths: int  # Z
+    steps: int  # S
+    words: int  # W
+    terms: int  # Q
+
+
+class Row:
+    """One row being filled behind a trunk. `queries` holds the indices of what it scores."""
+
+    def __init__(self, limits: RowLimits, stops: np.ndarray, trunk: tuple[int, ...] = ()) -> None:
+        self.limits, self.trunk = limits, trunk
+        self.queries: list[int] = []
+        self._stops = stops
+        self._children: list[dict[int, int]] = [{}]  # node 0 is above the first token
+        self._token: list[int] = [-1]
+        self._readouts: dict[int, int] = {}  # node -> readout
+        self._paths: list[tuple[list[int], tuple[int, ...], int]] = []  # (readouts, tokens, end)
+        self._words: list[list[tuple[int, float]]] = []
+        self._word_item: list[int] = []
+
+    def add(self, index: int, query: WordQuery) -> bool:
+        """Adds a query, or returns False and changes nothing if it does not fit.
+
+        The trunk must be a proper beginning of the query's prompt.
+        """
+        need = needed(query, self._stops, len(self.trunk))
+        own = query.prompt_ids[len(self.trunk) :]
+        known = self._known(own)
+        used = RowLimits(
+            tokens=len(self._token) - 1 + need.tokens - known,
+            readouts=len(self._readouts) + need.readouts,
+            paths=len(self._paths) + need.paths,
+            steps=need.steps,
+            words=len(self._words) + need.words,
+            terms=need.terms,
+        )
+        if not _within(used, self.limits):
+            return False
+        item = len(self.queries)
+        self.queries.append(index)
+        answer = self._insert(0, own)[-1]
+        first_path, first_word = len(self._paths), len(self._words)
+        self._words += [[] for _ in range(query.n_words)]
+        self._word_item += [item] * query.n_words
+        for path in query.paths:
+            nodes = [answer, *self._insert(answer, path.tokens)]
+            reads = [self._readouts.setdefault(node, len(self._readouts)) for node in nodes]
+            self._words[first_word + path.word].append((len(self._paths), 1.0))
+            self._paths.append((reads[:-1], path.tokens, reads[-1]))
+        for child, parent in enumerate(event_parents(query.paths, self._stops)):
+            if parent >= 0:
+                word = self._words[first_word + query.paths[parent].word]
+                word.append((first_path + child, -1.0))
+        return True
+
+    def _known(self, ids: Sequence[int]) -> int:
+        """How many of the first ids the row holds already."""
+        node = depth = 0
+        for token in ids:
+            if (node := self._children[node].get(token)) is None:
+                break
+            depth += 1
+        return depth
+
+    def _insert(self, node: int, ids: Sequence[int]) -> list[int]:
+        nodes = []
+        for token in ids:
+            below = self._children[node].get(token)
+            if below is None:
+                below = len(self._token)
+                self._children[node][token] = below
+                self._children.append({})
+                self._token.append(token)
+            node = below
+            nodes.append(node)
+        return nodes
+
+    def write(self, batch: PackedBatch, b: int, trunk: int) -> None:
+        """Writes the row as row `b` of an empty batch, behind trunk number `trunk`."""
+        place, depth, ends = self._depth_first()
+        forest = batch.forest
+        forest.trunk_of[b] = trunk
+        for node, at in place.items():
+            forest.tokens[b, at] = self._token[node]
+            forest.positions[b, at] = len(self.trunk) + depth[node]
+            forest.subtree_end[b, at] = ends[node]
+        for node, readout in self._readouts.items():
+            batch.read_at[b, readout] = place[node]
+        for z, (reads, tokens, end) in enumerate(self._paths):
+            batch.path_readout[b, z, : len(reads)] = reads
+            batch.path_token[b, z, : len(tokens)] = tokens
+            batch.path_end[b, z] = end
+        for w, terms in enumerate(self._words):
+            for q, (path, sign) in enumerate(terms):
+                batch.word_path[b, w, q], batch.word_sign[b, w, q] = path, sign
+        batch.word_item[b, : len(self._word_item)] = self._word_item
+
+    def _depth_first(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+        """Place in the row, depth, and end of the subtree of every node."""
+        place: dict[int, int] = {}
+        depth: dict[int, int] = {}
+        end: dict[int, int] = {}
+        stack = [(child, 0, False) for child in reversed(self._children[0].values())]
+        while stack:
+            node, level, done = stack.pop()
+            if done:
+                end[node] = len(place)
+                continue
+            place[node], depth[node] = len(place), level
+            stack.append((node, level, True))
+            stack += [(c, level + 1, False) for c in reversed(self._children[node].values())]
+        return place, depth, end
+
+
+def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> RowLimits:
+    """What one query takes up in an empty row behind a trunk of so many tokens."""
+    nodes = {path.tokens[:n] for path in query.paths for n in range(1, len(path.tokens) + 1)}
+    terms = np.zeros(query.n_words, int)
+    for path in query.paths:
+        terms[path.word] += 1
+    for parent in event_parents(query.paths, stops):
+        if parent >= 0:
+            terms[query.paths[parent].word] += 1
+    return RowLimits(
+        tokens=len(query.prompt_ids) - trunk + len(nodes),
+        readouts=1 + len(nodes),
+        paths=len(query.paths),
+        steps=max(len(path.tokens) for path in query.paths),
+        words=query.n_words,
+        terms=int(terms.max()),
+    )
+
+
+def _within(used: RowLimits, limits: RowLimits) -> bool:
+    return all(
+        getattr(used, field.name) <= getattr(limits, field.name)
+        for field in dataclasses.fields(RowLimits)
+    )
+
+
+def empty_batch(size: RowLimits, rows: int, trunks: int, trunk_tokens: int) -> PackedBatch:
+    """A batch of padding only."""
+    integers = lambda *shape, fill=0: np.full(shape, fill, np.int32)
+    return PackedBatch(
+        forest=Forest(
+            tokens=integers(rows, size.tokens),
+            positions=integers(rows, size.tokens),
+            subtree_end=integers(rows, size.tokens),
+            trunk_of=integers(rows),
+            trunk_tokens=integers(trunks, trunk_tokens),
+            trunk_length=integers(trunks),
+        ),
+        read_at=integers(rows, size.readouts),
+        path_readout=integers(rows, size.paths, size.steps),
+        path_token=integers(rows, size.paths, size.steps, fill=-1),
+        path_end=integers(rows, size.paths),
+        word_path=integers(rows, size.words, size.terms),
+        word_sign=np.zeros((rows, size.words, size.terms), np.float32),
+        word_item=integers(rows, size.words, fill=-1),
+    )
+
+
+def stack(
+    rows: Sequence[Row], size: RowLimits, n_rows: int, n_trunks: int, trunk_tokens: int
+) -> PackedBatch:
+    """Rows to one batch of static shape; rows with the same trunk share it.
+
+    Args:
+      n_rows, n_trunks, trunk_tokens: the batch's B, P and U; what is not needed is padding.
+    """
+    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens)
+    numbers: dict[tuple[int, ...], int] = {}
+    for b, row in enumerate(rows):
+        number = numbers.setdefault(row.trunk, len(numbers))
+        batch.forest.trunk_tokens[number, : len(row.trunk)] = row.trunk
+        batch.forest.trunk_length[number] = len(row.trunk)
+        row.write(batch, b, number)
+    return batch
+
+
+def shared_beginning(queries: Sequence[WordQuery], limit: int) -> tuple[int, ...]:
+    """The longest trunk all prompts can share: a proper beginning of each, at most `limit` long."""
+    first = queries[0].prompt_ids
+    length = min(len(first) - 1, limit)
+    for query in queries[1:]:
+        shared = common_prefix(first[:length], query.prompt_ids)
+        length = min(shared, len(query.prompt_ids) - 1)
+    return first[:length]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many first elements two sequences share."""
+    n = 0
+    for x, y in zip(a, b):
+        if x != y:
+            break
+        n += 1
+    return n
+
+
+def check_window(queries: Sequence[WordQuery], max_positions: int) -> None:
+    """Raises UserError for a prompt with its words longer than the model's window; never cuts."""
+    for query in queries:
+        length = len(query.prompt_ids) + max(len(path.tokens) for path in query.paths)
+        if length > max_positions:
+            raise UserError(
+                f"prompt and words take {length} tokens, the model's window is {max_positions}: "
+                "shorten the prompt (nothing is cut silently)"
+            )

@@ -1,0 +1,75 @@
+"""Which tokens end a word: published as data, built from token pieces, not from decoded text.
+
+A word counts as said when its last token is followed by a terminator, so "car" and "carpet" are
+disjoint events. Three nested sets are built: `narrow` (white space and end of turn), `standard`
+(used everywhere) and `wide` (anything that is not plainly more of the same word); a sensitivity
+figure says how much q moves between narrow and wide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.text.tokenizer import Tokenizer
+
+SENTENCE = ".,;:!?…—)]}>"
+QUOTES = "\"'“”‘’«»‹›„`"
+EMPHASIS = "*_~"
+CJK = "。、，．！？：；）】》」』〉…"
+_APOSTROPHES = "'’"
+_HYPHENS = "-‐‑"
+POLICIES = ("narrow", "standard", "wide")
+
+
+@dataclasses.dataclass(frozen=True)
+class Terminators:
+    """Boolean masks over the vocabulary, [V] each; narrow ⊂ standard ⊂ wide."""
+
+    narrow: np.ndarray
+    standard: np.ndarray
+    wide: np.ndarray
+
+    def mask(self, policy: str) -> np.ndarray:
+        """[V] for a policy's name; UserError if there is none of that name."""
+        if policy not in POLICIES:
+            raise UserError(f"terminators {policy!r} unknown; use one of {', '.join(POLICIES)}")
+        return getattr(self, policy)
+
+
+def build_terminators(tokenizer: Tokenizer, vocab_size: int) -> Terminators:
+    """The three sets for one tokenizer; rows beyond the tokenizer are in none."""
+    masks = {policy: np.zeros(vocab_size, bool) for policy in POLICIES}
+    for token, piece in enumerate(tokenizer.pieces[:vocab_size]):
+        rank = _rank(piece)
+        for level, policy in enumerate(POLICIES):
+            masks[policy][token] = rank <= level
+    for token in tokenizer.eos_ids:
+        for mask in masks.values():
+            mask[token] = True
+    return Terminators(**masks)
+
+
+def _rank(piece: bytes) -> int:
+    """0 narrow, 1 standard, 2 wide only, 3 never a terminator."""
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return 3  # part of a character
+    if not text:
+        return 3  # control tokens; the end-of-turn ids are added by name
+    first, rest = text[0], text[1:]
+    if first in " \n\r\t\u3000\u00a0":
+        return 0
+    if first in _APOSTROPHES and rest[:1].isalpha():
+        return 3  # 's, 't, 're
+    if first in SENTENCE + QUOTES + EMPHASIS + CJK:
+        return 1
+    if first in _HYPHENS and rest[:1].isalpha():
+        return 3
+    if first.isalnum() or unicodedata.category(first).startswith("M"):
+        return 3
+    return 2

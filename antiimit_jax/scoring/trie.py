@@ -1,0 +1,159 @@
+"""From a word to its token paths: surface forms, tokenised behind the prompt they answer.
+
+Policies (recorded in every run): `strict` takes the word as given, with and without a leading
+space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spellings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Iterator, Sequence
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.text.formats import Prompt
+from antiimit_jax.text.tokenizer import Tokenizer
+
+FORMS = ("strict", "lenient")
+
+
+@dataclasses.dataclass(frozen=True)
+class FormPath:
+    """One way to say a word: its surface text, its tokens, the word's index in the item."""
+
+    text: str
+    tokens: tuple[int, ...]
+    word: int
+    canonical: bool = True  # False: a tokenisation the tokenizer itself would not choose
+
+
+@dataclasses.dataclass(frozen=True)
+class WordQuery:
+    """One question to the model: after this prompt, how probable is each of these words?"""
+
+    prompt_ids: tuple[int, ...]
+    paths: tuple[FormPath, ...]
+    n_words: int
+
+
+def surface_forms(word: str, policy: str) -> tuple[str, ...]:
+    """The texts that count as saying `word`, without repeats, most canonical first."""
+    if policy == "strict":
+        spellings, spaces = [word], ["", " "]
+    elif policy == "lenient":
+        spellings = [word, word.lower(), word[:1].upper() + word[1:], word.upper()]
+        spaces = ["", " ", "\n"]
+    else:
+        raise UserError(f"forms policy {policy!r} unknown; use one of {', '.join(FORMS)}")
+    return tuple(dict.fromkeys(space + spelling for spelling in spellings for space in spaces))
+
+
+def word_query(
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    words: Sequence[str],
+    *,
+    forms: str = "strict",
+    max_tokenisations: int = 1,
+) -> WordQuery:
+    """Builds the token paths of every word behind a prompt.
+
+    Args:
+      words: distinct, not empty, of any number of tokens.
+      max_tokenisations: how many tokenisations of each form to count, canonical first.
+
+    Raises:
+      UserError: empty or repeated words, a word no path can spell, or two words with a form in
+        common.
+    """
+    _check_words(words)
+    tail = tokenizer.encode_plain(prompt.tail)
+    if prompt.ids[len(prompt.ids) - len(tail) :] != tail:
+        raise UserError(
+            f"the end of the prompt ({prompt.tail[-30:]!r}) does not tokenise by itself as it does "
+            "in the prompt; end it after a whole word or sign"
+        )
+    paths: dict[tuple[int, ...], FormPath] = {}
+    for index, word in enumerate(words):
+        found = 0
+        for form in surface_forms(word, forms):
+            joined = tokenizer.encode_plain(prompt.tail + form)
+            if joined[: len(tail)] != tail or len(joined) == len(tail):
+                continue  # the tokenizer would merge this form into the prompt's last token
+            canonical = joined[len(tail) :]
+            found += 1
+            for tokens in _tokenisations(tokenizer, form, canonical, max_tokenisations):
+                path = FormPath(form, tokens, index, tokens == canonical)
+                other = paths.setdefault(tokens, path)
+                if other.word != index:
+                    raise UserError(
+                        f"words {words[other.word]!r} and {word!r} share the form {form!r}: "
+                        "choose other words or --forms=strict"
+                    )
+        if not found:
+            raise UserError(
+                f"word {word!r} cannot be spelled by any tokens after {prompt.tail[-20:]!r}; "
+                "choose another word or end the prompt elsewhere"
+            )
+    return WordQuery(prompt.ids, tuple(paths.values()), len(words))
+
+
+def _check_words(words: Sequence[str]) -> None:
+    if not words:
+        raise UserError("no words to score: name at least one")
+    for word in words:
+        if not word.strip():
+            raise UserError("a word to score is empty")
+        if word != word.strip():
+            raise UserError(f"word {word!r} begins or ends with white space: leave it out")
+    if len(set(words)) != len(words):
+        raise UserError(f"the words repeat: {', '.join(words)}")
+
+
+def _tokenisations(
+    tokenizer: Tokenizer, form: str, canonical: tuple[int, ...], limit: int
+) -> Iterator[tuple[int, ...]]:
+    """`canonical`, then other ways to cut `form` into pieces, fewest tokens first."""
+    yield canonical
+    if limit <= 1:
+        return
+    data, ids_of = form.encode(), tokenizer.id_of_piece
+    frontier: list[tuple[int, tuple[int, ...]]] = [(0, ())]  # (bytes spelled, tokens)
+    given = 1
+    while frontier:
+        grown = []
+        for start, tokens in frontier:
+            for end in range(len(data), start, -1):
+                token = ids_of.get(data[start:end])
+                if token is None:
+                    continue
+                longer = (*tokens, token)
+                if end < len(data):
+                    grown.append((end, longer))
+                elif longer != canonical:
+                    yield longer
+                    given += 1
+                    if given == limit:
+                        return
+        frontier = grown
+
+
+def event_parents(paths: Sequence[FormPath], stops: Sequence[bool]) -> list[int]:
+    """Where one path's event lies inside another's: the innermost such path, or -1.
+
+    The event "path z was said" is: z's tokens, then any terminator. If path z' continues z with a
+    token that is itself a terminator ("rock" and "rock'n'roll"), its event lies inside z's, and its
+    mass must be taken from z's so that the words stay disjoint.
+
+    Args:
+      stops: [V] true where a token is a terminator.
+    """
+    index = {path.tokens: i for i, path in enumerate(paths)}
+    parents = []
+    for path in paths:
+        parent = -1
+        for cut in range(len(path.tokens) - 1, 0, -1):
+            if stops[path.tokens[cut]] and path.tokens[:cut] in index:
+                parent = index[path.tokens[:cut]]
+                break
+        parents.append(parent)
+    return parents

@@ -1,0 +1,79 @@
+"""The core: from parameters and a packed batch to every word's exact log-probability.
+
+    q(w) = sum over the word's token paths z of  prod_i q(z_i | x, z_<i) * q(a terminator | x, z)
+
+less the mass of other words whose paths continue z through a terminator. Training and every
+evaluation call this one function. Logits, log-sum-exp and all sums are float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.scoring.packing import PackedBatch
+
+Array = jax.Array
+_LOG_ZERO = -1e30  # finite, so that gradients of unused entries are 0 and not NaN
+
+
+class WordLogProbs(NamedTuple):
+    """What the model says about the words of a batch."""
+
+    log_q: Array  # [B, W] 0 probability on padding is written as log 0 = -1e30
+    residual: Array  # [B, W] by item of the row: 1 - sum of its words' q; 1 on padding
+    path_log_mass: Array  # [B, Z] each token path with its terminators
+
+
+def word_log_probs(
+    decoder: Decoder, variables: Any, stops: Array, batch: PackedBatch
+) -> WordLogProbs:
+    """Exact word log-probabilities of a packed batch; differentiable in `variables`.
+
+    Args:
+      variables: {"params": ..., "lora": ... or absent}.
+      stops: bool [V], the terminators.
+      batch: B packed rows.
+    """
+    hidden = decoder.apply(variables, batch.forest)
+    rows = jnp.arange(hidden.shape[0])[:, None]
+    logits = decoder.apply(variables, hidden[rows, batch.read_at], method="logits")  # [B, R, V]
+    return from_logits(logits, stops, batch)
+
+
+def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
+    """The same from the readouts' logits, float32 [B, R, V]."""
+    total = jax.nn.logsumexp(logits, axis=-1)  # [B, R]
+    stop = jax.nn.logsumexp(jnp.where(stops, logits, -jnp.inf), axis=-1) - total  # [B, R]
+
+    rows = jnp.arange(logits.shape[0])[:, None]
+    used = batch.path_token >= 0  # [B, Z, S]
+    token = jnp.maximum(batch.path_token, 0)
+    step = logits[rows[..., None], batch.path_readout, token] - total[
+        rows[..., None], batch.path_readout
+    ]
+    path = jnp.where(used, step, 0.0).sum(-1) + stop[rows, batch.path_end]  # [B, Z]
+    path = jnp.where(used.any(-1), path, _LOG_ZERO)
+
+    log_q = _signed_logsumexp(path[rows[..., None], batch.word_path], batch.word_sign)
+    return WordLogProbs(log_q, _residual(log_q, batch.word_item), path)
+
+
+def _signed_logsumexp(terms: Array, sign: Array) -> Array:
+    """log(sum of sign * exp(terms)) over the last axis; log 0 where nothing is left."""
+    terms = jnp.where(sign == 0, _LOG_ZERO, terms)
+    top = jax.lax.stop_gradient(terms.max(-1, keepdims=True))
+    sums = (sign * jnp.exp(terms - top)).sum(-1)
+    positive = sums > 0
+    logs = jnp.log(jnp.where(positive, sums, 1.0)) + top[..., 0]
+    return jnp.where(positive, logs, _LOG_ZERO)
+
+
+def _residual(log_q: Array, word_item: Array) -> Array:
+    """1 - sum of q over each item's words, [B, W] with items numbered from 0."""
+    items = jnp.arange(log_q.shape[-1])
+    belongs = word_item[:, None, :] == items[:, None]  # [B, item, W]
+    return 1.0 - jnp.where(belongs, jnp.exp(log_q)[:, None, :], 0.0).sum(-1)

@@ -1,0 +1,210 @@
+"""Output control with the words given: the request states words and percentages.
+
+Items are functions of (seed, indices) alone. Training items stream without end, row by row;
+evaluation items come in counterbalanced blocks: each word set in both orders and with both
+assignments of its percentages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Iterator, Sequence
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
+from antiimit_jax.text.formats import Message
+from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_words
+
+SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
+N_SHOT_SETS = 8
+_TRAIN_STREAM, _EVAL_STREAM, _SHOT_STREAM = 1, 2, 3  # keep random streams apart
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """One request for a distribution over words."""
+
+    item: str
+    suite: str = "control"
+    split: str
+    cluster: str  # the word set, whatever its order: the unit of resampling
+    words: tuple[str, ...]  # in the order the request names them
+    targets: tuple[float, ...]
+    template: int
+    n_shots: int
+    shot_set: int  # -1 without shots
+    order: int  # place in the counterbalanced block
+    last_shot: tuple[float, ...] | None  # shares asked in the last few-shot turn
+    messages: tuple[Message, ...]
+    prior_messages: tuple[Message, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What is asked for, and how often: a weight for each word count and each number of shots."""
+
+    templates: tuple[int, ...] = TRAIN_TEMPLATES
+    ks: tuple[int, ...] = (2,)
+    k_weights: tuple[float, ...] = (1.0,)
+    shots: tuple[int, ...] = (0,)
+    shot_weights: tuple[float, ...] = (1.0,)
+
+    def check(self, name: str) -> None:
+        """Raises UserError where fields do not fit each other; all errors at once."""
+        problems = []
+        for values, weights in (("ks", "k_weights"), ("shots", "shot_weights")):
+            given, weight = getattr(self, values), getattr(self, weights)
+            if not given or len(given) != len(weight) or min(weight) < 0 or sum(weight) <= 0:
+                problems.append(f"{name}.{values} {given} and {name}.{weights} {weight} do not match")
+        if any(not 2 <= k <= 10 for k in self.ks):
+            problems.append(f"{name}.ks {self.ks}: word counts from 2 to 10")
+        if any(n < 0 for n in self.shots):
+            problems.append(f"{name}.shots {self.shots}: numbers of turns from 0")
+        if not self.templates or any(not 0 <= t < len(TEMPLATES) for t in self.templates):
+            problems.append(f"{name}.templates {self.templates}: from 0 to {len(TEMPLATES) - 1}")
+        if problems:
+            raise UserError("; ".join(problems))
+
+
+def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:
+    """The endless items of one row of one training step: one template and shot set, many words."""
+    rng = np.random.default_rng([seed, _TRAIN_STREAM, step, row])
+    template = int(rng.choice(mixture.templates))
+    n_shots = int(rng.choice(mixture.shots, p=_normal(mixture.shot_weights)))
+    shot_set = int(rng.integers(N_SHOT_SETS)) if n_shots else -1
+    number = 0
+    while True:
+        k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
+        words, percents = _draw(rng, "train", k)
+        yield _make_item(
+            f"train/{step}/{row}/{number}", "train", words, percents, template, n_shots, shot_set, 0
+        )
+        number += 1
+
+
+def evaluation_items(mixture: Mixture, split: str, n_items: int, seed: int) -> list[Item]:
+    """`n_items` (rounded up to whole blocks of four) counterbalanced items of a split.
+
+    Block b has its own word set, percentages, word count, template and shot set; word counts and
+    shots follow their weights by largest remainder, templates and shot sets take turns.
+
+    Raises:
+      UserError: unknown split.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
+    blocks = -(-n_items // 4)
+    rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
+    cells = _allocate(mixture, blocks)
+    rng.shuffle(cells)
+    items, seen = [], set()
+    for block, (k, n_shots) in enumerate(cells):
+        words, percents = _draw(rng, split, k)
+        while frozenset(words) in seen:
+            words, percents = _draw(rng, split, k)
+        seen.add(frozenset(words))
+        template = mixture.templates[block % len(mixture.templates)]
+        shot_set = block % N_SHOT_SETS if n_shots else -1
+        turned = tuple(reversed(words)), tuple(reversed(percents))
+        for order, (named, asked) in enumerate(
+            [(words, percents), (words, turned[1]), (turned[0], percents), turned]
+        ):
+            items.append(
+                _make_item(
+                    f"{split}/{block}/{order}", split, named, asked, template, n_shots, shot_set, order
+                )
+            )
+    return items
+
+
+def probe_items(template: int, k: int, n_shots: int, shot_set: int) -> list[Item]:
+    """Two items that differ from their first word on: what they share is the common beginning."""
+    words = train_words()
+    percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
+    return [
+        _make_item(f"probe/{i}", "train", chosen, percents, template, n_shots, shot_set, 0)
+        for i, chosen in enumerate((words[:k], words[-k:]))
+    ]
+
+
+def _allocate(mixture: Mixture, blocks: int) -> list[tuple[int, int]]:
+    """(k, n_shots) for every block, proportional to the product of their weights."""
+    cells = [(k, n) for k in mixture.ks for n in mixture.shots]
+    weights = np.outer(_normal(mixture.k_weights), _normal(mixture.shot_weights)).ravel()
+    exact = weights * blocks
+    counts = np.floor(exact).astype(int)
+    for i in np.argsort(counts - exact, kind="stable")[: blocks - counts.sum()]:
+        counts[i] += 1
+    return [cell for cell, count in zip(cells, counts) for _ in range(count)]
+
+
+def _normal(weights: Sequence[float]) -> np.ndarray:
+    array = np.asarray(weights, float)
+    return array / array.sum()
+
+
+def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """k distinct words and k percentages from the sides this split stands on."""
+    pool = train_words() if split in ("train", "heldout_percent") else heldout_words()
+    side = "train" if split in ("train", "heldout_words") else "heldout"
+    chosen = rng.choice(len(pool), size=k, replace=False)
+    return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
+
+
+@functools.lru_cache(maxsize=1024)
+def few_shot_turns(
+    template: int, k: int, n_shots: int, shot_set: int
+) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
+    """Question and answer turns of a shot set, and the shares asked in the last one.
+
+    Words and percentages are from the training side; each answer is one word drawn from what was
+    asked. A set is a function of its arguments, the same in every run.
+    """
+    if not n_shots:
+        return (), None
+    rng = np.random.default_rng([_SHOT_STREAM, template, k, shot_set])
+    turns: list[Message] = []
+    shares: tuple[float, ...] = ()
+    for _ in range(n_shots):
+        words, percents = _draw(rng, "train", k)
+        shares = tuple(p / 100 for p in percents)
+        answer = words[int(rng.choice(k, p=shares))]
+        turns.append(Message("user", TEMPLATES[template].request(words, percents)))
+        turns.append(Message("assistant", _answer(TEMPLATES[template].prefill, answer)))
+    return tuple(turns), shares
+
+
+def _answer(prefill: str, word: str) -> str:
+    return f"{prefill} {word}" if prefill else word
+
+
+def _make_item(
+    name: str,
+    split: str,
+    words: Sequence[str],
+    percents: Sequence[int],
+    template: int,
+    n_shots: int,
+    shot_set: int,
+    order: int,
+) -> Item:
+    phrasing = TEMPLATES[template]
+    turns, last_shot = few_shot_turns(template, len(words), n_shots, shot_set)
+    open_turn = Message("assistant", phrasing.prefill)
+    return Item(
+        item=name,
+        split=split,
+        cluster=" ".join(sorted(words)),
+        words=tuple(words),
+        targets=tuple(p / 100 for p in percents),
+        template=template,
+        n_shots=n_shots,
+        shot_set=shot_set,
+        order=order,
+        last_shot=last_shot,
+        messages=(*turns, Message("user", phrasing.request(words, percents)), open_turn),
+        prior_messages=(*turns, Message("user", phrasing.prior_request(words)), open_turn),
+    )

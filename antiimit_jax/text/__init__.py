@@ -1,0 +1,1 @@
+"""Text: tokenizers, chat formats, and the lexicon of words with its splits."""

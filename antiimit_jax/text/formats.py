@@ -1,0 +1,97 @@
+"""Messages to token ids: chat templates, base formatting, and the assistant turn left open.
+
+A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token;
+word forms are tokenised as tail + form, so their ids are found in context and the answer joins the
+prompt exactly as the tokenizer would join it. A prompt must not end in a space: tokenizers put the
+space at the start of the next word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One turn. A last turn of role "assistant" is left open: the answer continues its content."""
+
+    role: str
+    content: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """Token ids up to the answer, and the plain text since the last control token."""
+
+    ids: tuple[int, ...]
+    tail: str
+
+
+def text_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
+    """Text exactly as the tokenizer reads it: control tokens are parsed, BOS as it adds it."""
+    ids = tokenizer.encode_text(text)
+    if not ids:
+        raise UserError("the prompt is empty: give it at least one token")
+    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
+    """The model's own chat template; control tokens inside messages stay plain text.
+
+    Raises:
+      UserError: no template, or a template that refuses these messages.
+    """
+    *turns, last = messages
+    prefill = last.content if last.role == "assistant" else ""
+    if not prefill:
+        turns = list(messages[:-1] if last.role == "assistant" else messages)
+    ids, text = tokenizer.render_chat(
+        [dataclasses.asdict(m) for m in turns], prefill=prefill or None
+    )
+    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+
+
+def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
+    """Turns joined by blank lines, roles left out: how a model without chat training is asked."""
+    turns = [m.content for m in messages]
+    if messages[-1].role != "assistant":
+        turns.append("")
+    text = "\n\n".join(turns)
+    return Prompt((*tokenizer.bos_ids, *tokenizer.encode_plain(text)), text)
+
+
+def build_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...], style: str) -> Prompt:
+    """Formats messages in `style` "chat" or "base" and checks the end.
+
+    Raises:
+      UserError: unknown style, no messages, or a prompt that ends in a space.
+    """
+    if not messages:
+        raise UserError("a prompt needs at least one message")
+    if style not in ("chat", "base"):
+        raise UserError(f"prompt format {style!r} is unknown; use chat or base")
+    prompt = (chat_prompt if style == "chat" else base_prompt)(tokenizer, messages)
+    if prompt.tail.endswith((" ", "\t")):
+        raise UserError(
+            f"the open turn ends in a space ({prompt.tail[-20:]!r}): drop it, the answer's first "
+            "token carries its own"
+        )
+    return prompt
+
+
+def neutral_tokens(
+    tokenizer: Tokenizer, messages: tuple[Message, ...], text: str, style: str
+) -> tuple[tuple[int, ...], int]:
+    """Ids of an unrelated text or finished chat, and the index of the first token that is scored.
+
+    In a chat the last message is scored (from the token before it, which predicts its first); plain
+    text is scored from its first token on. Base models read a chat as turns joined by blank lines.
+    """
+    if not messages:
+        return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
+    *turns, answer = messages
+    prompt = build_prompt(tokenizer, (*turns, Message("assistant", "")), style)
+    return (*prompt.ids, *tokenizer.encode_plain(answer.content)), len(prompt.ids) - 1

@@ -1,0 +1,122 @@
+"""The words and percentages of the control task, and which of them training may see.
+
+Both sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
+by a fixed set that is closed under p -> 100 - p, so the complement of a held-out percentage never
+stands in a training prompt. The words are `data/words.tsv`, made by `build_lexicon.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+from typing import Literal
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+
+Side = Literal["train", "heldout"]
+
+TRAIN_SHARE = 0.7
+TRAIN_PERCENTS: tuple[int, ...] = tuple(
+    p for p in range(5, 100, 5) if p not in (15, 35, 65, 85)
+)
+HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LexiconWord:
+    """One base form. `tokens` counts " word" under the embedded tokenizer."""
+
+    word: str
+    lemma: str
+    split: Side
+    tokens: int
+
+
+def lemma_split(lemma: str) -> Side:
+    """The side of a lemma: the first 8 bytes of its SHA-256, read as a fraction, against 0.7."""
+    fraction = int.from_bytes(hashlib.sha256(lemma.encode()).digest()[:8], "big") / 2**64
+    return "train" if fraction < TRAIN_SHARE else "heldout"
+
+
+@functools.cache
+def load_lexicon() -> tuple[LexiconWord, ...]:
+    """All words in alphabetical order; splits are recomputed from the lemmas."""
+    rows = _rows()
+    return tuple(
+        LexiconWord(word=word, lemma=lemma, split=lemma_split(lemma), tokens=int(tokens))
+        for word, lemma, _, tokens in rows
+    )
+
+
+def train_words() -> tuple[str, ...]:
+    """The words training may use."""
+    return tuple(entry.word for entry in load_lexicon() if entry.split == "train")
+
+
+def heldout_words() -> tuple[str, ...]:
+    """The words training never sees."""
+    return tuple(entry.word for entry in load_lexicon() if entry.split == "heldout")
+
+
+def is_train_percent(p: float) -> bool:
+    """Whether a percentage may stand in a training prompt."""
+    return p in TRAIN_PERCENTS
+
+
+def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:
+    """k positive integer percentages that sum to 100, all on one side of the split.
+
+    Uniform over the ordered admissible compositions: each part is drawn in proportion to the number
+    of ways in which the rest can still be completed (`_completions`).
+
+    Args:
+      rng: the only source of randomness.
+      k: number of parts, 2 to 20 on the train side, 2 to 100 on the held-out side.
+      split_side: "train" or "heldout".
+
+    Raises:
+      UserError: unknown side, or a k for which no such composition exists.
+    """
+    if split_side not in ("train", "heldout"):
+        raise UserError(f"split side {split_side!r} is unknown; use train or heldout")
+    ways = _completions(split_side, k)
+    if k < 2 or ways[k][100] == 0:
+        raise UserError(f"no {k} percentages of the {split_side} side sum to 100; change k")
+    parts: list[int] = []
+    left = 100
+    for remaining in range(k, 0, -1):
+        admissible = [p for p in _percents(split_side) if p <= left]
+        weights = [ways[remaining - 1][left - p] for p in admissible]
+        total = sum(weights)
+        part = int(rng.choice(admissible, p=[weight / total for weight in weights]))
+        parts.append(part)
+        left -= part
+    return tuple(parts)
+
+
+def _percents(split_side: Side) -> tuple[int, ...]:
+    return TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
+
+
+@functools.cache
+def _completions(split_side: Side, k: int) -> tuple[tuple[int, ...], ...]:
+    """ways[j][s]: ordered ways to write s as j admissible percentages.  # [k + 1, 101]"""
+    ways = [(1, *([0] * 100))]
+    for _ in range(k):
+        last = ways[-1]
+        ways.append(
+            tuple(sum(last[s - p] for p in _percents(split_side) if p <= s) for s in range(101))
+        )
+    return tuple(ways)
+
+
+@functools.cache
+def _rows() -> tuple[tuple[str, ...], ...]:
+    """The table as it is stored: word, lemma, split, tokens."""
+    source = importlib.resources.files("antiimit_jax.text") / "data" / "words.tsv"
+    lines = [line for line in source.read_text("utf-8").splitlines() if not line.startswith("#")]
+    return tuple(tuple(line.split("\t")) for line in lines[1:])

@@ -1,0 +1,1 @@
+"""Fine-tuning an adapter so that the model's word distribution follows the request."""

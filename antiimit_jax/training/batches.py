@@ -1,0 +1,196 @@
+"""Training batches as a function of (seed, step): no iterator, no hidden state.
+
+A batch consists of groups. Each group takes one template (and shot set), whose common beginning is
+its trunk, and fills its rows with as many items as fit, so that little is computed twice and little
+is padding. Losses are averaged over items, however many a step holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Iterator, NamedTuple, Sequence
+
+import jax
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.decoder import Forest, sequences
+from antiimit_jax.scoring.packing import PackedBatch, Row, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.trie import WordQuery, word_query
+from antiimit_jax.tasks.neutral import load_neutral
+from antiimit_jax.tasks.output_control import (
+    N_SHOT_SETS,
+    Item,
+    probe_items,
+    training_items,
+)
+from antiimit_jax.text.formats import build_prompt, neutral_tokens
+from antiimit_jax.text.tokenizer import Tokenizer
+from antiimit_jax.training.config import TrainConfig
+
+_LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
+_LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
+
+
+class Anchor(NamedTuple):
+    """Unrelated text in one row; `scored` marks tokens whose next-token distribution counts."""
+
+    forest: Forest  # B = 1
+    scored: np.ndarray  # float32 [1, T]
+
+
+class TrainBatch(NamedTuple):
+    """One step: a packed batch, the target share of every word slot, unrelated text."""
+
+    packed: PackedBatch  # leading axis A
+    target: np.ndarray  # [A, B, W] 0 on padding
+    n_items: np.ndarray  # float32 []
+    anchor: Anchor
+
+
+class BatchSource:
+    """Makes step s's batch of one adapter ("tuned" or "placebo") from the seed and s alone."""
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        tokenizer: Tokenizer,
+        stops: np.ndarray,
+        *,
+        prompt_format: str,
+        forms: str,
+        seed: int,
+        placebo: bool,
+    ) -> None:
+        self._cfg, self._tokenizer, self._stops = cfg, tokenizer, stops
+        self._format, self._forms, self._seed, self._placebo = prompt_format, forms, seed, placebo
+        self._limits = row_limits(cfg)
+        self._trunk_tokens = self._longest_trunk()
+        self._anchors = [
+            neutral_tokens(tokenizer, prompt.messages, prompt.text, prompt_format)
+            for prompt in load_neutral("anchor")
+        ]
+
+    def __call__(self, step: int) -> TrainBatch:
+        """The batch of one step.
+
+        Raises:
+          UserError: one item alone does not fit a row.
+        """
+        micro = [self._micro(step, number) for number in range(self._cfg.accumulate)]
+        return TrainBatch(
+            packed=jax.tree.map(lambda *arrays: np.stack(arrays), *(m[0] for m in micro)),
+            target=np.stack([m[1] for m in micro]),
+            n_items=np.float32(sum(m[2] for m in micro)),
+            anchor=self._anchor(step),
+        )
+
+    def _micro(self, step: int, number: int) -> tuple[PackedBatch, np.ndarray, int]:
+        cfg = self._cfg
+        rows, targets, n_items = [], [], 0
+        for g in range(cfg.groups):
+            group = number * cfg.groups + g
+            filled, items = self._fill(training_items(cfg.mixture, self._seed, step, group))
+            rows += filled
+            shares = self._targets(items, step, group)
+            targets += [[shares[i] for i in row.queries] for row in filled]
+            n_items += sum(len(row.queries) for row in filled)
+        target = np.zeros((len(rows), self._limits.words), np.float32)
+        for b, of_row in enumerate(targets):
+            flat = list(itertools.chain.from_iterable(of_row))
+            target[b, : len(flat)] = flat
+        batch = stack(rows, self._limits, len(rows), cfg.groups, self._trunk_tokens)
+        return batch, target, n_items
+
+    def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:
+        """The rows of one group, each filled until an item no longer fits."""
+        cfg = self._cfg
+        items = list(itertools.islice(stream, cfg.rows * cfg.row_tokens // _LEAST_ITEM_TOKENS))
+        queries = [self._query(item) for item in items]
+        trunk = shared_beginning(queries, self._trunk_tokens)
+        rows: list[Row] = [Row(self._limits, self._stops, trunk)]
+        for i, query in enumerate(queries):
+            if rows[-1].add(i, query):
+                continue
+            if not rows[-1].queries:
+                raise UserError(
+                    f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
+                    f"raise train.row_tokens (now {cfg.row_tokens})"
+                )
+            if len(rows) == cfg.rows:
+                break
+            rows.append(Row(self._limits, self._stops, trunk))
+            if not rows[-1].add(i, query):
+                raise UserError(f"train.row_tokens = {cfg.row_tokens} is too small for one item")
+        return rows, items
+
+    def _query(self, item: Item) -> WordQuery:
+        prompt = build_prompt(self._tokenizer, item.messages, self._format)
+        return word_query(self._tokenizer, prompt, item.words, forms=self._forms)
+
+    def _longest_trunk(self) -> int:
+        """Tokens of the longest common beginning that the mixture's items can have."""
+        mixture, longest = self._cfg.mixture, 0
+        for template, n_shots, k in itertools.product(
+            mixture.templates, mixture.shots, mixture.ks
+        ):
+            for shot_set in range(N_SHOT_SETS if n_shots else 1):
+                pair = probe_items(template, k, n_shots, shot_set)
+                queries = [self._query(item) for item in pair]
+                longest = max(longest, len(shared_beginning(queries, 1 << 20)))
+        return longest
+
+    def _targets(self, items: list[Item], step: int, number: int) -> list[tuple[float, ...]]:
+        targets = [item.targets for item in items]
+        if self._placebo:
+            rng = np.random.default_rng([self._seed, _PLACEBO_STREAM, step, number])
+            targets = permute_targets(targets, rng)
+        if self._cfg.objective == "sampled":
+            rng = np.random.default_rng([self._seed, _LABEL_STREAM, step, number])
+            targets = [tuple(rng.multinomial(1, t).astype(float)) for t in targets]
+        return targets
+
+    def _anchor(self, step: int) -> Anchor:
+        """Whole anchor texts in random order, side by side, until the row is full."""
+        size = max(self._cfg.anchor_tokens, 1)
+        rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
+        order = rng.permutation(len(self._anchors))
+        return text_row([self._anchors[i] for i in order], size)
+
+
+def text_row(texts: Sequence[tuple[Sequence[int], int]], size: int) -> Anchor:
+    """Texts (ids, first scored token) side by side in one row; the last one may be cut."""
+    tokens, positions, ends = (np.zeros((1, size), np.int32) for _ in range(3))
+    scored = np.zeros((1, size), np.float32)
+    at = 0
+    for ids, first in texts:
+        ids = ids[: size - at]
+        end = at + len(ids)
+        tokens[0, at:end], positions[0, at:end], ends[0, at:end] = ids, range(len(ids)), end
+        scored[0, at + first : end] = 1.0
+        at = end
+    return Anchor(sequences(tokens, positions, ends), scored)
+
+
+def permute_targets(
+    targets: list[tuple[float, ...]], rng: np.random.Generator
+) -> list[tuple[float, ...]]:
+    """The placebo: target shares permuted across the items of equal word count."""
+    permuted = list(targets)
+    for k in sorted({len(t) for t in targets}):
+        members = [i for i, t in enumerate(targets) if len(t) == k]
+        for i, j in zip(members, rng.permutation(members)):
+            permuted[i] = targets[j]
+    return permuted
+
+
+def row_limits(cfg: TrainConfig) -> RowLimits:
+    """Static sizes that a full row of ordinary items stays under."""
+    return RowLimits(
+        tokens=cfg.row_tokens,
+        readouts=cfg.row_tokens // 3,
+        paths=cfg.row_tokens // 5,
+        steps=8,
+        words=cfg.row_tokens // 10,
+        terms=6,
+    )

@@ -1,0 +1,89 @@
+"""The console table and the TensorBoard files, read back."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.rows import figure
+from antiimit_jax.reporting.summary import console_table
+from antiimit_jax.reporting.tensorboard import sample_markdown, write_tensorboard
+
+
+def test_console_table_holds_stages_and_lazy_baselines_with_intervals(full_run):
+    text = console_table(full_run)
+    rows = {r["stage"]: r for r in run_files.read_metrics(full_run)["rows"]
+            if (r["split"], r["slice"], r["metric"]) == ("heldout_words", "k=2", "tvd_res")}
+    lines = text.splitlines()
+    assert "heldout_words" in lines[0] and "one seed" in lines[0]
+    for stage in ("base", "tuned", "placebo"):
+        line = next(line for line in lines if line.startswith(stage + " "))
+        assert figure(rows[stage]).replace("\u00a0", " ") in line
+    for name, label in (("uniform", "ignores the request"), ("two_level", "step function")):
+        line = next(line for line in lines if line.startswith(label))
+        assert figure(rows[f"baseline:{name}"]).replace("\u00a0", " ") in line
+    assert max(map(len, lines)) <= 125 and len(lines) <= 14
+
+
+def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_run, tmp_path):
+    text = console_table(hostile_run)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text) and "[31m" not in text
+    assert "not in this run: placebo" in console_table(bare_run)
+    run_files.write_metrics(tmp_path, {"model": "m"}, [])
+    assert console_table(tmp_path) == "m: no result of the control suite in this run\n"
+
+
+@pytest.fixture(scope="module")
+def events(full_run):
+    folder = write_tensorboard(full_run)
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_scalars_bear_the_contracted_tags_and_values(full_run, events):
+    tags = set(events.Tags()["scalars"])
+    rows = [r for r in run_files.read_metrics(full_run)["rows"]
+            if r["slice"] == "all" and r["value"] is not None]
+    wanted = {f"{r['stage'].replace(':', '_')}/{r['suite']}/{r['split']}/{r['metric']}": r["value"]
+              for r in rows}
+    assert "tuned/control/heldout_words/tvd_res" in wanted
+    assert {tag for tag in tags if "train/" not in tag.split("control")[0]} >= set(wanted)
+    for tag, value in wanted.items():
+        (event,) = events.Scalars(tag)
+        assert event.value == pytest.approx(value, rel=1e-6, abs=1e-9)
+    training = run_files.read_table(full_run, "training").to_pylist()
+    for adapter, prefix in (("tuned", "train"), ("placebo", "placebo_train")):
+        loss = [(r["step"], r["loss"]) for r in training if r["adapter"] == adapter]
+        read = [(event.step, event.value) for event in events.Scalars(f"{prefix}/loss")]
+        assert [step for step, _ in read] == [step for step, _ in loss]
+        assert [v for _, v in read] == pytest.approx([v for _, v in loss], rel=1e-6)
+
+
+def test_writing_again_replaces_what_was_written(bare_run):
+    (bare_run / "tensorboard").mkdir(exist_ok=True)
+    other = bare_run / "tensorboard" / "events.out.tfevents.1.somebody"
+    other.touch()
+    old = bare_run / "tensorboard" / "events.out.tfevents.1.host.antiimit_jax"
+    old.touch()
+    names = {path.name for path in write_tensorboard(bare_run).iterdir()}
+    assert other.name in names and old.name not in names and len(names) == 2
+
+
+def test_calibration_images_and_sample_texts(events):
+    images = events.Tags()["images"]
+    assert "tuned/control/heldout_words/calibration" in images and len(images) == 12
+    assert events.Images(images[0])[0].encoded_image_string.startswith(b"\x89PNG")
+    assert "tuned/samples/text_summary" in events.Tags()["tensors"]
+    text = events.Tensors("tuned/samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "Answer with one word" in text and "most probable words" in text
+
+
+def test_model_text_cannot_leave_its_code_fence():
+    sample = {"stage": "base", "item": "i", "prompt": "```\n````\n# heading", "words": ["a`b"],
+              "targets": [1.0], "q": [0.5], "top": [{"text": "```", "p": 0.1}]}
+    text = sample_markdown(sample)
+    assert text.count("\n`````") == 6 and "\n````\n" in text

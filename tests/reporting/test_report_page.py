@@ -1,0 +1,154 @@
+"""The page: complete, self-contained, escaped, and honest about what is not there."""
+
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from antiimit_jax.reporting import plots, run_files
+from antiimit_jax.reporting.report import write_report
+from antiimit_jax.reporting.rows import figure, number
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class _Page(HTMLParser):
+    """Text, ids, links and whether tags nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.ids, self.open, self.tags, self.references = [], [], [], set(), []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+                self.references.append(value)
+            assert not name.startswith("on")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(full_run):
+    path = write_report(full_run)
+    assert path == full_run / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def words(page):
+    return re.sub(r"\s+", " ", " ".join(_Page(page).text))
+
+
+def test_page_is_well_formed_self_contained_and_without_scripts(page):
+    parsed = _Page(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert not parsed.tags & {"script", "link", "img", "iframe", "object", "base", "form"}
+    assert all(ref.startswith("#") and ref[1:] in parsed.ids for ref in parsed.references)
+    assert set(re.findall(r"https?://[^\s\"'<]*", page)) == {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+    assert page.count("<svg") == 3 + 5 + 2 + 2 + 6
+
+
+def test_nothing_missing_is_printed_as_a_value(page, words):
+    assert not re.search(r"\b(nan|None|inf|null)\b", words, re.IGNORECASE)
+    assert "NaN" not in page and "mathdefault" not in page
+
+
+def test_headline_and_tables_repeat_the_rows(full_run, words):
+    rows = {(r["stage"], r["metric"]): r for r in run_files.read_metrics(full_run)["rows"]
+            if r["split"] == "heldout_words" and r["slice"] == "k=2"}
+    for stage in ("base", "tuned", "placebo"):
+        assert figure(rows[stage, "tvd_res"]).replace("\u00a0", " ") in words
+    for baseline in ("uniform", "two_level"):
+        assert number(rows[f"baseline:{baseline}", "tvd_res"]["value"]) in words
+    assert f"{rows['tuned', 'tvd_res']['value']:.3f}" in words
+    assert "fewer steps than the tuned adapter" in words and "one seed" in words
+
+
+def test_sections_stand_in_order(page):
+    found = re.findall(r'<section id="([a-z]+)"', page)
+    assert found == ["calibration", "figures", "gap", "slices", "residual", "drift", "training",
+                     "examples", "settings"]
+
+
+def test_gap_is_split_exactly(full_run, words):
+    value = {(r["split"], r["metric"]): r["value"] for r in run_files.read_metrics(full_run)["rows"]
+             if r["stage"] == "tuned" and r["slice"] == "k=2"}
+    lost = value["heldout_both", "residual"] - value["heldout_words", "residual"]
+    assert f"{number(lost)} from probability outside the words" in words
+
+
+def test_markup_and_control_characters_stay_text(hostile_run):
+    page = write_report(hostile_run).read_text(encoding="utf-8")
+    assert "<script" not in page and html.escape("<script>alert(")[:20] in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page)
+    _Page(page)
+
+
+def test_absent_parts_are_named(bare_run):
+    text = " ".join(_Page(write_report(bare_run).read_text(encoding="utf-8")).text)
+    for name in ("stage placebo", "items.parquet", "drift.parquet", "training.parquet",
+                 "residual.parquet", "samples.json", "config.json"):
+        assert name in text
+    assert "No drift figures in this run" in text and "settings are not known" in text
+    assert "placebo adapter's" not in text
+    assert not re.search(r"\b(NaN|None)\b", text)
+
+
+def test_a_run_with_a_split_and_a_table_missing(full_run, tmp_path):
+    data = run_files.read_metrics(full_run)
+    kept = [r for r in data["rows"] if r["split"] == "train" and r["slice"] == "all"
+            and r["stage"] != "tuned"]
+    info = data["run"] | {"config_sha256": "another", "device": None}
+    run_files.write_metrics(tmp_path, info, kept + [
+        kept[0] | {"suite": "seed", "metric": "seed_score", "value": 0.123}])
+    run_files.write_config(tmp_path, {"x": None})
+    text = " ".join(_Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert "The split heldout_words" in text and "was not evaluated" in text
+    assert "stage tuned" in text and "different config hashes" in text and "not set" in text
+    assert "seed_score" in text and "0.123" in text
+
+
+def test_no_control_rows_at_all(tmp_path):
+    run_files.write_metrics(tmp_path, {"model": "m"}, [])
+    text = " ".join(_Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert "no result of the control suite" in text
+
+
+def test_several_adapter_seeds_lift_the_note(bare_run, tmp_path):
+    data = run_files.read_metrics(bare_run)
+    run_files.write_metrics(tmp_path, data["run"] | {"adapter_seeds": [0, 1, 2]}, data["rows"])
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "one seed" not in page and "One seed" not in page
+
+
+def test_figures_are_reproducible():
+    def draw():
+        series = {"tuned": (np.arange(200), np.linspace(5, 0.1, 200))}
+        return plots.svg(plots.training_figure("loss <&>", series, log=True), "a b", "loss <&>")
+
+    assert draw() == draw() and "<&>" not in draw()

@@ -1,0 +1,83 @@
+"""What figures draw, against plain Python; and how numbers and model text are printed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.reporting import curves, rows
+from antiimit_jax.reporting.run_files import read_run
+
+
+def test_calibration_uses_first_words_of_two_word_items_with_mass(full_run):
+    run = read_run(full_run)
+    records = [r for r in run.items.to_pylist() if r["stage"] == "tuned" and r["k"] == 2
+               and r["split"] == "heldout_words" and r["word_index"] == 0]
+    data = curves.calibration(run.items, "tuned", "control", "heldout_words")
+    assert data.asked.tolist() == [r["target"] for r in records]
+    assert data.share == pytest.approx([r["q"] / (1 - r["residual"]) for r in records])
+    assert data.counted.all() and data.grouped
+    tenths = {}
+    for r in records:
+        tenth = math.floor(10 * r["target"] + 1e-9)
+        tenths.setdefault(tenth, []).append(r["q"] / (1 - r["residual"]))
+    assert data.mean == pytest.approx([sum(v) / len(v) for _, v in sorted(tenths.items())])
+    assert curves.calibration(run.items, "tuned", "control", "nowhere") is None
+
+
+def test_items_without_mass_do_not_count(full_run):
+    data = curves.calibration(read_run(full_run).items, "base", "control", "train")
+    assert data.counted.tolist() == (data.mass >= 0.05).tolist() and data.counted.mean() < 0.2
+
+
+def test_interval_of_a_clustered_mean_is_close_to_the_t_interval_of_cluster_means():
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(60), 5)
+    values = rng.normal(size=60)[cluster] + rng.normal(size=300)
+    mean, low, high = curves.clustered_mean(values, cluster)
+    means = values.reshape(60, 5).mean(1)
+    half = 2.0 * means.std(ddof=1) / math.sqrt(60)
+    assert mean == pytest.approx(values.mean())
+    assert low == pytest.approx(mean - half, abs=0.15 * half)
+    assert high == pytest.approx(mean + half, abs=0.15 * half)
+    assert all(map(math.isnan, curves.clustered_mean(values[:10], cluster[:10])[1:]))
+
+
+def test_drift_by_category(full_run):
+    table = read_run(full_run).drift
+    records = table.to_pylist()
+    points = {(p.stage, p.category, p.metric): p for p in curves.drift_points(table)}
+    here = [r for r in records if r["stage"] == "tuned" and r["category"] == "code"]
+    point = points["tuned", "code", "top1_agree"]
+    same = sum(r["top1_base"] == r["top1_tuned"] for r in here)
+    assert point.value == pytest.approx(same / len(here))
+    assert point.tokens == len(here) and point.prompts == 6 and 0 <= point.low <= point.high <= 1
+    kl = points["tuned", "code", "kl_base_tuned"].value
+    assert kl == pytest.approx(sum(r["kl_base_tuned"] for r in here) / len(here))
+
+
+@pytest.mark.parametrize("value, text", [
+    (None, "–"), (float("nan"), "–"), (0, "0.000"), (-4e-16, "0.000"), (0.17249, "0.172"),
+    (-0.5, "−0.500"), (0.0001, "1.0e-04"), (12345.6, "12,346"), (1, "1.000")])
+def test_numbers(value, text):
+    assert rows.number(value) == text
+
+
+def test_plain_text_strips_escapes_and_shows_blanks():
+    nasty = "a\x1b[31;1mred\x1b[0m\x1b]0;title\x07\x9b2Jb\nc\td\x00\u202e\ud800\x1bP1;2q\x1b\\e"
+    assert rows.plain_text(nasty) == "aredb⏎c⇥d���e"
+    assert rows.plain_text("Füße 川 😀") == "Füße 川 😀"
+
+
+def test_slices_are_found_in_any_order_and_doubles_are_refused():
+    row = {"stage": "base", "suite": "control", "split": "train", "slice": "tokens=2,k=2",
+           "metric": "mass", "value": 1, "ci_low": None, "ci_high": None, "n": 1, "clusters": 1}
+    table = rows.Rows([row, row | {"slice": "tokens=10"}, row | {"slice": "tokens=3+"}])
+    assert table.get("base", "control", "train", "k=2,tokens=2", "mass") is row
+    assert table.slice_values("control", "train", "tokens") == ["3+", "10"]
+    assert table.slice_values("control", "train", "tokens", "k=2") == ["2"]
+    with pytest.raises(UserError, match="two rows"):
+        rows.Rows([row, row | {"slice": "k=2,tokens=2"}])

@@ -1,0 +1,127 @@
+"""The shipped words and percentages: counts, rules, and that nothing stands on both sides."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib.resources
+import itertools
+import string
+
+import numpy as np
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.text import lexicon
+
+DATA = importlib.resources.files("antiimit_jax.text") / "data"
+# Written apart from build_lexicon's list, so that an entry lost there is still caught here.
+NEVER = (
+    "the with and because through their fifty hundred dozen percent half quarter ratio probability "
+    "word answer sorry idiot moron bastard murder suicide kill gun bomb nude sex england john mary"
+).split()
+
+
+def _table() -> list[list[str]]:
+    lines = (DATA / "words.tsv").read_text("utf-8").splitlines()
+    assert "canary" in lines[0]
+    assert lines[1].split("\t") == ["word", "lemma", "split", "tokens"]
+    return [line.split("\t") for line in lines[2:]]
+
+
+def test_words_are_many_plain_and_sorted():
+    words = [entry.word for entry in lexicon.load_lexicon()]
+    assert len(words) >= 4000
+    assert words == sorted(set(words))
+    assert all(3 <= len(w) <= 11 and set(w) <= set(string.ascii_lowercase) for w in words)
+    assert not set(words) & set(NEVER)
+
+
+def test_no_two_words_share_a_lemma_and_no_word_is_inflected():
+    entries = lexicon.load_lexicon()
+    assert len({entry.lemma for entry in entries}) == len(entries)
+    assert all(entry.word == entry.lemma for entry in entries)
+    words = {entry.word for entry in entries}
+    plural_or_past = {w + ending for w in words for ending in ("s", "ed", "ing")}
+    # Lookalikes with a meaning of their own: nouns and verbs that are nobody's ending.
+    assert words & plural_or_past <= {"bobsled", "seedling", "duckling", "handwriting"}
+
+
+def test_lemmas_agree_with_simplemma():
+    simplemma = pytest.importorskip("simplemma")
+    wrong = [e for e in lexicon.load_lexicon() if simplemma.lemmatize(e.word, "en") != e.lemma]
+    assert not wrong
+
+
+def test_stored_split_is_the_hash_of_the_lemma():
+    for (word, lemma, split, tokens), entry in zip(_table(), lexicon.load_lexicon(), strict=True):
+        # 0.7 of 2**64, compared in whole numbers on the hexadecimal digest.
+        train = int(hashlib.sha256(lemma.encode()).hexdigest()[:16], 16) * 10 < 7 * 2**64
+        assert split == ("train" if train else "heldout")
+        assert split == entry.split == lexicon.lemma_split(lemma)
+        assert (word, lemma, int(tokens)) == (entry.word, entry.lemma, entry.tokens)
+
+
+def test_sides_are_disjoint_and_near_70_30():
+    train, heldout = set(lexicon.train_words()), set(lexicon.heldout_words())
+    assert not train & heldout
+    assert len(train) + len(heldout) == len(lexicon.load_lexicon())
+    assert 0.68 < len(train) / (len(train) + len(heldout)) < 0.72
+
+
+@pytest.mark.parametrize("side", ["train", "heldout"])
+def test_share_of_words_with_two_or_more_tokens(side):
+    tokens = [entry.tokens for entry in lexicon.load_lexicon() if entry.split == side]
+    assert min(tokens) == 1
+    assert np.mean(np.array(tokens) >= 2) >= 0.30
+
+
+def test_license_of_the_words_is_shipped():
+    text = (DATA / "LICENSE-words").read_text("utf-8")
+    for needed in ("SCOWL", "Copyright 2000-2011 by Kevin Atkinson", "WordNet", "Geoff Kuenning"):
+        assert needed in text
+
+
+def test_percent_sides():
+    assert lexicon.TRAIN_PERCENTS == (5, 10, 20, 25, 30, 40, 45, 50, 55, 60, 70, 75, 80, 90, 95)
+    for p in range(1, 100):
+        expected = p % 5 == 0 and p not in (15, 35, 65, 85)
+        assert lexicon.is_train_percent(p) == expected
+        assert lexicon.is_train_percent(100 - p) == expected
+
+
+@pytest.mark.parametrize("side", ["train", "heldout"])
+@pytest.mark.parametrize("k", [2, 3, 5, 10, 20])
+def test_sampled_percents_are_positive_sum_to_100_and_stay_on_one_side(side, k):
+    rng = np.random.default_rng(k)
+    for _ in range(20):
+        percents = lexicon.sample_percents(rng, k, side)
+        assert len(percents) == k and sum(percents) == 100 and min(percents) > 0
+        assert {lexicon.is_train_percent(p) for p in percents} == {side == "train"}
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_sampling_is_uniform_over_compositions(k):
+    expected = [
+        parts
+        for parts in itertools.product(range(5, 100, 5), repeat=k)
+        if sum(parts) == 100 and not set(parts) & {15, 35, 65, 85}
+    ]
+    rng = np.random.default_rng(0)
+    n = 100 * len(expected)
+    counts = collections.Counter(lexicon.sample_percents(rng, k, "train") for _ in range(n))
+    assert set(counts) == set(expected)
+    chi2 = sum((counts[parts] - 100) ** 2 / 100 for parts in expected)
+    freedom = len(expected) - 1
+    assert chi2 < freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("k,side", [(1, "heldout"), (0, "train"), (21, "train"), (101, "heldout")])
+def test_impossible_counts_are_refused(k, side):
+    with pytest.raises(UserError, match="sum to 100"):
+        lexicon.sample_percents(np.random.default_rng(0), k, side)
+
+
+def test_unknown_side_is_refused():
+    with pytest.raises(UserError, match="train or heldout"):
+        lexicon.sample_percents(np.random.default_rng(0), 2, "test")
