@@ -6,5 +6,9 @@ from __future__ import annotations
 class UserError(ValueError):
     """A mistake in the input. The message is one line: what is wrong, where, and what to do.
 
-    `launch` prints it without a traceback and exits with code 2.
+    `launch` prints it without a traceback and exits with code 2. Line breaks of what the message
+    quotes (another library's error, a tensor's name) become spaces.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).splitlines()))

@@ -25,6 +25,7 @@ _SIZES = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
     "max_position_embeddings".split()
 )
+_ROPE_KEYS = ("rope_parameters", "rope_scaling")
 _REFUSED = {
     "quantization_config": "quantised checkpoints (GPTQ, AWQ, bitsandbytes) are not read",
     "auto_map": "code from a model repository is never run",
@@ -65,7 +66,7 @@ def parse_config(config: Mapping[str, Any], source: str) -> ModelConfig:
         if config.get(key):
             raise UserError(f"{source}: `{key}` is set, and {reason}; use an unmodified checkpoint")
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(
             f"{source}: model_type {model_type!r} is not ported; this version reads: {known}"
@@ -79,6 +80,12 @@ def parse_config(config: Mapping[str, Any], source: str) -> ModelConfig:
     ]
     if not problems:
         problems += _check_values(config)
+    problems += _check_rope(config)
+    problems += [
+        f"`{key}` must be true or false, not {config[key]!r}"
+        for key in (*family.switches, "tie_word_embeddings")
+        if config.get(key) not in (None, True, False)
+    ]
     handled = {
         *_SIZES, *family.switches, *_REFUSED, "model_type", "num_key_value_heads", "head_dim",
         "hidden_act", "rms_norm_eps", "tie_word_embeddings", "rope_theta", "rope_scaling",
@@ -103,7 +110,7 @@ def parse_config(config: Mapping[str, Any], source: str) -> ModelConfig:
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
         mlp_size=config["intermediate_size"],
         max_positions=config["max_position_embeddings"],
-        rope_theta=_rope_theta(config),
+        rope_theta=float(next(iter(_rope_thetas(config)), 10_000.0)),
         norm_eps=float(config.get("rms_norm_eps", family.norm_eps_by_default)),
         tied_head=bool(config.get("tie_word_embeddings", family.tied_by_default)),
         **{field: bool(config.get(key)) for key, field in family.switches.items()},
@@ -118,25 +125,46 @@ def _check_values(config: Mapping[str, Any]) -> list[str]:
     head_dim = config.get("head_dim")
     if head_dim is not None and (not _is_count(head_dim) or head_dim % 2):
         problems.append(f"`head_dim` = {head_dim!r} must be an even positive integer")
-    if head_dim is None and config["hidden_size"] % heads:
-        problems.append("`hidden_size` is not a multiple of the heads and `head_dim` is missing")
+    if head_dim is None and config["hidden_size"] % (2 * heads):
+        problems.append(
+            "`head_dim` is missing, and `hidden_size` by the heads is not an even integer"
+        )
+    if "rms_norm_eps" in config and not _is_positive(config["rms_norm_eps"]):
+        problems.append(f"`rms_norm_eps` = {config['rms_norm_eps']!r} must be a positive number")
     act = config.get("hidden_act", "silu")
     if act not in ("silu", "swish"):
         problems.append(f"`hidden_act` = {act!r} is not ported (silu is)")
-    kind = _rope_type(config)
-    if kind != "default":
-        problems.append(f"rope type {kind!r} is not ported (default is)")
     return problems
 
 
-def _rope_theta(config: Mapping[str, Any]) -> float:
-    rope = config.get("rope_parameters") or {}
-    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
+def _check_rope(config: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for key in _ROPE_KEYS:
+        rope = config.get(key) or {}
+        if not isinstance(rope, Mapping):
+            return [f"`{key}` must be an object, not {rope!r}"]
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            problems.append(f"rope type {kind!r} is not ported (default is)")
+        elif extra := sorted(set(rope) - {"rope_type", "type", "rope_theta"}):
+            problems.append(f"`{key}` holds {', '.join(extra)}, which is not understood")
+    thetas = _rope_thetas(config)
+    if not all(_is_positive(theta) for theta in thetas):
+        problems.append(f"`rope_theta` must be a positive number, not {thetas!r}")
+    elif len(set(thetas)) > 1:
+        problems.append(f"`rope_theta` is given twice and differs: {thetas!r}")
+    return problems
 
 
-def _rope_type(config: Mapping[str, Any]) -> str:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return rope.get("rope_type", rope.get("type", "default"))
+def _rope_thetas(config: Mapping[str, Any]) -> list[Any]:
+    """Every place that names the base of the rotary embedding, in either dialect."""
+    places = (config, *(config.get(key) or {} for key in _ROPE_KEYS))
+    return [place["rope_theta"] for place in places if "rope_theta" in place]
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")
 
 
 def _is_count(value: Any) -> bool:

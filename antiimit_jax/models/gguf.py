@@ -67,7 +67,10 @@ class GgufCheckpoint:
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value as a Python object (str, int, float, bool or list)."""
         field = self._reader.fields.get(key)
-        return default if field is None else field.contents()
+        try:
+            return default if field is None else field.contents()
+        except (ValueError, IndexError) as error:
+            raise UserError(f"{self.path}: metadata {key} cannot be read ({error})") from error
 
     def config(self) -> dict[str, Any]:
         """The metadata as a `config.json` dictionary.
@@ -88,10 +91,11 @@ class GgufCheckpoint:
                 unknown.append(key)
         if unknown:
             raise UserError(f"{self.path}: metadata {', '.join(unknown)} is not understood")
-        heads = config.get("num_attention_heads")
-        rotary = self.field(prefix + "rope.dimension_count")
-        if heads and rotary not in (None, config.get("head_dim", config["hidden_size"] // heads)):
-            raise UserError(f"{self.path}: partial rotary embedding ({rotary}) is not ported")
+        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        if heads and hidden and isinstance(heads, int):  # else `families` says what is wrong
+            rotary = self.field(prefix + "rope.dimension_count")
+            if rotary not in (None, config.get("head_dim", hidden // heads)):
+                raise UserError(f"{self.path}: partial rotary embedding ({rotary}) is not ported")
         if "vocab_size" not in config and (table := self._tensors.get("token_embd.weight")):
             config["vocab_size"] = int(table.shape[1])
         config["tie_word_embeddings"] = "output.weight" not in self._tensors
@@ -99,7 +103,8 @@ class GgufCheckpoint:
 
     def names(self) -> set[str]:
         """Hugging Face names of the stored tensors (unknown ones keep their GGUF name)."""
-        layers = range(int(self.field(f"{self.architecture}.block_count", 0)))
+        count = int(self.field(f"{self.architecture}.block_count", 0))
+        layers = range(min(count, len(self._tensors)))  # a false count must not run for ever
         self._gguf_name: dict[str, tuple[str, Leaf]] = {}
         for leaf in LEAVES:
             for i in layers if leaf.stacked else (0,):
@@ -112,12 +117,17 @@ class GgufCheckpoint:
         name, leaf = self._gguf_name[hf_name]
         tensor = self._tensors[name]
         shape = tuple(int(n) for n in reversed(tensor.shape))
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        try:
+            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        except (NotImplementedError, ValueError) as error:
+            kind = tensor.tensor_type.name
+            raise UserError(f"{self.path}: tensor {name} of type {kind} is not read") from error
         if leaf.rotary_heads:
             heads = int(self.field(f"{self.architecture}.attention.head_count"))
             if leaf.path[2] == "k":
                 heads = int(self.field(f"{self.architecture}.attention.head_count_kv", heads))
-            array = half_split_rows(array, heads)
+            if len(array) % (2 * heads) == 0:  # else the wrong shape is the caller's to report
+                array = half_split_rows(array, heads)
         return np.asarray(array, np.float32)
 
 

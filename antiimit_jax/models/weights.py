@@ -68,10 +68,10 @@ def find_model(model: str, revision: str | None = None) -> Source:
         model_id, prompt_format = entry.hub_id, entry.prompt_format
     elif path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return Source(name=model, path=path, revision=revision, prompt_format="")
-    elif path.suffix == ".gguf" or model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise UserError(f"--model={model}: no such file or folder")
     elif path.is_file():
         raise UserError(f"--model={model}: not a .gguf file or a folder with safetensors")
+    elif path.suffix == ".gguf" or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise UserError(f"--model={model}: no such file or folder")
     elif "/" not in model:
         hint = near_misses(model, CATALOG)
         raise UserError(
@@ -117,7 +117,13 @@ class SafetensorsCheckpoint:
     def read(self, name: str) -> np.ndarray:
         """One tensor as stored (float32, float16 or bfloat16)."""
         with _open_safetensors(self._files[name]) as file:
-            return file.get_tensor(name)
+            try:
+                return file.get_tensor(name)
+            except (TypeError, AttributeError) as error:  # 4-bit and other types numpy lacks
+                dtype = file.get_slice(name).get_dtype()
+                raise UserError(
+                    f"{self._files[name]}: {name} of type {dtype} is not read"
+                ) from error
 
     def _index(self) -> dict[str, Path]:
         index = self.path / "model.safetensors.index.json"
@@ -132,15 +138,21 @@ class SafetensorsCheckpoint:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise UserError(f"{index}: has no weight_map")
-        files = {}
         for name, shard in weight_map.items():
             # Only plain names beside the index: an index must not point anywhere else.
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
-            file = self.path / shard
-            if not file.is_file():
+            if not (self.path / shard).is_file():
                 raise UserError(f"{index}: shard {shard} is missing; fetch it again")
-            files[name] = file
+        files = {}
+        for shard in sorted(set(weight_map.values())):
+            with _open_safetensors(self.path / shard) as file:
+                for name in file.keys():
+                    if weight_map.get(name, shard) != shard or name in files:
+                        raise UserError(f"{index}: {name} lies in more shards than it names")
+                    files[name] = self.path / shard
+        if lost := sorted(set(weight_map) - set(files)):
+            raise UserError(f"{index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch it again")
         return files
 
 
@@ -177,12 +189,17 @@ def load_params(source: Source, dtype: jnp.dtype = jnp.float32) -> tuple[ModelCo
     """
     checkpoint = source.open()
     cfg = parse_config(checkpoint.config(), str(source.path))
+    present = checkpoint.names()
+    if cfg.n_layers > len(present):
+        raise UserError(
+            f"{source.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors are "
+            "there"
+        )
     wanted = {
         leaf.hf.format(i=i): (leaf, i)
         for leaf in leaves_of(cfg)
         for i in (range(cfg.n_layers) if leaf.stacked else (0,))
     }
-    present = checkpoint.names()
     if cfg.tied_head:
         present.discard("lm_head.weight")  # some files store the tied head a second time
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +46,27 @@ def write_tensorboard(workdir: str | Path) -> Path:
     finally:
         writer.close()
     return folder
+
+
+class LiveScalars:
+    """Writes training scalars while a run trains; `write_tensorboard` replaces them at its end."""
+
+    def __init__(self, workdir: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        folder = workdir / "tensorboard"
+        self._writer = SummaryWriter(str(folder), filename_suffix=SUFFIX, flush_secs=10)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One row of the training log."""
+        prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
+        for name in TRAINING:
+            if row[name] is not None:
+                self._writer.add_scalar(tag(prefix, name), row[name], row["step"])
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
 
 
 def tag(*parts: str) -> str:

@@ -58,6 +58,17 @@ class Row:
         self._words: list[list[tuple[int, float]]] = []
         self._word_item: list[int] = []
 
+    def size(self) -> RowLimits:
+        """What the row takes up so far."""
+        return RowLimits(
+            tokens=len(self._token) - 1,
+            readouts=len(self._readouts),
+            paths=len(self._paths),
+            steps=max((len(tokens) for _, tokens, _ in self._paths), default=0),
+            words=len(self._words),
+            terms=max(map(len, self._words), default=0),
+        )
+
     def add(self, index: int, query: WordQuery) -> bool:
         """Adds a query, or returns False and changes nothing if it does not fit.
 
@@ -65,13 +76,13 @@ class Row:
         """
         need = needed(query, self._stops, len(self.trunk))
         own = query.prompt_ids[len(self.trunk) :]
-        known = self._known(own)
+        size = self.size()
         used = RowLimits(
-            tokens=len(self._token) - 1 + need.tokens - known,
-            readouts=len(self._readouts) + need.readouts,
-            paths=len(self._paths) + need.paths,
+            tokens=size.tokens + need.tokens - self._known(own),
+            readouts=size.readouts + need.readouts,
+            paths=size.paths + need.paths,
             steps=need.steps,
-            words=len(self._words) + need.words,
+            words=size.words + need.words,
             terms=need.terms,
         )
         if not _within(used, self.limits):

@@ -52,8 +52,8 @@ class Mixture:
     shots: tuple[int, ...] = (0,)
     shot_weights: tuple[float, ...] = (1.0,)
 
-    def check(self, name: str) -> None:
-        """Raises UserError where fields do not fit each other; all errors at once."""
+    def problems(self, name: str) -> list[str]:
+        """Where fields do not fit each other, one sentence each; `name` is the mixture's own."""
         problems = []
         for values, weights in (("ks", "k_weights"), ("shots", "shot_weights")):
             given, weight = getattr(self, values), getattr(self, weights)
@@ -65,8 +65,7 @@ class Mixture:
             problems.append(f"{name}.shots {self.shots}: numbers of turns from 0")
         if not self.templates or any(not 0 <= t < len(TEMPLATES) for t in self.templates):
             problems.append(f"{name}.templates {self.templates}: from 0 to {len(TEMPLATES) - 1}")
-        if problems:
-            raise UserError("; ".join(problems))
+        return problems
 
 
 def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:

@@ -74,6 +74,8 @@ def build_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...], style: str
     if style not in ("chat", "base"):
         raise UserError(f"prompt format {style!r} is unknown; use chat or base")
     prompt = (chat_prompt if style == "chat" else base_prompt)(tokenizer, messages)
+    if not prompt.ids:
+        raise UserError("the prompt is empty: give it at least one token")
     if prompt.tail.endswith((" ", "\t")):
         raise UserError(
             f"the open turn ends in a space ({prompt.tail[-20:]!r}): drop it, the answer's first "
@@ -93,5 +95,7 @@ def neutral_tokens(
     if not messages:
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
     *turns, answer = messages
+    if not turns and style == "base":
+        return neutral_tokens(tokenizer, (), answer.content, style)
     prompt = build_prompt(tokenizer, (*turns, Message("assistant", "")), style)
     return (*prompt.ids, *tokenizer.encode_plain(answer.content)), len(prompt.ids) - 1

@@ -18,6 +18,8 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.gguf import GgufCheckpoint
 
 _GGUF_NORMAL, _GGUF_CONTROL, _GGUF_USER_DEFINED = 1, 3, 4
+# What a template, which is foreign code, may raise.
+_TEMPLATE_ERRORS = (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError)
 _SPACE_MARK = "\u2581"  # SentencePiece's visible space
 
 
@@ -76,7 +78,7 @@ class Tokenizer:
             ids = self.hf.apply_chat_template(
                 messages, return_dict=False, sanitize_control_tokens=True, **kwargs
             )
-        except (jinja2.TemplateError, ValueError) as error:
+        except _TEMPLATE_ERRORS as error:
             raise UserError(f"the chat template refuses these messages: {error}") from error
         return ids, text
 
@@ -128,8 +130,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer(_from_gguf(GgufCheckpoint(path)))
     try:
         hf = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # `tokenizers` raises plain Exception for a broken file
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: no usable tokenizer ({reason})") from error
     if not hf.is_fast:
         raise UserError(f"{path}: has no fast tokenizer (tokenizer.json)")
@@ -145,7 +147,11 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> PreTrainedTokenizerFast:
             f"{checkpoint.path}: GGUF tokenizer {kind}/{flavour} is not read; use the model's "
             "Hugging Face folder"
         )
-    tokens, merges = get("tokens"), get("merges")
+    tokens, merges, types = get("tokens"), get("merges"), get("token_type")
+    if not tokens or not merges or not types or len(types) != len(tokens):
+        raise UserError(
+            f"{checkpoint.path}: tokenizer tokens, merges or token types are missing; fetch it again"
+        )
     raw = RawTokenizer(
         models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
@@ -154,7 +160,6 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> PreTrainedTokenizerFast:
     )
     raw.pre_tokenizer = _PRE_TOKENIZERS[flavour]()
     raw.decoder = decoders.ByteLevel()
-    types = get("token_type")
     raw.add_special_tokens([_added(t) for t, kind in zip(tokens, types) if kind == _GGUF_CONTROL])
     raw.add_tokens([_added(t) for t, kind in zip(tokens, types) if kind == _GGUF_USER_DEFINED])
 

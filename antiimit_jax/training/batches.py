@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.decoder import Forest, sequences
 from antiimit_jax.scoring.packing import PackedBatch, Row, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.texts import TextRow, text_row
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.output_control import (
@@ -32,20 +32,13 @@ _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
 
 
-class Anchor(NamedTuple):
-    """Unrelated text in one row; `scored` marks tokens whose next-token distribution counts."""
-
-    forest: Forest  # B = 1
-    scored: np.ndarray  # float32 [1, T]
-
-
 class TrainBatch(NamedTuple):
     """One step: a packed batch, the target share of every word slot, unrelated text."""
 
     packed: PackedBatch  # leading axis A
     target: np.ndarray  # [A, B, W] 0 on padding
     n_items: np.ndarray  # float32 []
-    anchor: Anchor
+    anchor: TextRow
 
 
 class BatchSource:
@@ -150,26 +143,12 @@ class BatchSource:
             targets = [tuple(rng.multinomial(1, t).astype(float)) for t in targets]
         return targets
 
-    def _anchor(self, step: int) -> Anchor:
-        """Whole anchor texts in random order, side by side, until the row is full."""
+    def _anchor(self, step: int) -> TextRow:
+        """Anchor texts in random order, side by side, until the row is full."""
         size = max(self._cfg.anchor_tokens, 1)
         rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
         order = rng.permutation(len(self._anchors))
         return text_row([self._anchors[i] for i in order], size)
-
-
-def text_row(texts: Sequence[tuple[Sequence[int], int]], size: int) -> Anchor:
-    """Texts (ids, first scored token) side by side in one row; the last one may be cut."""
-    tokens, positions, ends = (np.zeros((1, size), np.int32) for _ in range(3))
-    scored = np.zeros((1, size), np.float32)
-    at = 0
-    for ids, first in texts:
-        ids = ids[: size - at]
-        end = at + len(ids)
-        tokens[0, at:end], positions[0, at:end], ends[0, at:end] = ids, range(len(ids)), end
-        scored[0, at + first : end] = 1.0
-        at = end
-    return Anchor(sequences(tokens, positions, ends), scored)
 
 
 def permute_targets(

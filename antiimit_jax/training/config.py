@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from antiimit_jax.errors import UserError
 from antiimit_jax.tasks.output_control import Mixture
 
 OBJECTIVES = ("kl", "sampled")
@@ -35,12 +34,14 @@ class TrainConfig:
     checkpoint_every: int = 50
     max_skips: int = 5  # non-finite steps in a row before the run stops
 
-    def check(self) -> None:
-        """Raises UserError where a value makes no sense; all errors at once."""
+    def problems(self) -> list[str]:
+        """What makes no sense, one sentence each."""
         problems = []
         if self.objective not in OBJECTIVES:
             problems.append(f"train.objective {self.objective!r}: one of {', '.join(OBJECTIVES)}")
-        for field in ("steps", "groups", "rows", "row_tokens", "accumulate", "checkpoint_every", "max_skips"):
+        for field in (
+            "steps", "groups", "rows", "row_tokens", "accumulate", "checkpoint_every", "max_skips",
+        ):  # fmt: skip
             if getattr(self, field) < 1:
                 problems.append(f"train.{field} = {getattr(self, field)}: at least 1")
         for field in (
@@ -53,6 +54,4 @@ class TrainConfig:
             problems.append("train.learning_rate and train.clip_norm must be positive")
         if self.dtype not in ("float32", "bfloat16"):
             problems.append(f"train.dtype {self.dtype!r}: float32 or bfloat16")
-        if problems:
-            raise UserError("; ".join(problems))
-        self.mixture.check("train.mixture")
+        return problems + self.mixture.problems("train.mixture")

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.scoring.texts import text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
-from antiimit_jax.training.batches import Anchor, TrainBatch
+from antiimit_jax.training.batches import TrainBatch
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.objectives import anchor_kl, forward_kl
 
@@ -32,15 +33,19 @@ class TrainState(NamedTuple):
     skipped_in_row: Array  # int32 []
 
 
-def make_optimizer(cfg: TrainConfig, steps: int, mask: Tree) -> optax.GradientTransformation:
-    """clip -> adamw (decay on b only) -> warm-up and cosine; only masked adapters move."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def make_schedule(cfg: TrainConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up to the learning rate, then cosine to a fraction of it at the last step."""
+    return optax.warmup_cosine_decay_schedule(
         init_value=cfg.learning_rate / max(cfg.warmup_steps, 1),
         peak_value=cfg.learning_rate,
         warmup_steps=min(cfg.warmup_steps, steps - 1),
         decay_steps=max(steps, 1),
         end_value=cfg.learning_rate * cfg.final_lr_fraction,
     )
+
+
+def make_optimizer(cfg: TrainConfig, steps: int, mask: Tree) -> optax.GradientTransformation:
+    """clip -> adamw (decay on b only) -> warm-up and cosine; only masked adapters move."""
     only_trained = optax.stateless(
         lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, mask)
     )
@@ -48,7 +53,7 @@ def make_optimizer(cfg: TrainConfig, steps: int, mask: Tree) -> optax.GradientTr
         only_trained,
         optax.clip_by_global_norm(cfg.clip_norm),
         optax.adamw(
-            schedule, b2=cfg.adam_b2, weight_decay=cfg.weight_decay, mask=_decays
+            make_schedule(cfg, steps), b2=cfg.adam_b2, weight_decay=cfg.weight_decay, mask=_decays
         ),
         only_trained,
     )
@@ -89,19 +94,13 @@ def make_loss(decoder: Decoder, stops: Array, cfg: TrainConfig) -> Callable:
         metrics = {"kl_fwd": kl, "residual": residual, "anchor_kl": jnp.zeros(())}
         total = kl
         if cfg.anchor_weight > 0 and cfg.anchor_tokens > 0:
-            base = anchor_logits(decoder, {"params": params}, batch.anchor)
-            tuned = anchor_logits(decoder, {"params": params, "lora": adapter}, batch.anchor)
+            base = text_logits(decoder, {"params": params}, batch.anchor)
+            tuned = text_logits(decoder, {"params": params, "lora": adapter}, batch.anchor)
             metrics["anchor_kl"] = anchor_kl(base, tuned, batch.anchor.scored)
             total = kl + cfg.anchor_weight * metrics["anchor_kl"]
         return total, metrics | {"loss": total}
 
     return loss
-
-
-def anchor_logits(decoder: Decoder, variables: Tree, anchor: Anchor) -> Array:
-    """float32 [1, T, V]."""
-    hidden = decoder.apply(variables, anchor.forest)
-    return decoder.apply(variables, hidden, method="logits")
 
 
 def make_step(
@@ -130,7 +129,7 @@ def make_step(
         )
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), moved, stayed)
-        metrics |= {"grad_norm": norm, "skipped": new.skipped}
+        metrics |= {"grad_norm": norm, "skipped": new.skipped, "skipped_now": ~ok}
         return new._replace(step=state.step + 1), metrics
 
     return step

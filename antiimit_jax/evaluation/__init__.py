@@ -1,0 +1,1 @@
+"""Asking a model many questions on all local devices, and what its answers amount to."""

@@ -1,0 +1,149 @@
+"""The drift suite: how a model's next-token distributions on unrelated text differ from the base's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.config import DriftConfig
+from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.stage import StageResult
+from antiimit_jax.metrics.drift import DriftTokens, drift_rows
+from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.scoring.texts import TextRow, text_logits, text_row
+from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
+from antiimit_jax.text.formats import neutral_tokens
+
+Tree = Any
+Array = jax.Array
+_ROW_TOKENS = 512
+
+
+class Differences(NamedTuple):
+    """Per token of a row, [1, T] each; natural logarithms."""
+
+    kl_base_tuned: Array
+    kl_tuned_base: Array
+    top1_base: Array  # int32
+    top1_tuned: Array
+    top5_overlap: Array
+    entropy_base: Array
+    entropy_tuned: Array
+    logp_base: Array  # of the token that follows in the text
+    logp_tuned: Array
+
+
+def differences(decoder: Decoder, base: Tree, variables: Tree, row: TextRow) -> Differences:
+    """Compares two models' next-token distributions over the full vocabulary, in float32."""
+    log_p = jax.nn.log_softmax(text_logits(decoder, base, row))
+    log_t = jax.nn.log_softmax(text_logits(decoder, variables, row))
+    p, t = jnp.exp(log_p), jnp.exp(log_t)
+    _, top_p = jax.lax.top_k(log_p, 5)
+    _, top_t = jax.lax.top_k(log_t, 5)
+    following = jnp.roll(row.forest.tokens, -1, axis=-1)[..., None]
+    of_next = lambda log: jnp.take_along_axis(log, following, axis=-1)[..., 0]
+    return Differences(
+        kl_base_tuned=(p * (log_p - log_t)).sum(-1),
+        kl_tuned_base=(t * (log_t - log_p)).sum(-1),
+        top1_base=top_p[..., 0],
+        top1_tuned=top_t[..., 0],
+        top5_overlap=(top_p[..., :, None] == top_t[..., None, :]).any(-1).mean(-1),
+        entropy_base=-(p * log_p).sum(-1),
+        entropy_tuned=-(t * log_t).sum(-1),
+        logp_base=of_next(log_p),
+        logp_tuned=of_next(log_t),
+    )
+
+
+def drift(
+    runner: Runner,
+    variant: Variant,
+    stage: str,
+    cfg: DriftConfig,
+    *,
+    seed: int,
+    n_boot: int,
+    progress: Progress,
+) -> StageResult:
+    """Rows and tokens of one model against the base.
+
+    Raises:
+      UserError: a text longer than the model's window.
+    """
+    prompts = choose_prompts(cfg.n_prompts)
+    lm = runner.lm
+    texts = [neutral_tokens(lm.tokenizer, p.messages, p.text, lm.prompt_format) for p in prompts]
+    longest = max(len(ids) for ids, _ in texts)
+    if longest > lm.cfg.max_positions:
+        raise UserError(
+            f"the longest unrelated text has {longest} tokens, the model's window is "
+            f"{lm.cfg.max_positions}: lower drift.n_prompts or leave out the suite drift"
+        )
+    size = max(_ROW_TOKENS, longest)
+    rows = first_fit([len(ids) for ids, _ in texts], size)
+    batches = [text_row([texts[i] for i in row], size) for row in rows]
+    arguments = (runner.base.variables, variant.variables)
+    bar = progress(f"{stage}: unrelated text", len(prompts))
+    columns: dict[str, list] = {name: [] for name in _COLUMNS}
+    results = runner.map(
+        "drift", differences, variant, arguments, batches, text_row([], size)
+    )
+    for row, result in zip(rows, results):
+        at = 0
+        for i in row:
+            ids, first = texts[i]
+            where = slice(at + first, at + len(ids) - 1)
+            count = len(ids) - 1 - first
+            columns["stage"] += [stage] * count
+            columns["prompt_id"] += [prompts[i].id] * count
+            columns["category"] += [prompts[i].category] * count
+            columns["position"] += list(range(first, len(ids) - 1))
+            columns["token"] += list(ids[first + 1 :])
+            for name, values in result._asdict().items():
+                columns[name] += values[0, where].tolist()
+            at += len(ids)
+        bar(len(row))
+    tokens = DriftTokens(
+        **{
+            name: columns[name]
+            for name in ("prompt_id", "category", "kl_base_tuned", "kl_tuned_base", "top5_overlap",
+                         "entropy_base", "entropy_tuned", "logp_base", "logp_tuned")
+        },
+        top1_agree=np.equal(columns["top1_base"], columns["top1_tuned"]),
+    )  # fmt: skip
+    return StageResult(
+        rows=drift_rows(tokens, stage=stage, seed=seed, n_boot=n_boot), tables={"drift": columns}
+    )
+
+
+_COLUMNS = ("stage", "prompt_id", "category", "position", "token", *Differences._fields)
+
+
+def choose_prompts(count: int) -> list[NeutralPrompt]:
+    """The first `count` drift prompts, taken from the categories in turn."""
+    by_category: dict[str, list[NeutralPrompt]] = {}
+    for prompt in load_neutral("drift"):
+        by_category.setdefault(prompt.category, []).append(prompt)
+    turns = itertools.zip_longest(*by_category.values())
+    return [prompt for turn in turns for prompt in turn if prompt is not None][:count]
+
+
+def first_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Indices of texts into rows of `size` tokens, longest first."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(size)
+        rows[row].append(i)
+        room[row] -= lengths[i]
+    return rows

@@ -1,0 +1,13 @@
+"""How long work tells what is done: a function from (what, how many) to one that is told of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int], Callable[[int], None]]
+
+
+def silent(what: str, total: int) -> Callable[[int], None]:
+    """Tells nobody."""
+    del what, total
+    return lambda done: None

@@ -1,0 +1,71 @@
+"""Rulers: known small changes of the base's weights, so that a drift has something to stand beside.
+
+Each takes the tree of numpy arrays and gives one of the same shapes in float32; matrices change,
+norms and biases do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+Tree = Any
+_BLOCK = 32
+_NOISE = 1e-5  # standard deviation of the noise added to every weight
+
+
+def int8_channel(name: str, w: np.ndarray) -> np.ndarray:
+    """Symmetric int8 per output channel: a row of the embedding, a column of a kernel."""
+    return _rounded(w, axis=-1 if name == "embedding" or name == "head" else -2)
+
+
+def int8_block(name: str, w: np.ndarray) -> np.ndarray:
+    """Symmetric int8 in blocks of 32 along the input dimension, as in Q8_0."""
+    axis = -1 if name == "embedding" or name == "head" else -2
+    inner = np.moveaxis(w, axis, -1)
+    if inner.shape[-1] % _BLOCK:
+        return _rounded(w, axis)
+    blocks = inner.reshape(*inner.shape[:-1], -1, _BLOCK)
+    return np.moveaxis(_rounded(blocks, -1).reshape(inner.shape), -1, axis)
+
+
+def bf16(name: str, w: np.ndarray) -> np.ndarray:
+    """Weights rounded to bfloat16; the arithmetic stays float32."""
+    del name
+    return w.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def noise(name: str, w: np.ndarray) -> np.ndarray:
+    """Gaussian noise of standard deviation 1e-5, the same in every run."""
+    rng = np.random.default_rng([len(name), *w.shape])
+    return w + np.float32(_NOISE) * rng.standard_normal(w.shape, np.float32)
+
+
+def _rounded(w: np.ndarray, axis: int) -> np.ndarray:
+    scale = np.abs(w).max(axis=axis, keepdims=True) / 127.0
+    scale = np.where(scale == 0, 1.0, scale)
+    return (np.round(w / scale) * scale).astype(np.float32)
+
+
+RULERS: dict[str, Callable[[str, np.ndarray], np.ndarray]] = {
+    "int8_channel": int8_channel,
+    "int8_block": int8_block,
+    "bf16": bf16,
+    "noise": noise,
+}
+
+
+def apply_ruler(ruler: str, params: Tree) -> Tree:
+    """The base's parameters [float32 tree] as a ruler changes them."""
+    change = RULERS[ruler]
+
+    def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
+        w = np.asarray(w, np.float32)
+        name = path[-1].key
+        return change(name, w) if name in ("kernel", "embedding", "head") else w
+
+    return jax.tree_util.tree_map_with_path(leaf, params)

@@ -1,0 +1,77 @@
+"""A model ready to be asked: its shape, weights, tokenizer and terminators in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.weights import Source, find_model, load_params
+from antiimit_jax.scoring.terminators import Terminators, build_terminators
+from antiimit_jax.text.formats import Message, Prompt, build_prompt
+from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+PROMPT_FORMATS = ("auto", "chat", "base")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """One loaded model; `params` is the tree of `Decoder`, as numpy arrays."""
+
+    source: Source
+    cfg: ModelConfig
+    params: Any
+    tokenizer: Tokenizer
+    terminators: Terminators
+    prompt_format: str  # "chat" or "base"
+
+    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
+        """Messages in this model's format."""
+        return build_prompt(self.tokenizer, messages, self.prompt_format)
+
+
+def load_language_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    prompt_format: str = "auto",
+) -> LanguageModel:
+    """Finds, reads and checks a model.
+
+    Args:
+      model: alias, hub id, folder or GGUF file.
+      dtype: of the matrices; norms and biases stay float32.
+      prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
+        tokenizer has a template.
+
+    Raises:
+      UserError: anything about the checkpoint that does not fit.
+    """
+    if prompt_format not in PROMPT_FORMATS:
+        raise UserError(f"prompt_format {prompt_format!r}: one of {', '.join(PROMPT_FORMATS)}")
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
+    source = find_model(model, revision)
+    cfg, params = load_params(source, jnp.dtype(dtype))
+    tokenizer = load_tokenizer(source.path)
+    if tokenizer.size > cfg.vocab_size:
+        raise UserError(
+            f"{source.path}: the tokenizer has {tokenizer.size} tokens, the embedding only "
+            f"{cfg.vocab_size} rows; they do not belong together"
+        )
+    if prompt_format == "auto":
+        has_template = bool(tokenizer.hf.chat_template)
+        prompt_format = source.prompt_format or ("chat" if has_template else "base")
+    return LanguageModel(
+        source=source,
+        cfg=cfg,
+        params=params,
+        tokenizer=tokenizer,
+        terminators=build_terminators(tokenizer, cfg.vocab_size),
+        prompt_format=prompt_format,
+    )

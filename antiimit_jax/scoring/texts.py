@@ -1,0 +1,40 @@
+"""Texts side by side in one row: each attends to itself alone. For drift and for the anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from antiimit_jax.models.decoder import Decoder, Forest, sequences
+
+Text = tuple[Sequence[int], int]  # token ids, and the first token whose prediction is scored
+
+
+class TextRow(NamedTuple):
+    """Texts in one row; `scored` marks tokens whose next-token distribution counts."""
+
+    forest: Forest  # B = 1
+    scored: np.ndarray  # float32 [1, T]
+
+
+def text_row(texts: Sequence[Text], size: int) -> TextRow:
+    """Texts one after the other in a row of `size` tokens; what does not fit is cut."""
+    tokens, positions, ends = (np.zeros((1, size), np.int32) for _ in range(3))
+    scored = np.zeros((1, size), np.float32)
+    at = 0
+    for ids, first in texts:
+        ids = ids[: size - at]
+        end = at + len(ids)
+        tokens[0, at:end], positions[0, at:end], ends[0, at:end] = ids, range(len(ids)), end
+        scored[0, at + first : end] = 1.0
+        at = end
+    return TextRow(sequences(tokens, positions, ends), scored)
+
+
+def text_logits(decoder: Decoder, variables: dict, row: TextRow) -> jax.Array:
+    """Next-token logits of every token, float32 [1, T, V]."""
+    hidden = decoder.apply(variables, row.forest)
+    return decoder.apply(variables, hidden, method="logits")

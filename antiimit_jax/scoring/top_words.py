@@ -1,0 +1,111 @@
+"""What the model would say, whatever it is: the most probable words over the open vocabulary.
+
+Best-first search over token paths behind a prompt. A path's *reach* is the probability that the
+answer begins with it; part of that stops there (a terminator follows: the path is a word) and the
+rest goes on. In each round the widest-reaching open paths of every prompt are asked for together.
+What was never asked for is a known amount, so every list comes with its bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.scoring.packing import PackedBatch
+from antiimit_jax.scoring.trie import FormPath, WordQuery
+from antiimit_jax.text.formats import Prompt
+from antiimit_jax.text.tokenizer import Tokenizer
+
+Array = jax.Array
+CONTINUATIONS = 48  # next tokens looked at behind every path
+
+
+class Continuations(NamedTuple):
+    """What follows each token path of a batch."""
+
+    stop: Array  # [B, Z] probability that the path ends there
+    token: Array  # [B, Z, CONTINUATIONS] most probable next tokens that do not end it
+    prob: Array  # [B, Z, CONTINUATIONS]
+
+
+def continuations(
+    decoder: Decoder, variables: dict, stops: Array, batch: PackedBatch
+) -> Continuations:
+    """Stop probability and most probable continuations behind every path of a packed batch.
+
+    Behind the empty path nothing has been said yet, so nothing can end: every token continues it.
+    """
+    hidden = decoder.apply(variables, batch.forest)
+    rows = jnp.arange(hidden.shape[0])[:, None]
+    logits = decoder.apply(variables, hidden[rows, batch.read_at], method="logits")  # [B, R, V]
+    probs = jax.nn.softmax(logits, axis=-1)
+    stop = jnp.where(stops, probs, 0.0).sum(-1)  # [B, R]
+    top, token = jax.lax.top_k(jnp.where(stops, 0.0, probs), CONTINUATIONS)
+    first, first_token = jax.lax.top_k(probs, CONTINUATIONS)
+    empty = ~(batch.path_token >= 0).any(-1)  # [B, Z]
+    at = (rows, batch.path_end)
+    return Continuations(
+        stop=jnp.where(empty, 0.0, stop[at]),
+        token=jnp.where(empty[..., None], first_token[at], token[at]),
+        prob=jnp.where(empty[..., None], first[at], top[at]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TopWord:
+    """One word found: its text as the model would write it, and its probability."""
+
+    text: str
+    p: float
+
+
+class Search:
+    """The search behind one prompt."""
+
+    def __init__(self, prompt: Prompt, tokenizer: Tokenizer, *, width: int = 24) -> None:
+        """Starts with the empty path; `width` paths are asked for in a round."""
+        self._prompt, self._tokenizer, self._width = prompt, tokenizer, width
+        self._open: dict[tuple[int, ...], float] = {(): 1.0}  # path -> reach
+        self._asked: list[tuple[int, ...]] = []
+        self._words: dict[str, float] = {}
+
+    def query(self) -> WordQuery:
+        """The next round's paths, each as a word of its own."""
+        best = sorted(self._open, key=self._open.__getitem__, reverse=True)[: self._width]
+        self._asked = best
+        paths = tuple(FormPath("", path, number) for number, path in enumerate(best))
+        return WordQuery(self._prompt.ids, paths, len(best))
+
+    def learn(self, stop: np.ndarray, token: np.ndarray, prob: np.ndarray) -> None:
+        """Takes in the round's answers, one row a path: [Z], [Z, C], [Z, C]."""
+        ends = self._tokenizer.eos_ids
+        for z, path in enumerate(self._asked):
+            reach = self._open.pop(path)
+            if stop[z] > 0:
+                self._found(self._tokenizer.decode(path), reach * float(stop[z]))
+            for token_id, p in zip(token[z].tolist(), prob[z].tolist()):
+                if p <= 0:
+                    continue
+                if token_id in ends:  # only behind the empty path: the answer is empty
+                    self._found("", reach * p)
+                else:
+                    self._open[(*path, token_id)] = reach * p
+
+    def _found(self, text: str, p: float) -> None:
+        self._words[text] = self._words.get(text, 0.0) + p
+
+    @property
+    def words(self) -> list[TopWord]:
+        """What was found, most probable first; texts keep their leading space."""
+        found = [TopWord(text, p) for text, p in self._words.items()]
+        return sorted(found, key=lambda word: -word.p)
+
+    @property
+    def unvisited(self) -> float:
+        """Probability of everything not found: the bound on any word that is not in the list."""
+        return max(0.0, 1.0 - sum(self._words.values()))

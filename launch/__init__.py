@@ -1,0 +1,1 @@
+"""Programs: parse flags, build, call. All run as `python -m launch.NAME`."""

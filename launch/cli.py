@@ -1,0 +1,159 @@
+"""What all programs share: flags and configs into dataclasses, one-line errors, progress bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import near_misses
+from antiimit_jax.run_config import RunConfig, field_names, from_dict
+
+FLAGS = flags.FLAGS
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
+
+
+def define_config() -> None:
+    """--config and all its fields, --model, --revision."""
+    config_flags.DEFINE_config_file(
+        "config", None, f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
+        "--config.train.steps=50."
+    )
+    flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
+    flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
+    _show("config", "model", "revision")
+
+
+def define_workdir() -> None:
+    """--workdir and --overwrite."""
+    flags.DEFINE_string("workdir", None, "Folder of the run: made if absent, continued if not.")
+    flags.DEFINE_bool("overwrite", False, "Delete what is in --workdir and start anew.")
+    _show("workdir", "overwrite")
+
+
+def _show(*names: str) -> None:
+    """Lists flags that are defined here under --help of the program that runs."""
+    for name in names:
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+
+
+def run_config() -> RunConfig:
+    """The configuration from flags, checked.
+
+    Raises:
+      UserError: all that is wrong with it, in one message.
+    """
+    try:
+        values = FLAGS.config.to_dict()
+    except OSError as error:
+        given = FLAGS["config"].config_filename
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"--config={given}: cannot be read ({reason})") from error
+    for flag in ("model", "revision"):
+        if getattr(FLAGS, flag) is not None:
+            values[flag] = getattr(FLAGS, flag)
+    if "suites" in FLAGS and FLAGS.suites is not None:
+        values["suites"] = tuple(FLAGS.suites)
+    return from_dict(values)
+
+
+def needed(flag: str) -> str:
+    """The value of a flag that has no default.
+
+    Raises:
+      UserError: it was not given.
+    """
+    if FLAGS[flag].value is None:
+        raise UserError(f"--{flag} is needed; see --help")
+    return FLAGS[flag].value
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a program: mistakes of the user become one line on standard error and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    except UserError as error:
+        _fail(str(error))
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    if any(arg.lstrip("-") in ("help", "helpshort", "helpfull", "?") for arg in argv[1:]):
+        print(sys.modules["__main__"].__doc__)
+        print(FLAGS.main_module_help())
+        sys.exit(0)
+    if "config" in FLAGS:
+        _refuse_unknown_fields(argv)
+        if not any(arg.startswith(("--config=", "-config=")) or arg == "--config" for arg in argv):
+            argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
+    try:
+        return FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        hint = near_misses(error.flagname, list(FLAGS))
+        raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from error
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _refuse_unknown_fields(argv: Sequence[str]) -> None:
+    known = field_names()
+    unknown = [
+        name
+        for name in (arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config."))
+        if name.removeprefix("config.") not in known
+    ]
+    if unknown:
+        hints = [
+            f"--{name}{near_misses(name, [f'config.{field}' for field in known])}"
+            for name in unknown
+        ]
+        raise UserError(f"unknown field {'; '.join(hints)}")
+
+
+def _guarded(main: Callable[[], None], argv: Sequence[str]) -> None:
+    try:
+        if len(argv) > 1:
+            raise UserError(f"not understood: {' '.join(argv[1:])}; see --help")
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror} (what was written before is intact)")
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from the last checkpoint")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def say(text: str) -> None:
+    """A line on standard error, above any progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def bar(what: str, total: int) -> Callable[[int], None]:
+    """A progress bar with an estimate of what is left; call the result with what is done."""
+    shown = tqdm(total=total, desc=what, file=sys.stderr, mininterval=0.5, dynamic_ncols=True)
+
+    def done(count: int) -> None:
+        shown.update(count)
+        if shown.n >= shown.total:
+            shown.close()
+
+    return done

@@ -1,0 +1,36 @@
+"""Fine-tuning alone: trains the tuned and the placebo adapter of a configuration.
+
+    python -m launch.finetune --config=configs/quickstart.py --workdir=runs/mine
+    python -m launch.finetune --workdir=runs/short --config.train.steps=50 --adapters=tuned
+
+The adapters are written in PEFT's format to WORKDIR/adapter and WORKDIR/placebo. A run that was
+stopped goes on with the same command.
+"""
+
+from absl import flags
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.study import FOLDERS, Study
+from launch import cli
+from launch.workdir import open_workdir
+
+cli.define_config()
+cli.define_workdir()
+flags.DEFINE_list("adapters", list(FOLDERS), "Which to train, of tuned and placebo.")
+
+
+def main() -> None:
+    config = cli.run_config()
+    unknown = [name for name in cli.FLAGS.adapters if name not in FOLDERS]
+    if unknown:
+        raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(FOLDERS)}")
+    name = cli.needed("workdir")
+    with open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir:
+        study = Study(config, workdir, tell=cli.say, progress=cli.bar)
+        for adapter in cli.FLAGS.adapters:
+            trained = study.train(adapter)
+            print(f"{adapter}: {workdir / FOLDERS[adapter]} (sha256 {trained.sha256[:16]})")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,107 @@
+"""How probable is each word after a prompt, exactly: one JSON object on standard output.
+
+    python -m launch.score --prompt="The capital of France is" --words=Paris,London
+    python -m launch.score --messages=chat.json --words=apple,river --adapter=runs/quickstart/adapter
+    python -m launch.score --model=my.gguf --prompt_file=prompt.txt --words=yes,no --forms=lenient
+
+A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list of objects with
+"role" and "content"; a last turn of role "assistant" is left open and continued.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.models.peft import load_adapter
+from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
+from launch import cli
+
+flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
+flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
+flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
+flags.DEFINE_string("prompt", None, "The prompt as text.")
+flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
+flags.DEFINE_string("messages", None, "A JSON file with a chat.")
+flags.DEFINE_list("words", None, "The words, with commas between.")
+flags.DEFINE_string("forms", "strict", "What counts as saying a word: strict or lenient.")
+
+
+def main() -> None:
+    words = cli.needed("words")
+    given = [f for f in ("prompt", "prompt_file", "messages") if cli.FLAGS[f].value is not None]
+    if len(given) != 1:
+        raise UserError("give one of --prompt, --prompt_file and --messages")
+    messages = read_messages(Path(cli.FLAGS.messages)) if given == ["messages"] else None
+    cli.say(f"loading {cli.FLAGS.model}")
+    lm = load_language_model(cli.FLAGS.model, revision=cli.FLAGS.revision)
+    prompt = chat_prompt(lm.tokenizer, messages) if messages else _text(lm)
+    query = word_query(lm.tokenizer, prompt, words, forms=cli.FLAGS.forms)
+    runner = Runner(lm)
+    variant = runner.base
+    if cli.FLAGS.adapter is not None:
+        adapter = load_adapter(Path(cli.FLAGS.adapter), lm.cfg)
+        variant = runner.adapted(adapter.tree, adapter.scale)
+    (answer,) = runner.word_probs(variant, [query])
+    forms: dict[str, list] = {word: [] for word in words}
+    for path, mass in zip(query.paths, answer.path_mass):
+        forms[words[path.word]].append(
+            {"text": path.text, "tokens": list(path.tokens), "p": float(mass)}
+        )
+    result = {
+        "model": cli.FLAGS.model,
+        "prompt_ids": list(prompt.ids),
+        "forms_policy": cli.FLAGS.forms,
+        "words": {word: float(q) for word, q in zip(words, answer.q)},
+        "residual": answer.residual,
+        "forms": forms,
+    }
+    json.dump(result, sys.stdout, ensure_ascii=False)
+    print()
+
+
+def _text(lm: LanguageModel) -> Prompt:
+    if cli.FLAGS.prompt is not None:
+        return text_prompt(lm.tokenizer, cli.FLAGS.prompt)
+    file = Path(cli.FLAGS.prompt_file)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"--prompt_file={file}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompt_file={file}: not UTF-8 ({error.reason})") from error
+    return text_prompt(lm.tokenizer, text)
+
+
+def read_messages(file: Path) -> tuple[Message, ...]:
+    """A chat from a JSON file.
+
+    Raises:
+      UserError: no such file, not JSON, or not a list of objects with role and content.
+    """
+    try:
+        turns = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--messages={file}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--messages={file}: not valid JSON ({error})") from error
+    good = isinstance(turns, list) and turns and all(
+        isinstance(turn, dict)
+        and set(turn) == {"role", "content"}
+        and all(isinstance(text, str) for text in turn.values())
+        for turn in turns
+    )
+    if not good:
+        raise UserError(
+            f'--messages={file}: must be a list of {{"role": ..., "content": ...}} with texts'
+        )
+    return tuple(Message(**turn) for turn in turns)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,82 @@
+"""The folder of a run: one run at a time, one configuration for good."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.reporting import run_files
+from antiimit_jax.run_config import RunConfig, to_dict
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def open_workdir(name: str, config: RunConfig, *, overwrite: bool) -> Iterator[Path]:
+    """Locks a run's folder, and checks or writes its configuration.
+
+    The lock is the kernel's, so a run that is killed gives it back.
+
+    Raises:
+      UserError: another run is in it, it holds other files, or a run with another configuration.
+    """
+    workdir = Path(name).expanduser()
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={name}: is a file; name a folder")
+    foreign = workdir.is_dir() and any(workdir.iterdir()) and not (workdir / _LOCK).exists()
+    if foreign:
+        raise UserError(f"--workdir={name}: holds files that are not of a run; name another folder")
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / _LOCK, "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
+        if overwrite:
+            _clear(workdir)
+        _settle_config(workdir, config)
+        yield workdir
+
+
+def _clear(workdir: Path) -> None:
+    for path in workdir.iterdir():
+        if path.name == _LOCK:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _settle_config(workdir: Path, config: RunConfig) -> None:
+    values = to_dict(config)
+    if not (workdir / run_files.CONFIG).exists():
+        run_files.write_config(workdir, values)
+        return
+    stored = run_files.read_config(workdir)
+    if stored["config_sha256"] == run_files.config_sha256(values):
+        return
+    theirs, ours = _flat(stored["config"]), _flat(values)
+    differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    shown = ", ".join(
+        f"{key} (there {theirs.get(key)}, now {ours.get(key)})" for key in differing[:4]
+    )
+    raise UserError(
+        f"--workdir={workdir}: holds a run with another config: {shown}"
+        + (", ..." if len(differing) > 4 else "")
+        + "; name another folder, or --overwrite to start anew"
+    )
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
