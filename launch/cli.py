@@ -98,6 +98,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         hint = near_misses(error.flagname, list(FLAGS))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from error
+    except (SyntaxError, NameError, ImportError) as error:
+        raise UserError(f"--config: the file cannot be executed ({error})") from error
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         raise UserError(_one_line(error)) from error
 

@@ -14,10 +14,13 @@ from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, evaluation_items
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
 from antiimit_jax.text.formats import Message
 
 Prior = Mapping[str, np.ndarray]  # item -> the base's q [words] without percentages
 
+_BASELINES_IN_FULL = ("all", "k=2")
+_BASELINES_IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
 # Other ways to score the same items: (forms, terminators, tokenisations of a form).
 VARIANTS = {
     "standard": ("", "standard", 1),
@@ -60,12 +63,36 @@ def control(
         part = slice(start, start + len(items[split]))
         start = part.stop
         results = control_results(items[split], queries[part], answers[part], prior)
-        slices = standard_slices(results)
-        chosen = dict(slices=slices, split=split, seed=seed, n_boot=cfg.n_boot)
+        chosen = dict(slices=item_slices(results), split=split, seed=seed, n_boot=cfg.n_boot)
         result.rows += control_rows(results, stage=stage, **chosen)
         if stage == "base":
-            result.rows += baseline_rows(results, interval_slices=("all", "k=2"), **chosen)
+            made = baseline_rows(results, interval_slices=_BASELINES_IN_FULL, **chosen)
+            result.rows += [
+                row
+                for row in made
+                if row["slice"] in _BASELINES_IN_FULL or row["metric"] in _BASELINES_IN_SHORT
+            ]
     return result, prior
+
+
+def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
+    """The standard slices over the phrasings that training may use; held-out ones by themselves.
+
+    A split is about words and percentages, so its figures do not mix in what another phrasing
+    costs: that stands in "templates=heldout" and in each template's own slice.
+    """
+    heldout = np.isin(results.template, HELDOUT_TEMPLATES)
+    if heldout.all() or not heldout.any():
+        return standard_slices(results)
+    slices = {
+        name: mask if name.startswith("template=") else mask & ~heldout
+        for name, mask in standard_slices(results).items()
+    }
+    slices |= {
+        "templates=heldout": heldout,
+        "k=2,templates=heldout": heldout & (results.k == 2),
+    }
+    return {name: mask for name, mask in slices.items() if mask.any()}
 
 
 def query(
@@ -181,7 +208,9 @@ def two_word_items(cfg: ControlConfig, seed: int, count: int) -> list[Item]:
     """The first two-word items without shots of the first split."""
     split = "heldout_words" if "heldout_words" in cfg.splits else cfg.splits[0]
     items = evaluation_items(cfg.mixture, split, cfg.n_items, seed)
-    pairs = [item for item in items if len(item.words) == 2]
+    pairs = [
+        item for item in items if len(item.words) == 2 and item.template not in HELDOUT_TEMPLATES
+    ]
     return sorted(pairs, key=lambda item: item.n_shots)[:count]
 
 

