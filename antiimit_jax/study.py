@@ -28,6 +28,7 @@ from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.training.loop import train
 
 Tell = Callable[[str], None]
+STAGES = ("base", "tuned", "placebo")
 FOLDERS = {"tuned": "adapter", "placebo": "placebo"}
 _PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
@@ -61,6 +62,11 @@ class Study:
         if self._runner is None:
             self._runner = Runner(self.lm)
         return self._runner
+
+    @property
+    def finished(self) -> bool:
+        """Whether all stages lie in the folder."""
+        return all(stages.read_extra(self.workdir, stage) for stage in STAGES)
 
     def train(self, name: str) -> Adapter:
         """Trains "tuned" or "placebo", or reads the finished adapter; goes on from checkpoints."""
@@ -130,7 +136,7 @@ class Study:
             return self.runner.base
         return self.runner.adapted(adapter.tree, adapter.scale)
 
-    def write(self, stage_names: tuple[str, ...] = ("base", "tuned", "placebo")) -> Path:
+    def write(self) -> Path:
         """Joins what there is into metrics.json, tables, TensorBoard and report.html.
 
         Returns:
@@ -145,7 +151,7 @@ class Study:
         if logs:
             columns = {key: [row[key] for row in logs] for key in logs[0]}
             run_files.write_table(self.workdir, "training", columns)
-        stages.join_stages(self.workdir, stage_names, self._info())
+        stages.join_stages(self.workdir, STAGES, self._info())
         write_tensorboard(self.workdir)
         return write_report(self.workdir)
 

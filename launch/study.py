@@ -24,13 +24,16 @@ def main() -> None:
     name = cli.needed("workdir")
     with open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir:
         study = Study(config, workdir, tell=cli.say, progress=cli.bar)
-        cli.say("1/5 the model as it is")
-        study.evaluate("base", None)
-        for number, adapter in ((2, "tuned"), (4, "placebo")):
-            cli.say(f"{number}/5 fine-tuning: {adapter}")
-            trained = study.train(adapter)
-            cli.say(f"{number + 1}/5 the {adapter} model")
-            study.evaluate(adapter, trained)
+        if study.finished:
+            cli.say("this study is done; --overwrite starts it anew")
+        else:
+            cli.say("1/5 the model as it is")
+            study.evaluate("base", None)
+            for number, adapter in ((2, "tuned"), (4, "placebo")):
+                cli.say(f"{number}/5 fine-tuning: {adapter}")
+                trained = study.train(adapter)
+                cli.say(f"{number + 1}/5 the {adapter} model")
+                study.evaluate(adapter, trained)
         report = study.write()
         print(console_table(workdir), end="")
         print(f"report: {report}")

@@ -1,94 +1,46 @@
-"""A random decoder of a few layers and tokenizers of a few hundred tokens, made in the test."""
+"""A tiny random llama with the embedded model's own tokenizer, as a Hugging Face folder."""
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+import json
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from safetensors.numpy import save_file
 
-from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.decoder import Decoder, sequences
-from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.text.tokenizer import Tokenizer
-
-END_OF_TURN = "<|im_end|>"
-_CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from antiimit_jax.models.catalog import CATALOG, embedded_file
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.leaves import leaves_of
+from antiimit_jax.text.tokenizer import load_tokenizer
 
 
-def tiny_config(vocab_size: int, **changes: Any) -> ModelConfig:
-    """Two layers, three query heads on one key head; `changes` replace fields."""
-    fields = dict(
-        family="llama",
-        vocab_size=vocab_size,
-        hidden_size=24,
-        n_layers=2,
-        n_heads=3,
-        n_kv_heads=1,
-        head_dim=8,
-        mlp_size=40,
-        max_positions=512,
-        rope_theta=10000.0,
-        norm_eps=1e-5,
-        tied_head=True,
-    )
-    return ModelConfig(**(fields | changes))
-
-
-def random_params(cfg: ModelConfig, seed: int) -> Any:
-    """Weights of uneven size, whose next-token distributions are far from uniform."""
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    forest = sequences(tokens, tokens, tokens)
-    shapes = jax.eval_shape(Decoder(cfg).init, jax.random.key(0), forest)["params"]
+def write_tiny_model(folder: Path, *, seed: int = 0, scale: float = 0.08, **changes) -> Path:
+    """Writes config, weights and tokenizer; `changes` replace fields of the config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 49152,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+    } | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    cfg = parse_config(config, "tiny")
     rng = np.random.default_rng(seed)
-
-    def leaf(path, shape) -> np.ndarray:
-        noise = rng.normal(size=shape.shape)
-        if path[-1].key == "scale":
-            return (1.5 + 0.3 * noise).astype(np.float32)
-        inputs = shape.shape[-2] if path[-1].key == "kernel" else shape.shape[-1]
-        return (2.0 * noise / np.sqrt(inputs)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
-def random_adapter(cfg: ModelConfig, lora: LoraConfig, seed: int) -> Any:
-    """An adapter that changes the model: b is not zero."""
-    shapes = jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(np.float32), shapes)
-
-
-def byte_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
-    """Byte-level BPE trained on `texts`: spells anything; has a chat template."""
-    raw = RawTokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<|im_start|>", END_OF_TURN],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(texts, trainer)
-    return Tokenizer(
-        PreTrainedTokenizerFast(
-            tokenizer_object=raw, eos_token=END_OF_TURN, chat_template=_CHATML
-        )
-    )
-
-
-def char_tokenizer(pieces: str | list[str], merges: list[tuple[str, str]] = ()) -> Tokenizer:
-    """One token for each of `pieces`, joined by `merges` alone; other characters are dropped."""
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    raw = RawTokenizer(models.BPE(vocab=vocab, merges=list(merges)))
-    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END_OF_TURN))
+    tensors = {}
+    for leaf in leaves_of(cfg):
+        for i in range(cfg.n_layers) if leaf.stacked else (0,):
+            shape = leaf.shape(cfg)
+            array = rng.standard_normal(shape, np.float32) * scale
+            tensors[leaf.hf.format(i=i)] = array + 1.0 if "norm" in leaf.hf else array
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    load_tokenizer(embedded_file(CATALOG["smollm2-135m-instruct"])).hf.save_pretrained(folder)
+    return folder

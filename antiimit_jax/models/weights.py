@@ -148,8 +148,9 @@ class SafetensorsCheckpoint:
         for shard in sorted(set(weight_map.values())):
             with _open_safetensors(self.path / shard) as file:
                 for name in file.keys():
-                    if weight_map.get(name, shard) != shard or name in files:
-                        raise UserError(f"{index}: {name} lies in more shards than it names")
+                    if weight_map.get(name, shard) != shard:
+                        told = weight_map[name]
+                        raise UserError(f"{index}: {name} lies in {shard}, the index says {told}")
                     files[name] = self.path / shard
         if lost := sorted(set(weight_map) - set(files)):
             raise UserError(f"{index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch it again")

@@ -80,6 +80,8 @@ def word_query(
             if joined[: len(tail)] != tail or len(joined) == len(tail):
                 continue  # the tokenizer would merge this form into the prompt's last token
             canonical = joined[len(tail) :]
+            if tokenizer.hf.unk_token_id in canonical:
+                continue  # <unk> would stand for any character
             found += 1
             for tokens in _tokenisations(tokenizer, form, canonical, max_tokenisations):
                 path = FormPath(form, tokens, index, tokens == canonical)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from layouts import Tiny
-from tiny_model import byte_tokenizer, random_adapter, random_params, tiny_config
+from random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig

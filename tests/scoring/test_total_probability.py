@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from enumeration import PlainModel
 from layouts import Tiny, fill, pack, roomy
-from tiny_model import char_tokenizer, random_params, tiny_config
+from random_decoder import char_tokenizer, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import RowLimits

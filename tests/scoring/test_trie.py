@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tiny_model import END_OF_TURN, byte_tokenizer, char_tokenizer
+from random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.trie import FormPath, event_parents, surface_forms, word_query
@@ -66,6 +66,14 @@ def test_a_word_no_tokens_can_spell_is_refused(abc):
     swallowing = char_tokenizer(["a", "b", " ", "ab", "a "], merges=[("a", "b"), ("a", " ")])
     with pytest.raises(UserError, match="'b' cannot be spelled"):
         ask(swallowing, "ba", ["b"])
+
+
+def test_the_unknown_token_spells_nothing():
+    tokenizer = char_tokenizer(["a", "b", " ", "?"], unk="?")
+    assert tokenizer.encode_plain("az") == (0, 3)
+    for word in ("z", "az"):
+        with pytest.raises(UserError, match=f"'{word}' cannot be spelled"):
+            ask(tokenizer, "b", [word])
 
 
 @pytest.mark.parametrize(

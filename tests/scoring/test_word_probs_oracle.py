@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from enumeration import PlainModel, word_probabilities
 from layouts import fill, pack, roomy
-from tiny_model import random_params, tiny_config
+from random_decoder import random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import check_window, shared_beginning

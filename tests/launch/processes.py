@@ -1,0 +1,57 @@
+"""Running the programs as a user does: real processes with few, small settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "--config.train.steps=8",
+    "--config.train.placebo_steps=3",
+    "--config.train.checkpoint_every=2",
+    "--config.train.rows=2",
+    "--config.train.groups=1",
+    "--config.train.dtype=float32",
+    "--config.lora.rank=2",
+    "--config.control.n_items=24",
+    "--config.control.n_explored=4",
+    "--config.control.n_variants=4",
+    "--config.control.n_boot=50",
+    "--config.drift.n_prompts=7",
+    "--config.drift.rulers=('int8_channel',)",
+)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user with two devices."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "COLUMNS": "100"}
+
+
+def command(program: str, *flags: str) -> list[str]:
+    return [sys.executable, "-m", f"launch.{program}", *flags]
+
+
+def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.CompletedProcess:
+    """Runs a program to its end."""
+    return subprocess.run(
+        command(program, *flags),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def refused(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """The program ended with one clear line that holds all `parts`."""
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in lines[0], lines[0]

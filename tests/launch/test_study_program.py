@@ -1,0 +1,200 @@
+"""The main job on a tiny model, in real processes: files, resuming, locking, refusing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
+from tests.tiny_model import write_tiny_model
+
+BASELINES = ("perfect", "uniform", "argmax", "flip", "constant_60_40", "prior", "few_shot_copy",
+             "two_level", "rank_only")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def study(model, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    workdir = tmp_path_factory.mktemp("runs") / "study"
+    result = launch("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_a_study_writes_the_files_of_the_contract(study):
+    workdir, result = study
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["schema"] == 1
+    assert {"model", "revision", "adapter_sha256", "dtype", "seed", "config_sha256", "versions",
+            "device"} <= metrics["run"].keys()  # fmt: skip
+    stages = {row["stage"] for row in metrics["rows"]}
+    assert {"base", "tuned", "placebo", "ruler:int8_channel"} <= stages
+    assert {f"baseline:{name}" for name in BASELINES} <= stages
+    splits = {row["split"] for row in metrics["rows"] if row["suite"] == "control"}
+    assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
+    slices = {row["slice"] for row in metrics["rows"]}
+    assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
+    for name in ("items", "drift", "training", "residual"):
+        assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
+    for folder in ("adapter", "placebo"):
+        assert (workdir / folder / "adapter_model.safetensors").exists()
+    assert list((workdir / "tensorboard").glob("events.*"))
+    page = (workdir / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+    assert "tuned" in result.stdout and "ignores the request" in result.stdout
+    assert f"report: {workdir / 'report.html'}" in result.stdout
+
+
+def test_every_item_can_be_scored_again_from_items_parquet(study):
+    from antiimit_jax.language_model import load_language_model
+    from antiimit_jax.models.decoder import Decoder, sequences
+    import jax.numpy as jnp
+    import numpy as np
+
+    workdir, _ = study
+    config = json.loads((workdir / "config.json").read_text())["config"]
+    lm = load_language_model(config["model"])
+    table = pq.read_table(workdir / "items.parquet").to_pylist()
+    rows = [row for row in table if row["stage"] == "base"][:3]
+    decoder = Decoder(lm.cfg)
+    stops = lm.terminators.standard
+    for row in rows:
+        q = 0.0
+        tail = row["prompt"].rsplit("\n", 1)[1]
+        for form in (row["word"], " " + row["word"]):
+            before = len(lm.tokenizer.encode_plain(tail))
+            path = lm.tokenizer.encode_plain(tail + form)[before:]
+            ids = np.array([[*row["prompt_ids"], *path]], np.int32)
+            length = ids.shape[1]
+            forest = sequences(ids, np.arange(length)[None], np.full((1, length), length))
+            variables = {"params": lm.params}
+            hidden = decoder.apply(variables, forest)
+            logits = np.asarray(decoder.apply(variables, hidden, method="logits"), np.float64)[0]
+            logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            start = len(row["prompt_ids"]) - 1
+            p = np.exp(sum(logs[start + i, token] for i, token in enumerate(path)))
+            q += p * np.exp(logs[-1])[stops].sum()
+        assert q == pytest.approx(row["q"], rel=1e-3)
+    assert jnp.isfinite(rows[0]["residual"])
+
+
+def test_run_again_it_says_that_it_is_done_and_changes_nothing(study, model):
+    workdir, first = study
+    before = (workdir / "metrics.json").read_bytes()
+    began = time.monotonic()
+    again = launch("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert "done" in again.stderr
+    assert again.stdout == first.stdout
+    assert (workdir / "metrics.json").read_bytes() == before
+    assert time.monotonic() - began < 120
+
+
+def test_another_config_is_refused_with_the_fields_that_differ(study, model):
+    workdir, _ = study
+    before = (workdir / "metrics.json").read_bytes()
+    other = (*SMALL, "--config.train.learning_rate=0.5")
+    result = launch("study", f"--model={model}", f"--workdir={workdir}", *other)
+    refused(result, "train.learning_rate", "0.5", "--overwrite")
+    assert (workdir / "metrics.json").read_bytes() == before
+
+
+def test_a_workdir_in_use_is_refused(study, model):
+    workdir, _ = study
+    with open(workdir / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = launch("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
+    refused(result, "in use by another run")
+
+
+def test_a_folder_of_other_files_is_refused_even_with_overwrite(tmp_path, model):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = launch("study", f"--model={model}", f"--workdir={tmp_path}", "--overwrite", *SMALL)
+    refused(result, "not of a run")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_killed_fine_tuning_ends_with_the_bytes_of_an_undisturbed_one(study, model, tmp_path):
+    undisturbed, _ = study
+    expected = (undisturbed / "adapter" / "adapter_model.safetensors").read_bytes()
+    workdir = tmp_path / "killed"
+    run = command("finetune", f"--model={model}", f"--workdir={workdir}", "--adapters=tuned", *SMALL)
+    rng = random.Random(time.time_ns())
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(
+            run, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        checkpoints = workdir / "checkpoints" / "tuned"
+        known = len(list(checkpoints.glob("[0-9]*"))) if checkpoints.is_dir() else 0
+        while process.poll() is None and kills < 2:
+            steps = len(list(checkpoints.glob("[0-9]*"))) if checkpoints.is_dir() else 0
+            if steps != known or time.monotonic() < 0:
+                time.sleep(rng.uniform(0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+            time.sleep(0.002)
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert process.returncode == 0 and kills >= 1
+    assert (workdir / "adapter" / "adapter_model.safetensors").read_bytes() == expected
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_run_as_it_was(study, model, tmp_path):
+    finished, _ = study
+    workdir = tmp_path / "full"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "stages" / "placebo")
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+
+    def limit() -> None:  # every write beyond 4 KiB of a file fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    run = command("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
+    result = subprocess.run(
+        run, cwd=ROOT, env=environment(), capture_output=True, text=True, preexec_fn=limit
+    )
+    refused(result, "intact")
+    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert {p: after.get(p) for p in before} == before
+    again = launch("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
+    assert again.returncode == 0, again.stderr
+
+
+def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_path):
+    workdir, _ = study
+    flags = (f"--model={model}", f"--adapter={workdir / 'adapter'}", f"--workdir={tmp_path / 'w'}")
+    result = launch("evaluate", *flags, "--suites=control", *SMALL)
+    assert result.returncode == 0, result.stderr
+    key = ("stage", "item", "word")
+    theirs, ours = (
+        {tuple(row[k] for k in key): row["q"] for row in pq.read_table(path).to_pylist()}
+        for path in (workdir / "items.parquet", tmp_path / "w" / "items.parquet")
+    )
+    assert {k: theirs[k] for k in ours} == ours
+    assert {stage for stage, _, _ in ours} == {"base", "tuned"}
+
+
+def test_report_makes_the_page_again_from_the_files(study):
+    workdir, _ = study
+    page = (workdir / "report.html").read_text()
+    (workdir / "report.html").unlink()
+    result = launch("report", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "report.html").read_text() == page
