@@ -8,6 +8,7 @@ only once. Rows and trunks are padded to bucketed lengths; each pair of lengths 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ from antiimit_jax.scoring.packing import (
 )
 from antiimit_jax.scoring.trie import WordQuery
 
+_LEAST_TRUNK = 64  # shorter ones are padded to it
+_BATCH_OVERHEAD = 256  # what starting a batch costs, in tokens
 _WIDEST_GROUP = 512  # queries behind one trunk that the programme looks back over
 
 
@@ -43,7 +46,7 @@ def plan(
     stops: np.ndarray,
     *,
     row_tokens: int = 128,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 3072,
 ) -> list[Workload]:
     """Packs queries into as few workloads (shapes) and as little padding as it can.
 
@@ -55,8 +58,8 @@ def plan(
     rows: dict[tuple[int, int], list[list[Row]]] = {}  # (T, U) -> groups of rows behind one trunk
     for group, trunk in share_trunks(queries):
         longest = max(needed(queries[i], stops, len(trunk)).tokens for i in group)
-        size = max(row_tokens, _bucket(longest))
-        shape = (size, _bucket(len(trunk)))
+        size = _bucket(longest, row_tokens)
+        shape = (size, _bucket(len(trunk), _LEAST_TRUNK))
         rows.setdefault(shape, []).append(_fill(group, queries, trunk, stops, size))
     return [_workload(groups, T, U, batch_tokens) for (T, U), groups in sorted(rows.items())]
 
@@ -91,12 +94,39 @@ def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[in
     return groups[::-1]
 
 
-def _bucket(length: int) -> int:
-    """The next of 0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, ...: padding under a third."""
-    if length <= 64:
-        return -(-length // 16) * 16
+def _bucket(length: int, least: int) -> int:
+    """0, `least`, then powers of two and one and a half times them: few shapes, some padding."""
+    if length <= least:
+        return least if length else 0
     power = 1 << (length - 1).bit_length()
     return power * 3 // 4 if length <= power * 3 // 4 else power
+
+
+def _deal(rows: Sequence, trunks: Sequence[tuple[int, ...]], B: int, P: int) -> list[list]:
+    """Rows in order into batches of at most B rows behind at most P trunks."""
+    dealt: list[list] = [[]]
+    seen: set[tuple[int, ...]] = set()
+    for row, trunk in zip(rows, trunks):
+        if len(dealt[-1]) == B or len(seen | {trunk}) > P:
+            dealt.append([])
+            seen = set()
+        dealt[-1].append(row)
+        seen.add(trunk)
+    return dealt
+
+
+def _cheapest_shape(
+    trunks: Sequence[tuple[int, ...]], T: int, U: int, batch_tokens: int
+) -> tuple[int, int]:
+    """B and P, powers of two, that compute the fewest tokens with batches of a limited size."""
+    costs = {}
+    powers = [1 << i for i in range(10)]
+    for B, P in itertools.product(powers, powers if U else [1]):
+        size = B * T + P * U
+        if (B, P) == (1, 1) or (size <= batch_tokens and P <= B):
+            batches = len(_deal(trunks, trunks, B, P))
+            costs[batches * (size + _BATCH_OVERHEAD), -B] = (B, P)
+    return costs[min(costs)]
 
 
 def _fill(
@@ -106,6 +136,7 @@ def _fill(
     stops: np.ndarray,
     row_tokens: int,
 ) -> list[Row]:
+    """First fit, longest first."""
     limits = RowLimits(
         tokens=row_tokens,
         readouts=row_tokens,
@@ -115,30 +146,22 @@ def _fill(
         terms=row_tokens,
     )
     rows: list[Row] = []
-    for i in group:
-        if not rows or not rows[-1].add(i, queries[i]):
-            rows.append(Row(limits, stops, trunk))
-            if not rows[-1].add(i, queries[i]):
-                raise UserError(
-                    f"{queries[i].n_words} words with {len(queries[i].paths)} token paths take more room "
-                    f"than their row of {row_tokens} tokens: score fewer words at a time"
-                )
+    for i in sorted(group, key=lambda i: -needed(queries[i], stops, len(trunk)).tokens):
+        if any(row.add(i, queries[i]) for row in rows):
+            continue
+        rows.append(Row(limits, stops, trunk))
+        if not rows[-1].add(i, queries[i]):
+            raise UserError(
+                f"{queries[i].n_words} words with {len(queries[i].paths)} token paths take more "
+                f"room than their row of {row_tokens} tokens: score fewer words at a time"
+            )
     return rows
 
 
 def _workload(groups: list[list[Row]], T: int, U: int, batch_tokens: int) -> Workload:
     rows = [row for group in groups for row in group]
-    per_group = len(rows) / len(groups)
-    P = min(len(groups), max(1, round(batch_tokens / (U + per_group * T)))) if U else 1
-    B = max(1, round(P * per_group)) if U else max(1, batch_tokens // T)
-    B = min(B, len(rows))
-    chosen: list[list[Row]] = [[]]
-    for row in rows:
-        trunks = {other.trunk for other in chosen[-1]} | {row.trunk}
-        if len(chosen[-1]) == B or len(trunks) > P:
-            chosen.append([])
-        chosen[-1].append(row)
-
+    B, P = _cheapest_shape([row.trunk for row in rows], T, U, batch_tokens)
+    chosen = _deal(rows, [row.trunk for row in rows], B, P)
     used = [row.size() for row in rows]
     most = {
         field.name: max(getattr(size, field.name) for size in used)
@@ -146,11 +169,11 @@ def _workload(groups: list[list[Row]], T: int, U: int, batch_tokens: int) -> Wor
     }
     size = RowLimits(
         tokens=T,
-        readouts=_bucket(most["readouts"]),
-        paths=_bucket(most["paths"]),
-        steps=max(1, most["steps"]),
-        words=_bucket(most["words"]),
-        terms=most["terms"],
+        readouts=_bucket(most["readouts"], T // 4),
+        paths=_bucket(most["paths"], T // 4),
+        steps=_bucket(most["steps"], 8) or 8,
+        words=_bucket(most["words"], T // 8),
+        terms=_bucket(most["terms"], 4) or 4,
     )
     trunks = sum(len(trunk) for part in chosen for trunk in {row.trunk for row in part})
     return Workload(

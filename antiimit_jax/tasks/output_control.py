@@ -106,7 +106,8 @@ def evaluation_items(mixture: Mixture, split: str, n_items: int, seed: int) -> l
             words, percents = _draw(rng, split, k)
         seen.add(frozenset(words))
         template = mixture.templates[block % len(mixture.templates)]
-        shot_set = block % N_SHOT_SETS if n_shots else -1
+        lap, place = divmod(block, len(mixture.templates))
+        shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets every template in turn
         turned = tuple(reversed(words)), tuple(reversed(percents))
         for order, (named, asked) in enumerate(
             [(words, percents), (words, turned[1]), (turned[0], percents), turned]

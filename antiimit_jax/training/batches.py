@@ -30,6 +30,7 @@ from antiimit_jax.training.config import TrainConfig
 
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
+Shares = tuple[float, ...]  # of one item's words
 
 
 class TrainBatch(NamedTuple):
@@ -78,14 +79,21 @@ class BatchSource:
             anchor=self._anchor(step),
         )
 
+    def examples(self, step: int) -> list[tuple[WordQuery, Shares]]:
+        """One step's questions with their target shares, for other software to train on."""
+        found = []
+        for group in range(self._cfg.accumulate * self._cfg.groups):
+            rows, items, shares = self._group(step, group)
+            found += [(self._query(items[i]), shares[i]) for row in rows for i in row.queries]
+        return found
+
     def _micro(self, step: int, number: int) -> tuple[PackedBatch, np.ndarray, int]:
         cfg = self._cfg
         rows, targets, n_items = [], [], 0
         for g in range(cfg.groups):
             group = number * cfg.groups + g
-            filled, items = self._fill(training_items(cfg.mixture, self._seed, step, group))
+            filled, items, shares = self._group(step, group)
             rows += filled
-            shares = self._targets(items, step, group)
             targets += [[shares[i] for i in row.queries] for row in filled]
             n_items += sum(len(row.queries) for row in filled)
         target = np.zeros((len(rows), self._limits.words), np.float32)
@@ -94,6 +102,11 @@ class BatchSource:
             target[b, : len(flat)] = flat
         batch = stack(rows, self._limits, len(rows), cfg.groups, self._trunk_tokens)
         return batch, target, n_items
+
+    def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
+        """The rows of one group, the items they number, and each item's target shares."""
+        rows, items = self._fill(training_items(self._cfg.mixture, self._seed, step, group))
+        return rows, items, self._targets(items, step, group)
 
     def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:
         """The rows of one group, each filled until an item no longer fits."""
@@ -133,7 +146,7 @@ class BatchSource:
                 longest = max(longest, len(shared_beginning(queries, 1 << 20)))
         return longest
 
-    def _targets(self, items: list[Item], step: int, number: int) -> list[tuple[float, ...]]:
+    def _targets(self, items: list[Item], step: int, number: int) -> list[Shares]:
         targets = [item.targets for item in items]
         if self._placebo:
             rng = np.random.default_rng([self._seed, _PLACEBO_STREAM, step, number])
@@ -151,14 +164,15 @@ class BatchSource:
         return text_row([self._anchors[i] for i in order], size)
 
 
-def permute_targets(
-    targets: list[tuple[float, ...]], rng: np.random.Generator
-) -> list[tuple[float, ...]]:
-    """The placebo: target shares permuted across the items of equal word count."""
+def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
+    """The placebo: target shares permuted across the items of equal word count.
+
+    In a random cycle, so that no item keeps its own (unless it is the only one of its count).
+    """
     permuted = list(targets)
     for k in sorted({len(t) for t in targets}):
-        members = [i for i, t in enumerate(targets) if len(t) == k]
-        for i, j in zip(members, rng.permutation(members)):
+        members = rng.permutation([i for i, t in enumerate(targets) if len(t) == k])
+        for i, j in zip(members, np.roll(members, 1)):
             permuted[i] = targets[j]
     return permuted
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
@@ -70,11 +72,7 @@ def train(
         return jax.device_get(state.adapter), log
 
     decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat)
-    step_fn = jax.jit(
-        make_step(decoder, jnp.asarray(stops), cfg, optimizer),
-        donate_argnums=0,
-        compiler_options=_KEEP_BFLOAT16 if jax.default_backend() == "cpu" else None,
-    )
+    step_fn = jit_step(decoder, stops, cfg, optimizer)
     params = jax.device_put(cast_matrices(lm.params, cfg.dtype))
     source = BatchSource(
         cfg,
@@ -110,6 +108,17 @@ def train(
                 )
     checkpoints.close()
     return jax.device_get(state.adapter), log
+
+
+def jit_step(
+    decoder: Decoder, stops: np.ndarray, cfg: TrainConfig, optimizer: optax.GradientTransformation
+) -> Callable:
+    """`make_step`, to be compiled at its first call; the state is donated."""
+    return jax.jit(
+        make_step(decoder, jnp.asarray(stops), cfg, optimizer),
+        donate_argnums=0,
+        compiler_options=_KEEP_BFLOAT16 if jax.default_backend() == "cpu" else None,
+    )
 
 
 def cast_matrices(params: Tree, dtype: str) -> Tree:

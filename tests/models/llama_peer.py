@@ -16,6 +16,8 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, Forest, sequences
 from antiimit_jax.models.weights import find_model, load_params
 
+torch.set_num_threads(1)  # models this small lose by sharing, and tests run side by side
+
 
 def random_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     """A llama in which every parameter matters: no norm is one, no bias zero, no logit near zero."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import jax
@@ -25,11 +26,11 @@ from tests.models.llama_peer import (
 ODD = dict(vocab_size=53, hidden_size=15, intermediate_size=37, num_hidden_layers=3)
 SHAPES = {
     "grouped heads": dict(num_attention_heads=6, num_key_value_heads=2),
-    "one key head": dict(num_attention_heads=5, num_key_value_heads=1),
+    "one key head": dict(hidden_size=25, num_attention_heads=5, num_key_value_heads=1),
     "a key head each": dict(num_attention_heads=4, num_key_value_heads=4),
     "tied head": dict(tie_word_embeddings=True),
     "one layer, one head": dict(num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1),
-    "heads wider than hidden": dict(hidden_size=10, head_dim=14),
+    "heads wider than hidden": dict(hidden_size=12, head_dim=14),
     "odd sizes": dict(**ODD, num_attention_heads=3, num_key_value_heads=3, head_dim=2),
     "attention bias": dict(attention_bias=True),
     "mlp bias": dict(mlp_bias=True, tie_word_embeddings=True),
@@ -180,11 +181,14 @@ def test_bfloat16_weights_are_torchs_and_give_nearly_the_logits(grouped, tmp_pat
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_checkpoints_stored_in_half_precision_are_widened_exactly(dtype, tmp_path):
-    model = random_llama().to(dtype)
-    cfg, params = load(write(model, tmp_path))
+    model = random_llama()
+    cfg, params = load(write(copy.deepcopy(model).to(dtype), tmp_path))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    with torch.no_grad():
+        for parameter in model.parameters():  # not model.to(dtype): it rounds the rotary table too
+            parameter.copy_(parameter.to(dtype))
     tokens = _tokens(model, (2, 9))
-    assert_same_logits(our_logits(params, cfg, tokens), torch_logits(model.float(), tokens))
+    assert_same_logits(our_logits(params, cfg, tokens), torch_logits(model, tokens))
 
 
 def test_shards_are_read_like_a_single_file(tmp_path):

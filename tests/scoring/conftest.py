@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from layouts import Tiny
-from random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
+from tests.scoring.layouts import Tiny
+from tests.random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from layouts import by_word, fill, pack, roomy
-from unpack import unpack
+from tests.scoring.layouts import by_word, fill, pack, roomy
+from tests.unpack import unpack
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (

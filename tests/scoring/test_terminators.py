@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
+from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.terminators import POLICIES, build_terminators

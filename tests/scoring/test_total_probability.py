@@ -9,9 +9,9 @@ import itertools
 
 import numpy as np
 import pytest
-from enumeration import PlainModel
-from layouts import Tiny, fill, pack, roomy
-from random_decoder import char_tokenizer, random_params, tiny_config
+from tests.enumeration import PlainModel
+from tests.scoring.layouts import Tiny, fill, pack, roomy
+from tests.random_decoder import char_tokenizer, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import RowLimits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
+from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.trie import FormPath, event_parents, surface_forms, word_query

