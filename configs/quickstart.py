@@ -15,12 +15,25 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(to_dict(RunConfig()))
     config.model = "smollm2-135m-instruct"
 
-    # Two words without examples: what two CPU cores can learn in a quarter of an hour.
+    # Trained on two words without examples: what two CPU cores can learn in a quarter of an hour.
+    # More words, examples and other phrasings are then requests that it never saw.
     config.train.mixture.ks = (2,)
     config.train.mixture.k_weights = (1.0,)
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
     config.train.dtype = "bfloat16"
     config.train.steps = 400
-    config.train.placebo_steps = 100
+    config.train.placebo_steps = 90
+    config.train.learning_rate = 1.2e-3
+    config.train.anchor_weight = 5.0
+    config.train.anchor_tokens = 96
+
+    config.control.mixture.ks = (2, 3, 4, 5)
+    config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)
+    config.control.mixture.shots = (0, 2)
+    config.control.mixture.shot_weights = (0.88, 0.12)
+    config.control.n_items = 280
+    config.control.n_explored = 24
+    config.control.n_variants = 32
+    config.drift.n_prompts = 64
     return config

@@ -7,6 +7,7 @@ batch; the head is applied to the last positions only (`logits_to_keep`). float3
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ class Trainer:
         train: TrainConfig,
     ) -> None:
         """Starts from our adapter, handed over as PEFT's own files."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
             save_adapter(Path(folder) / "adapter", adapter, cfg, lora, "")
             tuned = peft.PeftModel.from_pretrained(
                 model, str(Path(folder) / "adapter"), is_trainable=True

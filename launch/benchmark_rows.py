@@ -145,7 +145,7 @@ class MatmulRate:
 
 def machine(cores: int, rate: MatmulRate, versions: Mapping[str, str]) -> dict[str, Any]:
     """Where and with what the run was made."""
-    ours = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    ours = {name: _version(name) for name in _PACKAGES}
     return {
         "cpu": _cpu_name(),
         "cores": cores,
@@ -154,6 +154,13 @@ def machine(cores: int, rate: MatmulRate, versions: Mapping[str, str]) -> dict[s
         "malloc": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_MALLOC)},
         "versions": {"python": platform.python_version(), **ours, **versions},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,9 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.evaluation.stage import StageResult
 from antiimit_jax.metrics.control import ControlResults
-from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
+from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.metrics.rows import baseline_rows, control_rows, make_row, standard_slices
+from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, evaluation_items
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
@@ -76,21 +79,24 @@ def control(
 
 
 def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
-    """The standard slices over the phrasings that training may use; held-out ones by themselves.
+    """The standard slices over plain requests; other phrasings and few-shot turns by themselves.
 
-    A split is about words and percentages, so its figures do not mix in what another phrasing
-    costs: that stands in "templates=heldout" and in each template's own slice.
+    A split is about words and percentages, so its figures do not mix in what a held-out phrasing or
+    a few examples change: that stands in "templates=heldout", "shots=N" and each template's slice.
     """
-    heldout = np.isin(results.template, HELDOUT_TEMPLATES)
-    if heldout.all() or not heldout.any():
-        return standard_slices(results)
+    standard = standard_slices(results)
+    trained = ~np.isin(results.template, HELDOUT_TEMPLATES)
+    bare = results.n_shots == 0
+    kept = {"template": bare, "shots": trained}  # where a slice is about that very thing
+    plain = trained & bare if (trained & bare).any() else np.ones(len(bare), bool)
     slices = {
-        name: mask if name.startswith("template=") else mask & ~heldout
-        for name, mask in standard_slices(results).items()
+        name: mask & kept.get(name.partition("=")[0], plain) for name, mask in standard.items()
     }
+    pairs = results.k == 2
     slices |= {
-        "templates=heldout": heldout,
-        "k=2,templates=heldout": heldout & (results.k == 2),
+        "templates=heldout": ~trained & bare,
+        "k=2,templates=heldout": ~trained & bare & pairs,
+        "k=2,few-shot": trained & ~bare & pairs,
     }
     return {name: mask for name, mask in slices.items() if mask.any()}
 
@@ -211,7 +217,8 @@ def two_word_items(cfg: ControlConfig, seed: int, count: int) -> list[Item]:
     pairs = [
         item for item in items if len(item.words) == 2 and item.template not in HELDOUT_TEMPLATES
     ]
-    return sorted(pairs, key=lambda item: item.n_shots)[:count]
+    by_order = sorted(pairs, key=lambda item: (item.n_shots, item.order))  # one of each word set first
+    return by_order[:count]
 
 
 def scoring_variants(
@@ -247,3 +254,41 @@ def scoring_variants(
         )
         rows += [row for row in made if row["metric"] in ("tvd_res", "mass", "mae_share")]
     return StageResult(rows=rows)
+
+
+def precision_error(
+    runner: Runner,
+    variant: Variant,
+    stage: str,
+    cfg: ControlConfig,
+    *,
+    forms: str,
+    seed: int,
+    progress: Progress,
+) -> StageResult:
+    """The largest change of a share between float32 and bfloat16 weights: slice "dtype=bfloat16".
+
+    Sources: MEASURES 3. Shares are read on all items, since a shift of mass is not one of share.
+    """
+    items = two_word_items(cfg, seed, cfg.n_variants)
+    if not items:
+        return StageResult()
+    bar = progress(f"{stage}: precision", 2 * len(items))
+    queries = [query(runner, item.messages, item.words, forms) for item in items]
+    shares = []
+    for dtype in ("float32", "bfloat16"):
+        cast = dataclasses.replace(variant, params=cast_matrices(variant.params, dtype))
+        answers = runner.word_probs(cast, queries, progress=bar)
+        shares.append(np.stack([answer.q / max(answer.q.sum(), 1e-30) for answer in answers]))
+    place = {
+        "stage": stage,
+        "suite": "control",
+        "split": items[0].split,
+        "slice": "dtype=bfloat16",
+        "metric": "precision_error",
+    }
+    largest = Estimate(
+        value=float(np.abs(shares[0] - shares[1]).max()), note="a maximum has no interval"
+    )
+    clusters = len({item.cluster for item in items})
+    return StageResult(rows=[make_row(place, largest, len(items), clusters)])

@@ -13,6 +13,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from antiimit_jax.models.weights import is_matrix
+
 Tree = Any
 _BLOCK = 32
 _NOISE = 1e-5  # standard deviation of the noise added to every weight
@@ -65,7 +67,6 @@ def apply_ruler(ruler: str, params: Tree) -> Tree:
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
         w = np.asarray(w, np.float32)
-        name = path[-1].key
-        return change(name, w) if name in ("kernel", "embedding", "head") else w
+        return change(path[-1].key, w) if is_matrix(path) else w
 
     return jax.tree_util.tree_map_with_path(leaf, params)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.config import SUITES, ControlConfig, DriftConfig
-from antiimit_jax.evaluation.control import Prior, control, scoring_variants
+from antiimit_jax.evaluation.control import Prior, control, precision_error, scoring_variants
 from antiimit_jax.evaluation.drift import drift
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.residual import take_apart
@@ -55,6 +55,12 @@ def evaluate(
                 runner, variant, stage, control_cfg, forms=forms, seed=seed, progress=progress
             )
         )
+        if stage == "base":
+            result.add(
+                precision_error(
+                    runner, variant, stage, control_cfg, forms=forms, seed=seed, progress=progress
+                )
+            )
         result.add(
             take_apart(
                 runner, variant, stage, control_cfg, terminators=terminators, seed=seed,

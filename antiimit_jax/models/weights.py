@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp  # registers bfloat16 with numpy before safetensors reads any
 import numpy as np
 import safetensors
@@ -218,6 +219,18 @@ def load_params(source: Source, dtype: jnp.dtype = jnp.float32) -> tuple[ModelCo
         shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
         raise UserError(f"{source.path}: {len(problems)} faulty tensors: {shown}")
     return cfg, params
+
+
+def is_matrix(path: tuple) -> bool:
+    """Whether a leaf of the parameters (by its path in the tree) is a matrix, not a norm or bias."""
+    return path[-1].key in ("kernel", "embedding", "head")
+
+
+def cast_matrices(params: Any, dtype: str) -> Any:
+    """The parameters with matrices in `dtype`; norms and biases as they are."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.astype(dtype) if is_matrix(path) else leaf, params
+    )
 
 
 def _fault(name: str, array: np.ndarray, shape: tuple[int, ...]) -> str:

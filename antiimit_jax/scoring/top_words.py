@@ -43,17 +43,10 @@ def continuations(
     hidden = decoder.apply(variables, batch.forest)
     rows = jnp.arange(hidden.shape[0])[:, None]
     logits = decoder.apply(variables, hidden[rows, batch.read_at], method="logits")  # [B, R, V]
-    probs = jax.nn.softmax(logits, axis=-1)
-    stop = jnp.where(stops, probs, 0.0).sum(-1)  # [B, R]
-    top, token = jax.lax.top_k(jnp.where(stops, 0.0, probs), CONTINUATIONS)
-    first, first_token = jax.lax.top_k(probs, CONTINUATIONS)
-    empty = ~(batch.path_token >= 0).any(-1)  # [B, Z]
-    at = (rows, batch.path_end)
-    return Continuations(
-        stop=jnp.where(empty, 0.0, stop[at]),
-        token=jnp.where(empty[..., None], first_token[at], token[at]),
-        prob=jnp.where(empty[..., None], first[at], top[at]),
-    )
+    probs = jax.nn.softmax(logits, axis=-1)[rows, batch.path_end]  # [B, Z, V]
+    ending = stops & (batch.path_token >= 0).any(-1)[..., None]
+    prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
+    return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from tokenizers import AddedToken, Tokenizer as RawTokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer as RawTokenizer
+from tokenizers import decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from antiimit_jax.errors import UserError
@@ -166,6 +167,14 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> PreTrainedTokenizerFast:
     def name(key: str) -> str | None:
         token_id: Any = get(f"{key}_token_id")
         return None if token_id is None else tokens[token_id]
+
+    if get("add_eos_token"):
+        raise UserError(f"{checkpoint.path}: a tokenizer that adds an end token is not read")
+    if get("add_bos_token"):
+        bos = name("bos")
+        raw.post_processor = processors.TemplateProcessing(
+            single=[bos, "$A"], special_tokens=[(bos, get("bos_token_id"))]
+        )
 
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,

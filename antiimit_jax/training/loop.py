@@ -17,6 +17,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.training.batches import BatchSource, TrainBatch
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
@@ -119,15 +120,6 @@ def jit_step(
         donate_argnums=0,
         compiler_options=_KEEP_BFLOAT16 if jax.default_backend() == "cpu" else None,
     )
-
-
-def cast_matrices(params: Tree, dtype: str) -> Tree:
-    """Matrices in `dtype`, norms and biases as they are (a stacked vector has two axes)."""
-
-    def leaf(path: tuple, array: Any) -> Any:
-        return array.astype(dtype) if path[-1].key in ("kernel", "embedding", "head") else array
-
-    return jax.tree_util.tree_map_with_path(leaf, params)
 
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file
-from antiimit_jax.models.weights import find_model, load_config
+from antiimit_jax.models.weights import find_model
 from tests.models.refusals import refused
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -42,8 +42,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_command():
         embedded_file(entry)
 
 
-def test_the_shape_of_the_embedded_model_comes_from_its_file():
-    cfg = load_config(find_model(EMBEDDED))
+def test_the_shape_of_the_embedded_model_comes_from_its_file(smollm2):
+    cfg = smollm2.cfg
     assert (cfg.n_layers, cfg.hidden_size, cfg.n_heads, cfg.n_kv_heads) == (30, 576, 9, 3)
     assert (cfg.vocab_size, cfg.head_dim, cfg.mlp_size, cfg.tied_head) == (49152, 64, 1536, True)
     assert (cfg.max_positions, cfg.rope_theta) == (8192, 100_000.0)

@@ -31,8 +31,8 @@ CHATS = [
 
 
 def _forest(rows: list[tuple[int, ...]]):
-    """Rows padded on the right."""
-    T = max(map(len, rows))
+    """Rows padded on the right, to few different lengths: each is compiled anew."""
+    T = -(-max(map(len, rows)) // 64) * 64
     tokens, ends = np.zeros((len(rows), T), np.int32), np.zeros((len(rows), T), np.int32)
     for i, ids in enumerate(rows):
         tokens[i, : len(ids)], ends[i, : len(ids)] = ids, len(ids)
@@ -61,11 +61,10 @@ def test_logits_over_chat_and_plain_prompts_equal_those_of_torch(smollm2, torch_
 
 
 def _greedy(smollm2, ids: tuple[int, ...], steps: int) -> str:
-    size = len(ids) + steps
     given = len(ids)
     for _ in range(steps):
-        row = _forest([(*ids, *[0] * (size - len(ids)))])  # causal: what follows does not matter
-        ids = (*ids, int(forest_logits(smollm2.params, row, smollm2.cfg)[0, len(ids) - 1].argmax()))
+        logits = forest_logits(smollm2.params, _forest([ids]), smollm2.cfg)
+        ids = (*ids, int(logits[0, len(ids) - 1].argmax()))
     return smollm2.tokenizer.decode(ids[given:])
 
 

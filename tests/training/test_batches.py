@@ -1,0 +1,200 @@
+"""Batches are functions of (seed, step), and hold the stream's items with their targets."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.tasks.neutral import load_neutral
+from antiimit_jax.tasks.output_control import Item, Mixture, training_items
+from antiimit_jax.text.formats import build_prompt, neutral_tokens
+from antiimit_jax.training.batches import TrainBatch, permute_targets
+from tests.training.conftest import TRAIN
+from tests.unpack import unpack
+
+MIXED = dataclasses.replace(
+    TRAIN,
+    mixture=Mixture(
+        templates=(0, 5, 7, 9),
+        ks=(2, 3, 4, 5),
+        k_weights=(4.0, 3.0, 2.0, 1.0),
+        shots=(0, 2),
+        shot_weights=(0.7, 0.3),
+    ),
+    row_tokens=224,
+)
+
+
+def same(a: TrainBatch, b: TrainBatch) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def held(batch: TrainBatch, small, cfg) -> list[tuple[int, tuple, tuple, tuple]]:
+    """(group, prompt ids, words, targets) of every item, read from the arrays, in order."""
+    items = []
+    for micro in range(cfg.accumulate):
+        packed = jax.tree.map(lambda x: x[micro], batch.packed)
+        slots = unpack(packed)
+        for (row, _), of_item in itertools.groupby(slots, lambda slot: (slot.row, slot.item)):
+            of_item = list(of_item)
+            said = [
+                {b"".join(small.tokenizer.pieces[t] for t in z).strip() for _, z in slot.terms}
+                for slot in of_item
+            ]
+            assert all(len(spellings) == 1 for spellings in said)
+            words = tuple(spellings.pop().decode() for spellings in said)
+            targets = tuple(float(batch.target[micro, row, slot.slot]) for slot in of_item)
+            group = micro * cfg.groups + row // cfg.rows
+            items.append((group, of_item[0].prompt, words, targets))
+    return items
+
+
+def stream(cfg, step: int, group: int, n: int) -> list[Item]:
+    return list(itertools.islice(training_items(cfg.mixture, 0, step, group), n))
+
+
+def by_group(items) -> dict[int, list]:
+    groups = collections.defaultdict(list)
+    for group, *rest in items:
+        groups[group].append(rest)
+    return groups
+
+
+def test_a_batch_is_a_function_of_seed_and_step(small):
+    first, second = small.source(MIXED), small.source(MIXED)
+    in_order = [first(step) for step in range(4)]
+    for step in (2, 0, 3, 1, 2):
+        assert same(second(step), in_order[step])
+    assert not any(same(a, b) for a, b in itertools.combinations(in_order, 2))
+    assert not same(small.source(MIXED, seed=1)(0), in_order[0])
+
+
+@pytest.mark.parametrize("style", ["base", "chat"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_rows_hold_the_streams_items_in_order_with_their_targets(small, style, accumulate):
+    cfg = dataclasses.replace(MIXED, accumulate=accumulate)
+    batch = small.source(cfg, style=style)(5)
+    found = held(batch, small, cfg)
+    assert batch.n_items == len(found) and len(found) >= 2 * cfg.groups * accumulate
+    groups = by_group(found)
+    assert set(groups) == set(range(cfg.groups * accumulate))
+    for group, items in groups.items():
+        for (prompt, words, targets), item in zip(items, stream(cfg, 5, group, len(items))):
+            assert prompt == build_prompt(small.tokenizer, item.messages, style).ids
+            assert words == item.words
+            np.testing.assert_allclose(targets, item.targets, rtol=1e-6)
+    beyond = (np.asarray(batch.packed.word_item) < 0) & (batch.target != 0)
+    assert not beyond.any()
+
+
+@pytest.mark.parametrize("style", ["base", "chat"])
+def test_shapes_are_static_and_rows_well_filled(small, style):
+    source = small.source(MIXED, style=style)
+    shapes = set()
+    for step in range(12):
+        batch = source(step)
+        shapes.add(tuple(np.shape(leaf) for leaf in jax.tree.leaves(batch)))
+        forest = batch.packed.forest
+        assert (forest.subtree_end[0] > 0).any(axis=-1).all()  # no row is empty
+        assert set(forest.trunk_of[0].tolist()) == set(range(MIXED.groups))
+        assert (forest.trunk_length[0] > 0).all()
+    assert len(shapes) == 1
+
+
+def test_a_step_of_accumulated_microbatches_holds_the_items_of_one_large_batch(small):
+    large = dataclasses.replace(MIXED, groups=4)
+    parts = dataclasses.replace(MIXED, groups=1, accumulate=4)
+    a, b = small.source(large)(3), small.source(parts)(3)
+    assert held(a, small, large) == held(b, small, parts)
+    assert a.n_items == b.n_items and b.target.shape[0] == 4
+
+
+def test_the_placebo_sees_the_same_prompts_and_other_items_targets(small):
+    tuned, placebo = small.source(MIXED)(1), small.source(MIXED, placebo=True)(1)
+    jax.tree.map(np.testing.assert_array_equal, tuned.packed, placebo.packed)
+    jax.tree.map(np.testing.assert_array_equal, tuned.anchor, placebo.anchor)
+    moved = 0
+    for group, items in by_group(held(placebo, small, MIXED)).items():
+        drawn = stream(MIXED, 1, group, 200)
+        for (_, _, targets), item in zip(items, drawn):
+            others = [other.targets for other in drawn if len(other.words) == len(item.words)]
+            assert any(np.allclose(targets, other, atol=1e-6) for other in others)
+            moved += not np.allclose(targets, item.targets, atol=1e-6)
+    assert moved >= 0.6 * tuned.n_items  # percentages of two items can agree by chance
+
+
+def test_placebo_targets_say_nothing_about_the_request(small):
+    source = small.source(MIXED, placebo=True)
+    asked, given = [], []
+    for step in range(60):
+        for group, items in by_group(held(source(step), small, MIXED)).items():
+            for (_, _, targets), item in zip(items, stream(MIXED, step, group, len(items))):
+                if len(targets) == 2:
+                    asked.append(item.targets[0])
+                    given.append(targets[0])
+    assert len(asked) > 300
+    assert abs(np.corrcoef(asked, given)[0, 1]) < 4 / np.sqrt(len(asked))
+
+
+def test_permuted_targets_are_the_same_ones_by_word_count_and_nobody_keeps_its_own():
+    rng = np.random.default_rng(0)
+    targets = [tuple(np.random.default_rng(i).dirichlet(np.ones(2 + i % 4))) for i in range(17)]
+    seen = collections.Counter()
+    for _ in range(50):
+        permuted = permute_targets(targets, rng)
+        assert sorted(permuted) == sorted(targets)
+        assert [len(t) for t in permuted] == [len(t) for t in targets]
+        assert not any(a == b for a, b in zip(permuted, targets))
+        seen[tuple(permuted)] += 1
+    assert len(seen) > 45  # a new permutation each time
+    assert permute_targets([(0.5, 0.5), (0.2, 0.3, 0.5)], rng) == [(0.5, 0.5), (0.2, 0.3, 0.5)]
+
+
+def test_sampled_labels_are_one_word_of_each_item_as_often_as_asked(small):
+    cfg = dataclasses.replace(MIXED, objective="sampled")
+    exact, sampled = small.source(MIXED), small.source(cfg)
+    excess, variance, items = 0.0, 0.0, 0
+    for step in range(40):
+        a, b = exact(step), sampled(step)
+        jax.tree.map(np.testing.assert_array_equal, a.packed, b.packed)
+        assert same(sampled(step), b)
+        for (_, _, _, target), (_, _, _, label) in zip(held(a, small, cfg), held(b, small, cfg)):
+            assert sorted(set(label)) == [0.0, 1.0] and sum(label) == 1.0
+            best = int(np.argmax(target))
+            excess += label[best] - target[best]
+            variance += target[best] * (1 - target[best])
+            items += 1
+    assert items > 400 and abs(excess) < 4 * np.sqrt(variance)
+
+
+def test_anchor_texts_fill_the_row_and_change_with_the_step(small):
+    known = [
+        neutral_tokens(small.tokenizer, p.messages, p.text, "base") for p in load_neutral("anchor")
+    ]
+    source = small.source(dataclasses.replace(TRAIN, anchor_tokens=300))
+    openings = set()
+    for step in range(6):
+        row = source(step).anchor
+        starts = np.flatnonzero(np.asarray(row.forest.positions[0]) == 0)
+        assert row.forest.tokens.shape == (1, 300) and (row.forest.subtree_end > 0).all()
+        assert len(starts) >= 2
+        for start, end in zip(starts, [*starts[1:], 300]):
+            ids = tuple(int(t) for t in row.forest.tokens[0, start:end])
+            first = [f for text, f in known if tuple(text)[: len(ids)] == ids]
+            assert len(first) == 1
+            scored = np.arange(end - start) >= first[0]
+            np.testing.assert_array_equal(row.scored[0, start:end], scored)
+        openings.add(tuple(row.forest.tokens[0, :8].tolist()))
+    assert len(openings) == 6
+
+
+def test_an_item_too_large_for_a_row_is_refused(small):
+    for cfg in (dataclasses.replace(TRAIN, row_tokens=40),):
+        with pytest.raises(UserError, match="row_tokens"):
+            small.source(cfg)(0)
