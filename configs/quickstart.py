@@ -22,11 +22,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
     config.train.dtype = "bfloat16"
-    config.train.steps = 400
-    config.train.placebo_steps = 90
-    config.train.learning_rate = 1.2e-3
-    config.train.anchor_weight = 5.0
-    config.train.anchor_tokens = 96
+    config.train.steps = 390
+    config.train.placebo_steps = 80
+    config.train.learning_rate = 1.1e-3
+    config.train.anchor_weight = 6.0
+    config.train.anchor_tokens = 128
 
     config.control.mixture.ks = (2, 3, 4, 5)
     config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)

@@ -14,9 +14,11 @@ earlier run.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -30,13 +32,14 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.reporting import run_files
 from antiimit_jax.scoring.batching import plan
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items
 from antiimit_jax.training.batches import BatchSource, TrainBatch
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.loop import cast_matrices, jit_step
+from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.step import init_state, make_optimizer, make_schedule
 from launch import benchmark_rows as rows
 from launch import cli
@@ -72,16 +75,11 @@ def main() -> None:
     workdir = Path(cli.needed("workdir")).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: is a file; name a folder")
-    try:
-        from launch import benchmark_peer
-    except ImportError as error:
-        raise UserError(
-            f"the peer needs torch and peft ({error}); `make test` installs them"
-        ) from error
+    peer = _peer()
     cores = rows.hold_cores(_CORES)
     if jax.default_backend() != "cpu":
         raise UserError("the peer runs on the CPU: set JAX_PLATFORMS=cpu for a fair comparison")
-    benchmark_peer.use_threads(cores)
+    peer.use_threads(cores)
     workdir.mkdir(parents=True, exist_ok=True)
     cli.say(f"loading {cli.FLAGS.model}")
     lm = load_language_model(cli.FLAGS.model)
@@ -97,7 +95,7 @@ def main() -> None:
             rate.measure()
             found += train(lm, name, TrainConfig(mixture=workload.mixture), cli.FLAGS.repeats)
     rate.measure()
-    place = rows.machine(cores, rate, benchmark_peer.VERSIONS)
+    place = rows.machine(cores, rate, peer.VERSIONS)
     result = {"schema": rows.SCHEMA, "model": cli.FLAGS.model, "machine": place, "rows": found}
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     run_files.write_text(workdir / "benchmark.json", text)
@@ -105,6 +103,16 @@ def main() -> None:
     print(rows.plain_table(found), end="")
     print(f"float32 products: {place['matmul_gflops_float32']['median']:.0f} GFLOP/s")
     print(f"written: {workdir / 'benchmark.json'}, {workdir / 'benchmark.md'}")
+
+
+def _peer() -> ModuleType:
+    """The peer's module, imported late: torch takes seconds and need not be installed."""
+    try:
+        return importlib.import_module("launch.benchmark_peer")
+    except ImportError as error:
+        raise UserError(
+            f"the peer needs torch and peft ({error}); `make test` installs them"
+        ) from error
 
 
 def _known(flag: str, known) -> list[str]:
@@ -128,8 +136,6 @@ def evaluate(
     lm: LanguageModel, name: str, queries: Sequence[WordQuery], repeats: int
 ) -> rows.Row:
     """The row of one workload's word probabilities under the base model."""
-    from launch import benchmark_peer
-
     stops = lm.terminators.mask(_TERMINATORS)
     runner = Runner(lm)
     answers: dict[str, list[np.ndarray]] = {}
@@ -141,7 +147,7 @@ def evaluate(
     cli.say(f"{name}, evaluate: compiling")
     first_s = rows.seconds(ours)
     cli.say(f"{name}, evaluate: the peer's best batch")
-    scorer = benchmark_peer.Scorer(benchmark_peer.llama(lm.cfg, lm.params), stops)
+    scorer = _peer().Scorer(_peer().llama(lm.cfg, lm.params), stops)
     few = queries[:_TRIAL_ITEMS]
     scorer.word_probs(few[:2], 2)
     size, trials = rows.best_batch(lambda size: scorer.word_probs(few, size), len(few))
@@ -203,8 +209,6 @@ def train(
 
     The anchor is off on both sides: it is a term of its own, which the peer does not have.
     """
-    from launch import benchmark_peer
-
     cfg = dataclasses.replace(cfg, anchor_weight=0.0, dtype="float32")
     stops = lm.terminators.mask(_TERMINATORS)
     source = BatchSource(
@@ -227,8 +231,8 @@ def train(
         first_s[dtype] = rows.seconds(ours[dtype])
 
     cli.say(f"{name}, train: the peer's best micro-batch")
-    model = benchmark_peer.llama(lm.cfg, lm.params)
-    trainer = benchmark_peer.Trainer(model, stops, adapter, lm.cfg, lora, cfg)
+    model = _peer().llama(lm.cfg, lm.params)
+    trainer = _peer().Trainer(model, stops, adapter, lm.cfg, lora, cfg)
     few = examples[:_TRIAL_ITEMS]
     size, trials = rows.best_batch(
         lambda size: trainer.gradients(few, size), len(few), lambda size: trainer.fits(few, size)

@@ -1,4 +1,4 @@
-"""Word probabilities the slow way: one plain sequence at a time, events straight from their meaning.
+"""Word probabilities the slow way: one plain sequence at a time, events from their meaning.
 
 The event of a token path z is every text that goes on from the prompt with z and then a terminator.
 A text that lies in several paths' events counts for the longest of these paths only.

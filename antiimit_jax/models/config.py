@@ -1,4 +1,4 @@
-"""The shape of a decoder: one fact a field, filled by `families`, read by `decoder` and `leaves`."""
+"""The shape of a decoder: a fact a field, filled by `families`, read by `decoder` and `leaves`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the decoder must know. Sizes come from the checkpoint's own config, never from a preset."""
+    """What the decoder must know. Sizes come from the checkpoint's own config, not from a preset."""
 
     family: str  # Hugging Face `model_type`
     vocab_size: int  # rows of the embedding, may exceed the tokenizer

@@ -49,7 +49,9 @@ class GgufCheckpoint:
         try:
             self._reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:
-            raise UserError(f"{path}: not a readable GGUF file ({error}); fetch it again") from error
+            raise UserError(
+                f"{path}: not a readable GGUF file ({error}); fetch it again"
+            ) from error
         for tensor in self._reader.tensors:
             if tensor.data_offset + tensor.n_bytes > size:
                 raise UserError(

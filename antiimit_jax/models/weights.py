@@ -162,7 +162,9 @@ def _open_safetensors(path: Path):
     try:
         return safetensors.safe_open(path, framework="np")
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); fetch it again") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); fetch it again"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -49,6 +49,10 @@ def context(run: Run) -> dict[str, Any]:
         "explained": sections_control.explained(CONTROL_COLUMNS),
         "gap": sections_control.gap(rows),
         "slices": sections_control.slice_panels(rows),
+        "unlike": sections_control.compared(
+            rows, sections_control.UNLIKE_TRAINING, "tvd_res", ("baseline:uniform",)
+        ),
+        "scoring": sections_control.scoring(rows),
         "residual": sections_run.residual(run),
         "drift": sections_run.drift(run, rows),
         "training": sections_run.training(run),

@@ -237,6 +237,41 @@ def slice_panels(rows: Rows, split: str = "heldout_words") -> dict[str, Any]:
             "head": [*stages, *(BASELINES[b].partition(":")[0] for b in dashes)]}
 
 
+UNLIKE_TRAINING = {
+    "k=2": "two words, plain request", "k=3": "three words", "k=4": "four words",
+    "k=5": "five words", "k=2,templates=heldout": "two words, phrasings never trained on",
+    "k=2,few-shot": "two words, after examples in the prompt",
+}
+SCORING = {
+    "scoring=standard": "as everywhere on this page",
+    "scoring=terminators_narrow": "a word ends at white space or the end of the turn only",
+    "scoring=terminators_wide": "a word ends at anything that does not continue it",
+    "scoring=forms_lenient": "other cases and a newline before the word count too",
+    "scoring=tokenisations_8": "up to eight tokenisations of each form count",
+}
+
+
+def compared(rows: Rows, named: Mapping[str, str], metric: str, extra: tuple[str, ...] = (),
+             split: str = "heldout_words") -> dict[str, Any]:
+    """One metric of every stage over named slices; `extra`: baselines beside the stages."""
+    stages = (*rows.stages("control"), *extra)
+    body = []
+    for where, label in named.items():
+        found = [rows.get(stage, "control", split, where, metric) for stage in stages]
+        if any(found):
+            first = next(row for row in found if row)
+            body.append({"label": label, "cells": [figure(row) for row in found],
+                         "n": first["n"], "clusters": first["clusters"]})
+    return {"head": [BASELINES.get(stage, stage).partition(":")[0] for stage in stages],
+            "body": body, "metric": LABELS.get(metric, metric), "split": split}
+
+
+def scoring(rows: Rows) -> list[dict[str, Any]]:
+    """How TVD and mass move with what counts as saying a word."""
+    made = (compared(rows, SCORING, metric) for metric in ("tvd_res", "mass"))
+    return [table for table in made if table["body"]]
+
+
 def _top(groups: list[dict[str, list[Row | None]]], stages: list[str]) -> tuple[float, str]:
     """The upper end of the axis; the base is drawn off the axis where it would flatten the rest."""
     ends: dict[bool, list[float]] = {True: [], False: []}

@@ -69,14 +69,18 @@ class Mixture:
 
 
 def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:
-    """The endless items of one row of one training step: one template and shot set, many words."""
+    """The endless items of one row of one training step: one template and shot set, many words.
+
+    A shot set has one word count, so items with shots all have the same.
+    """
     rng = np.random.default_rng([seed, _TRAIN_STREAM, step, row])
     template = int(rng.choice(mixture.templates))
     n_shots = int(rng.choice(mixture.shots, p=_normal(mixture.shot_weights)))
     shot_set = int(rng.integers(N_SHOT_SETS)) if n_shots else -1
-    number = 0
+    number = k = 0
     while True:
-        k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
+        if not (k and n_shots):
+            k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
         words, percents = _draw(rng, "train", k)
         yield _make_item(
             f"train/{step}/{row}/{number}", "train", words, percents, template, n_shots, shot_set, 0

@@ -151,7 +151,7 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> PreTrainedTokenizerFast:
     tokens, merges, types = get("tokens"), get("merges"), get("token_type")
     if not tokens or not merges or not types or len(types) != len(tokens):
         raise UserError(
-            f"{checkpoint.path}: tokenizer tokens, merges or token types are missing; fetch it again"
+            f"{checkpoint.path}: tokenizer tokens, merges or token types are missing"
         )
     raw = RawTokenizer(
         models.BPE(

@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # models this small lose by sharing, and tests run sid
 
 
 def random_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
-    """A llama in which every parameter matters: no norm is one, no bias zero, no logit near zero."""
+    """A llama in which every parameter matters: no norm is one, no bias zero, no logit flat."""
     sizes = dict(
         vocab_size=47,
         hidden_size=24,
@@ -42,8 +42,8 @@ def random_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     with torch.no_grad():
         for parameter in model.parameters():
             random = torch.randn(parameter.shape, generator=noise)
-            vector = parameter.dim() == 1
-            parameter.copy_(1 + 0.5 * random if vector else 1.5 * random / parameter.shape[1] ** 0.5)
+            matrix = parameter.dim() == 2
+            parameter.copy_(1.5 * random / random.shape[1] ** 0.5 if matrix else 1 + 0.5 * random)
     return model
 
 

@@ -17,6 +17,7 @@ def refused(*named: str) -> Iterator[None]:
     with pytest.raises(UserError) as caught:
         yield
     message = str(caught.value)
-    assert message and message.isprintable() and len(message) < 1500, message
+    assert message and message.isprintable() and len(message) < 1500, ascii(message)
     for part in named:
-        assert re.search(rf"(?<!\w){re.escape(part)}(?!\w)", message), f"{part!r} not in {message!r}"
+        alone = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", message)
+        assert alone, f"{part!r} not in {message!r}"

@@ -1,4 +1,4 @@
-"""Every key of a config.json is read, checked or knowingly ignored; all faults stand in one line."""
+"""Every key of a config.json is read, checked or knowingly ignored; faults stand in one line."""
 
 from __future__ import annotations
 

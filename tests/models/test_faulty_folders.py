@@ -89,9 +89,9 @@ def test_a_long_list_of_faults_is_counted_and_cut(folder):
         load(folder)
 
 
-def test_a_line_break_in_a_name_does_not_break_the_message(folder):
-    _rewrite(folder, **{"two\nlines": np.zeros(1, np.float32)})
-    with refused("two lines"):
+def test_line_breaks_and_terminal_codes_in_a_name_do_not_reach_the_message(folder):
+    _rewrite(folder, **{"two\nlines\x1b[31m": np.zeros(1, np.float32)})
+    with refused("two lines\\x1b[31m"):
         load(folder)
 
 

@@ -77,9 +77,8 @@ def test_padding_on_either_side_changes_nothing_whatever_it_holds(grouped, side)
         *(jnp.asarray(a, jnp.int32) for a in (tokens, positions, np.where(real, T, 0)))
     )
     ours = np.asarray(forest_logits(params, forest, cfg))
-    padded = torch_logits(
-        model, tokens, attention_mask=real.astype(np.int64), position_ids=np.where(real, positions, 0)
-    )
+    padding = dict(attention_mask=real.astype(int), position_ids=np.where(real, positions, 0))
+    padded = torch_logits(model, tokens, **padding)
     assert_same_logits(ours[real], padded[real])
     for row in range(4):
         alone = torch_logits(model, tokens[row : row + 1, real[row]])[0]

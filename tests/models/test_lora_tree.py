@@ -1,4 +1,4 @@
-"""LoRA: a fresh adapter changes nothing, a trained one equals merged weights, masks mean what they say."""
+"""LoRA: a fresh adapter changes nothing, a trained one equals merged weights; masks and checks."""
 
 from __future__ import annotations
 

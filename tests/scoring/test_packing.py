@@ -63,7 +63,11 @@ def expected_terms(query: WordQuery) -> list[collections.Counter]:
 
 
 @QUICK
-@given(asked=st.lists(queries(), min_size=1, max_size=5), cut=st.integers(0, 5), spare=st.booleans())
+@given(
+    asked=st.lists(queries(), min_size=1, max_size=5),
+    cut=st.integers(0, 5),
+    spare=st.booleans(),
+)
 def test_every_word_of_every_query_can_be_read_back(asked, cut, spare):
     """One row behind the longest shared trunk (or less), the other half behind none."""
     shared = shared_beginning(asked, cut)

@@ -13,7 +13,8 @@ from antiimit_jax.scoring.terminators import POLICIES, build_terminators
 
 ENDS = [
     *(" ", " the", "  ", "\n", "\n\n", "\t", "\r\n", "\u2581", "\u2581the", "\u3000"),
-    *(".", ".\n", "...", ",", ", and", ";", ":", "!", "?", "…", "—", ")", "]", "}", ">", ").", "?!"),
+    *(".", ".\n", "...", ",", ", and", ";", ":", "!", "?", "?!", "…", "—"),
+    *(")", "]", "}", ">", ")."),
     *('"', "'", "“", "”", "‘", "’", "«", "»", "`", "```", "*", "**", "_", "~~", '",', "'."),
     *("。", "、", "，", "！", "？", "：", "；", "）", "】", "」", "』", "〉"),
 ]
@@ -72,7 +73,8 @@ def vocabulary(request):
         model = request.getfixturevalue("smollm2")
         tokenizer, sets = model.tokenizer, model.terminators
     else:
-        tokenizer = byte_tokenizer(["it's an idea-rich text, isn't it? “Yes” (he said)…\n"] * 3, 330)
+        text = "it's an idea-rich text, isn't it? “Yes” (he said)…\n"
+        tokenizer = byte_tokenizer([text] * 3, 330)
         sets = build_terminators(tokenizer, tokenizer.size)
     names = tokenizer.hf.convert_ids_to_tokens(range(tokenizer.size))
     apart = [*tokenizer.hf.added_tokens_decoder, *(i for i, n in enumerate(names) if n == "ï¿½")]

@@ -226,15 +226,21 @@ def test_word_counts_and_shots_follow_their_weights_to_within_one_block(by_split
 
 
 def test_training_draws_word_counts_and_shots_by_weight(trained):
-    shots = [item.n_shots for item in trained[::12]]  # one draw a row
-    ks = [len(item.words) for item in trained]
+    rows = list(zip(*[iter(trained)] * 12))
+    by_row = [row[0] for row in rows]  # with shots the word count is drawn once a row
+    free = [item for item in trained if not item.n_shots]
     for drawn, values, weights in (
-        (shots, WIDE.shots, (0.5, 0.25, 0.25)),
-        (ks, WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
+        ([item.n_shots for item in by_row], WIDE.shots, (0.5, 0.25, 0.25)),
+        ([len(item.words) for item in by_row], WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
+        ([len(item.words) for item in free], WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
     ):
         for value, weight in zip(values, weights):
             spread = np.sqrt(weight * (1 - weight) * len(drawn))
             assert abs(drawn.count(value) - weight * len(drawn)) < 4 * spread
+    for row in rows:
+        assert len({(item.template, item.n_shots, item.shot_set) for item in row}) == 1
+        if row[0].n_shots:
+            assert len({item.messages[:-2] for item in row}) == 1
 
 
 @pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])

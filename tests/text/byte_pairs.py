@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding in plain Python, from the lists in a GGUF file: slow and obvious."""
+"""Byte-level byte-pair encoding in plain Python, from the lists in a GGUF file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BytePairs:
         self.id_of = {token: i for i, token in enumerate(self.tokens)}
         self.control = {token: i for i, token in enumerate(self.tokens) if types[i] == _CONTROL}
         self._rank = {tuple(merge.split(" ")): rank for rank, merge in enumerate(merges)}
-        self._chars = [_stand_in(byte) for byte in range(256)]
+        self.chars = [_stand_in(byte) for byte in range(256)]
 
     def plain(self, text: str) -> list[int]:
         """Text without control tokens."""
@@ -42,7 +42,8 @@ class BytePairs:
 
     @functools.cache
     def _word(self, word: str) -> list[int]:
-        parts = [self._chars[byte] for byte in word.encode()]
+        parts = [self.chars[byte] for byte in word.encode()]
+        parts = [char for char in parts if char in self.id_of]  # a few rare bytes have no token
         while len(parts) > 1:
             pairs = list(zip(parts, parts[1:]))
             first = min(pairs, key=lambda pair: self._rank.get(pair, len(self._rank)))
@@ -60,5 +61,5 @@ class BytePairs:
         """Text whose control tokens count."""
         names = "|".join(map(regex.escape, self.control))
         parts = regex.split(f"({names})", text)
-        return [i for part in parts
-                for i in ([self.control[part]] if part in self.control else self.plain(part))]  # fmt: skip
+        read = lambda part: [self.control[part]] if part in self.control else self.plain(part)
+        return [i for part in parts for i in read(part)]

@@ -78,7 +78,8 @@ def test_control_tokens_in_messages_stay_plain_text(smollm2, truth):
     expected += [truth.control["<|im_start|>"], *plain("assistant\n")]
     assert list(build_prompt(smollm2.tokenizer, tuple(turns), "chat").ids) == expected
     prompt = build_prompt(smollm2.tokenizer, (*turns, Message("assistant", hostile)), "chat")
-    assert list(prompt.ids) == expected[:-len(plain("assistant\n"))] + plain("assistant\n" + hostile)
+    before = expected[: -len(plain("assistant\n"))]
+    assert list(prompt.ids) == before + plain("assistant\n" + hostile)
     base = build_prompt(smollm2.tokenizer, (Message("user", hostile),), "base")
     assert list(base.ids) == plain(hostile + "\n\n")
 
@@ -95,8 +96,9 @@ def test_base_format_joins_turns_by_blank_lines_without_roles(smollm2, truth):
 def test_a_beginning_token_stands_once_where_the_tokenizer_adds_it(smollm2, truth):
     begun = _with(smollm2.tokenizer, "<|endoftext|>{{ messages[0]['content'] }}", bos=True)
     assert begun.bos_ids == (0,)
-    assert list(build_prompt(begun, (USER,), "base").ids) == [0, *truth.plain(f"{USER.content}\n\n")]
-    assert list(build_prompt(begun, (USER,), "chat").ids) == [0, *truth.plain(USER.content)]
+    base, chat = (build_prompt(begun, (USER,), style).ids for style in ("base", "chat"))
+    assert list(base) == [0, *truth.plain(f"{USER.content}\n\n")]
+    assert list(chat) == [0, *truth.plain(USER.content)]
     assert list(text_prompt(begun, "a b").ids) == [0, *truth.plain("a b")]
     ids, first = neutral_tokens(begun, (), "a b", "base")
     assert (list(ids), first) == ([0, *truth.plain("a b")], 0)
@@ -111,7 +113,7 @@ def test_plain_text_is_scored_as_it_is(smollm2, truth):
 @pytest.mark.parametrize("style", ["chat", "base"])
 @pytest.mark.parametrize("end", ["The word is: ", "one\t", "   "])
 def test_an_open_turn_that_ends_in_a_space_is_refused(smollm2, style, end):
-    with refused("space", end.strip() or "drop it"):
+    with refused("ends in a space", "drop it"):
         build_prompt(smollm2.tokenizer, (USER, Message("assistant", end)), style)
     build_prompt(smollm2.tokenizer, (Message("user", end),), style)  # a closed turn may
 
@@ -131,8 +133,8 @@ def test_an_empty_text_and_an_unknown_format_are_refused(smollm2):
 
 
 TEMPLATES = {
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role\nhere') }}{% endif %}":
-        "no system role here",
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system\nrole') }}{% endif %}":
+        "no system role",
     "{{ messages[0].content.nothing.more }}": "template",
     "{{ messages[0] + 1 }}": "template",
     "{{ 1 / 0 }}": "template",

@@ -15,7 +15,7 @@ from scipy.stats import entropy
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.training.step import make_loss
 from tests.enumeration import PlainModel, word_probabilities
-from tests.training.conftest import TRAIN
+from tests.training.small_model import TRAIN
 from tests.unpack import unpack
 
 PAIRS = dataclasses.replace(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from antiimit_jax.training.step import make_optimizer, make_schedule
-from tests.training.conftest import TRAIN
+from tests.training.small_model import TRAIN
 
 CFG = dataclasses.replace(
     TRAIN, steps=12, warmup_steps=4, learning_rate=3e-2, weight_decay=0.3, clip_norm=1.5,
@@ -52,7 +52,7 @@ def test_updates_equal_those_of_torch():
     mask = {"q": {"a": jnp.ones((2, 1, 1)), "b": jnp.ones((2, 1, 1))}}
     optimizer = make_optimizer(CFG, CFG.steps, mask)
     state = optimizer.init(tree)
-    theirs = {name: torch.tensor(np.asarray(x), requires_grad=True) for name, x in tree["q"].items()}
+    theirs = {n: torch.tensor(np.asarray(x), requires_grad=True) for n, x in tree["q"].items()}
     peer = torch.optim.AdamW(
         [
             {"params": [theirs["a"]], "weight_decay": 0.0},
@@ -64,7 +64,8 @@ def test_updates_equal_those_of_torch():
     clipped = set()
     for step in range(CFG.steps):
         size = 0.05 if step % 3 else 2.0
-        grads = {n: size * rng.normal(size=x.shape).astype(np.float32) for n, x in tree["q"].items()}
+        draw = lambda x: size * rng.normal(size=x.shape).astype(np.float32)
+        grads = {name: draw(x) for name, x in tree["q"].items()}
         updates, state = optimizer.update({"q": grads}, state, tree)
         tree = optax.apply_updates(tree, updates)
         for name, parameter in theirs.items():

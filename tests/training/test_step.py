@@ -16,7 +16,7 @@ from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import Message
 from antiimit_jax.training.step import init_state, make_loss, make_optimizer, make_step
-from tests.training.conftest import TRAIN
+from tests.training.small_model import TRAIN
 
 CFG = dataclasses.replace(TRAIN, groups=1, learning_rate=1e-2)
 

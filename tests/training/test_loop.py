@@ -1,0 +1,92 @@
+"""The loop: resuming is recomputing, and a run that cannot go on stops with its state saved."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.language_model import load_language_model
+from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.loop import train
+from tests.tiny_model import write_tiny_model
+
+CFG = TrainConfig(
+    mixture=Mixture(templates=(0, 5)),
+    steps=6,
+    placebo_steps=3,
+    groups=1,
+    rows=1,
+    warmup_steps=2,
+    anchor_tokens=16,
+    checkpoint_every=2,
+    max_skips=2,
+)
+LORA = LoraConfig(rank=2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return load_language_model(str(write_tiny_model(tmp_path_factory.mktemp("m"))))
+
+
+def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None):
+    return train(
+        tiny, name, cfg, LORA, forms="strict", terminators="standard", seed=0, folder=folder,
+        on_step=on_step,
+    )  # fmt: skip
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits_and_the_same_log(tiny, tmp_path):
+    whole, log = run(tiny, tmp_path / "whole")
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+
+    def stop_at_five(row):
+        if row["step"] == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tiny, tmp_path / "parts", on_step=stop_at_five)
+    seen = []
+    parts, log_of_parts = run(tiny, tmp_path / "parts", on_step=seen.append)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    timeless = lambda rows: [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in rows]
+    assert timeless(log_of_parts) == timeless(log)
+    assert [row["step"] for row in seen] == [1, 2, 3, 4, 5, 6]
+    again, _ = run(tiny, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_the_placebo_runs_its_own_number_of_steps_on_other_targets(tiny, tmp_path):
+    tuned, _ = run(tiny, tmp_path / "t", cfg=dataclasses.replace(CFG, steps=3))
+    placebo, log = run(tiny, tmp_path / "p", name="placebo")
+    assert len(log) == 3 and {row["adapter"] for row in log} == {"placebo"}
+    different = jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), tuned, placebo))
+    assert any(different)
+
+
+def test_steps_that_are_not_finite_are_counted_and_then_stop_the_run(tiny, tmp_path):
+    params = jax.tree.map(np.copy, tiny.params)
+    params["final_norm"]["scale"][:] = np.float32(3e38)  # logits overflow: every loss is NaN
+    broken = dataclasses.replace(tiny, params=params)
+    with pytest.raises(UserError, match="2 steps in a row.*state saved"):
+        run(broken, tmp_path / "broken")
+    assert [p for p in (tmp_path / "broken").iterdir() if p.name.isdigit()]
+
+
+def test_checkpoints_of_another_shape_are_refused(tiny, tmp_path):
+    run(tiny, tmp_path / "c")
+    with pytest.raises(UserError, match="checkpoint cannot be restored.*--overwrite"):
+        train(
+            tiny, "tuned", CFG, LoraConfig(rank=3), forms="strict", terminators="standard", seed=0,
+            folder=tmp_path / "c",
+        )  # fmt: skip
