@@ -22,8 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
     config.train.dtype = "bfloat16"
-    config.train.steps = 390
-    config.train.placebo_steps = 80
+    config.train.steps = 370
+    config.train.placebo_steps = 140
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 128
@@ -32,8 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)
     config.control.mixture.shots = (0, 2)
     config.control.mixture.shot_weights = (0.88, 0.12)
-    config.control.n_items = 280
+    config.control.n_items = 260
     config.control.n_explored = 24
-    config.control.n_variants = 32
+    config.control.n_variants = 24
     config.drift.n_prompts = 64
     return config

@@ -90,7 +90,8 @@ def main() -> None:
         if "evaluate" in what:
             rate.measure()
             count = cli.FLAGS.n_items or workload.n_items
-            found.append(evaluate(lm, name, evaluation_queries(lm, workload, count), cli.FLAGS.repeats))
+            queries = evaluation_queries(lm, workload, count)
+            found.append(evaluate(lm, name, queries, cli.FLAGS.repeats))
         if "train" in what:
             rate.measure()
             found += train(lm, name, TrainConfig(mixture=workload.mixture), cli.FLAGS.repeats)
@@ -119,7 +120,8 @@ def _known(flag: str, known) -> list[str]:
     given = cli.needed(flag)
     unknown = [f"{name!r}{near_misses(name, known)}" for name in given if name not in known]
     if unknown or not given:
-        raise UserError(f"--{flag}: {', '.join(unknown) or 'empty'}; use some of {', '.join(known)}")
+        wrong = ", ".join(unknown) or "empty"
+        raise UserError(f"--{flag}: {wrong}; use some of {', '.join(known)}")
     return list(dict.fromkeys(given))
 
 

@@ -151,7 +151,7 @@ def machine(cores: int, rate: MatmulRate, versions: Mapping[str, str]) -> dict[s
         "cores": cores,
         "system": platform.platform(),
         "matmul_gflops_float32": rate.summary(),
-        "malloc": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_MALLOC)},
+        "malloc": {name: value for name, value in os.environ.items() if name.startswith(_MALLOC)},
         "versions": {"python": platform.python_version(), **ours, **versions},
     }
 
@@ -173,7 +173,8 @@ def _cpu_name() -> str:
 
 
 _HEAD = (
-    "workload", "what", "ours in", "ours s", "peer s", "ratio", "items/s", "peer", "tokens/s", "peer",
+    "workload", "what", "ours in", "ours s", "peer s", "ratio", "items/s", "peer's", "tokens/s",
+    "peer's",
 )  # fmt: skip
 
 

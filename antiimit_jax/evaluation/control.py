@@ -17,7 +17,7 @@ from antiimit_jax.metrics.rows import baseline_rows, control_rows, make_row, sta
 from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, evaluation_items
-from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, plain_requests
 from antiimit_jax.text.formats import Message
 
 Prior = Mapping[str, np.ndarray]  # item -> the base's q [words] without percentages
@@ -88,7 +88,7 @@ def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
     trained = ~np.isin(results.template, HELDOUT_TEMPLATES)
     bare = results.n_shots == 0
     kept = {"template": bare, "shots": trained}  # where a slice is about that very thing
-    plain = trained & bare if (trained & bare).any() else np.ones(len(bare), bool)
+    plain = plain_requests(results.template, results.n_shots)
     slices = {
         name: mask & kept.get(name.partition("=")[0], plain) for name, mask in standard.items()
     }

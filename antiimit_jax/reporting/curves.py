@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from antiimit_jax.metrics.control import MIN_MASS, PASS_SLACK
 from antiimit_jax.metrics.intervals import estimate, mean
 from antiimit_jax.metrics.resampling import LEAST_CLUSTERS, column_sums, resample
+from antiimit_jax.tasks.templates import plain_requests
 
 N_BOOT = 1000
 Triple = tuple[float, float, float]  # value and the ends of its 95% interval
@@ -35,13 +36,16 @@ class Calibration:
 def calibration(
     items: pa.Table, stage: str, suite: str, split: str, k: int = 2
 ) -> Calibration | None:
-    """Calibration points of one stage and split, or None where there are no such items."""
+    """Calibration points of the plain requests of one stage and split; None where there are none."""
     keep = pc.equal(items["stage"], stage)
     for name, value in (("suite", suite), ("split", split), ("k", k), ("word_index", 0)):
         keep = pc.and_(keep, pc.equal(items[name], value))
     table = items.filter(keep)
     if table.num_rows == 0:
         return None
+    table = table.filter(
+        pa.array(plain_requests(table["template"].to_numpy(), table["n_shots"].to_numpy()))
+    )
     asked, q, residual = (_floats(table, name) for name in ("target", "q", "residual"))
     mass = 1.0 - residual
     with np.errstate(divide="ignore", invalid="ignore"):

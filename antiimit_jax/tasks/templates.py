@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 from typing import Sequence
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Template:
@@ -111,3 +113,12 @@ TEMPLATES: tuple[Template, ...] = (
 
 TRAIN_TEMPLATES = tuple(i for i, t in enumerate(TEMPLATES) if not t.heldout)
 HELDOUT_TEMPLATES = tuple(i for i, t in enumerate(TEMPLATES) if t.heldout)
+
+
+def plain_requests(template: np.ndarray, n_shots: np.ndarray) -> np.ndarray:
+    """True [n] for items in a phrasing that training may use and without few-shot turns.
+
+    The figures of a split stand on these; where there are none, on all.
+    """
+    plain = ~np.isin(template, HELDOUT_TEMPLATES) & (np.asarray(n_shots) == 0)
+    return plain if plain.any() else np.ones(len(plain), bool)

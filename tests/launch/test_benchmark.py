@@ -164,7 +164,7 @@ def test_the_program_writes_its_rows_and_tables(folder, tmp_path):
     workdir = tmp_path / "made" / "here"
     result = launch(
         "benchmark", f"--model={folder}", f"--workdir={workdir}", "--what=train,evaluate",
-        "--n_items=5", "--repeats=1",
+        "--n_items=5", "--repeats=1", timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads((workdir / "benchmark.json").read_text())

@@ -10,12 +10,14 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import curves, rows
 from antiimit_jax.reporting.run_files import read_run
+from antiimit_jax.tasks.templates import TEMPLATES
 
 
-def test_calibration_uses_first_words_of_two_word_items_with_mass(full_run):
+def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run):
     run = read_run(full_run)
     records = [r for r in run.items.to_pylist() if r["stage"] == "tuned" and r["k"] == 2
-               and r["split"] == "heldout_words" and r["word_index"] == 0]
+               and r["split"] == "heldout_words" and r["word_index"] == 0
+               and r["n_shots"] == 0 and not TEMPLATES[r["template"]].heldout]
     data = curves.calibration(run.items, "tuned", "control", "heldout_words")
     assert data.asked.tolist() == [r["target"] for r in records]
     assert data.share == pytest.approx([r["q"] / (1 - r["residual"]) for r in records])

@@ -102,8 +102,9 @@ def test_shapes_are_static_and_rows_well_filled(small, style):
         shapes.add(tuple(np.shape(leaf) for leaf in jax.tree.leaves(batch)))
         forest = batch.packed.forest
         assert (forest.subtree_end[0] > 0).any(axis=-1).all()  # no row is empty
-        assert set(forest.trunk_of[0].tolist()) == set(range(MIXED.groups))
-        assert (forest.trunk_length[0] > 0).all()
+        for group in range(MIXED.groups):
+            (trunk,) = set(forest.trunk_of[0, group * MIXED.rows : (group + 1) * MIXED.rows])
+            assert forest.trunk_length[0, trunk] > 0
     assert len(shapes) == 1
 
 
@@ -145,13 +146,13 @@ def test_the_placebo_sees_the_same_prompts_and_other_items_targets(small):
 def test_placebo_targets_say_nothing_about_the_request(small):
     source = small.source(MIXED, placebo=True)
     asked, given = [], []
-    for step in range(60):
+    for step in range(40):
         for group, items in by_group(held(source(step), small, MIXED)).items():
             for (_, _, targets), item in zip(items, stream(MIXED, step, group, len(items))):
                 if len(targets) == 2:
                     asked.append(item.targets[0])
                     given.append(targets[0])
-    assert len(asked) > 300
+    assert len(asked) > 150
     assert abs(np.corrcoef(asked, given)[0, 1]) < 4 / np.sqrt(len(asked))
 
 
@@ -173,7 +174,7 @@ def test_sampled_labels_are_one_word_of_each_item_as_often_as_asked(small):
     cfg = dataclasses.replace(MIXED, objective="sampled")
     exact, sampled = small.source(MIXED), small.source(cfg)
     excess, variance, items = 0.0, 0.0, 0
-    for step in range(40):
+    for step in range(25):
         a, b = exact(step), sampled(step)
         jax.tree.map(np.testing.assert_array_equal, a.packed, b.packed)
         assert same(sampled(step), b)
@@ -183,7 +184,7 @@ def test_sampled_labels_are_one_word_of_each_item_as_often_as_asked(small):
             excess += label[best] - target[best]
             variance += target[best] * (1 - target[best])
             items += 1
-    assert items > 400 and abs(excess) < 4 * np.sqrt(variance)
+    assert items > 200 and abs(excess) < 4 * np.sqrt(variance)
 
 
 def test_anchor_texts_fill_the_row_and_change_with_the_step(small):
