@@ -1,4 +1,4 @@
-# make study | make test | make install | make board
+# make study | make test | make install | make board | make benchmark
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
@@ -8,18 +8,21 @@ export MALLOC_MMAP_THRESHOLD_ := 17179869184
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: study test install board
+.PHONY: study test install board benchmark
 
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: .venv/installed
 
 board: .venv/installed
 	$(BIN)/tensorboard --logdir $(WORKDIR)/tensorboard
+
+benchmark: .venv/installed-test
+	$(BIN)/python -m launch.benchmark --what=train,evaluate --workdir=runs/benchmark $(ARGS)
 
 .venv/installed: setup.cfg
 	$(PYTHON) -m venv .venv

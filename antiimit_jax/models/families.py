@@ -1,4 +1,4 @@
-"""From a checkpoint's `config.json` to `ModelConfig`: each key is read, checked or knowingly ignored.
+"""From a `config.json` to `ModelConfig`: every key is read, checked or knowingly ignored.
 
 Both dialects are understood: `rope_theta` and `rope_scaling` at the top level (transformers 4) and
 `rope_parameters` (transformers 5). A key that nobody handles is an error that names it, so that a
