@@ -27,7 +27,7 @@ from antiimit_jax.training.config import TrainConfig
 Tree = Any
 Example = tuple[WordQuery, Sequence[float]]  # a question and the target shares of its words
 VERSIONS = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
-_SHARE_OF_MEMORY = 0.7  # what a micro-batch may take of the memory that is available
+_SHARE_OF_MEMORY = 0.35  # the rest is for gradients, logits and what allocators keep
 
 
 def use_threads(count: int) -> None:

@@ -117,7 +117,7 @@ def make_step(
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
             state.adapter, params, batch
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
         moved = state._replace(
             adapter=optax.apply_updates(state.adapter, updates),

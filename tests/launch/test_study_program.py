@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -163,13 +162,10 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_run_as_it_was(study, model,
     shutil.rmtree(workdir / "stages" / "placebo")
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
 
-    def limit() -> None:  # every write beyond 4 KiB of a file fails, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-
     run = command("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
-    result = subprocess.run(
-        run, cwd=ROOT, env=environment(), capture_output=True, text=True, preexec_fn=limit
-    )
+    # Every write beyond 4 KiB of a file fails, as on a full disk.
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *run]
+    result = subprocess.run(limited, cwd=ROOT, env=environment(), capture_output=True, text=True)
     refused(result, "intact")
     after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
     assert {p: after.get(p) for p in before} == before
