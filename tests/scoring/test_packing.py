@@ -135,7 +135,7 @@ def test_a_refused_query_changes_nothing(name):
 
 def test_shared_tokens_are_stored_once():
     asked = [query_of([0, 1, 2, w], [[1, 0]], [[1, 1]]) for w in (0, 1)]
-    limits = roomy(asked, STOPS, times=2)
+    limits = dataclasses.replace(roomy(asked, STOPS, times=2), tokens=9)  # and not one to spare
     rows = fill([((0, 1), [0, 1])], asked, limits, STOPS)
     batch = pack(rows, limits)
     used = batch.forest.subtree_end[0] > 0

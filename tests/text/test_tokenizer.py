@@ -18,7 +18,7 @@ TEXTS = [
     "The capital of France is",
     " leading space and two  spaces and a trailing one ",
     "tabs\tand\r\nlines\n\n\n  indented",
-    "70% cat, 30.5% dog; 1234567890 or ١٢٣ or Ⅻ or x²",
+    "70% cat,  30.5%   dog; 1234567890 or ١٢٣ or Ⅻ or x²",
     "don't they're I'll 'twas O'Neill’s",
     "naïve café Zürich Ångström São Łódź e\u0301 (combining)",
     "東京 서울 Москва עברית हिन्दी",
