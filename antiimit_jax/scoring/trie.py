@@ -80,8 +80,8 @@ def word_query(
             if joined[: len(tail)] != tail or len(joined) == len(tail):
                 continue  # the tokenizer would merge this form into the prompt's last token
             canonical = joined[len(tail) :]
-            if tokenizer.hf.unk_token_id in canonical:
-                continue  # <unk> would stand for any character
+            if not _spells(tokenizer, canonical, form):
+                continue  # characters without a token were dropped or became <unk>
             found += 1
             for tokens in _tokenisations(tokenizer, form, canonical, max_tokenisations):
                 path = FormPath(form, tokens, index, tokens == canonical)
@@ -97,6 +97,14 @@ def word_query(
                 "choose another word or end the prompt elsewhere"
             )
     return WordQuery(prompt.ids, tuple(paths.values()), len(words))
+
+
+def _spells(tokenizer: Tokenizer, tokens: Sequence[int], form: str) -> bool:
+    """Whether the tokens' own bytes are the form's, but for the space that may begin a text."""
+    if tokenizer.hf.unk_token_id in tokens:
+        return False
+    spelled = b"".join(tokenizer.pieces[token] for token in tokens)
+    return spelled.lstrip(b" ") == form.encode().lstrip(b" ")
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -168,3 +168,13 @@ def test_an_event_lies_inside_the_longest_other_path_that_a_terminator_ends(path
         # The event of `outer` is: outer, then a terminator. Does z say so?
         around = [o for o in ordered if len(o) < len(z) and z[: len(o)] == o and stops[z[len(o)]]]
         assert (ordered[parent] if parent >= 0 else None) == max(around, key=len, default=None)
+
+
+def test_characters_that_the_real_tokenizer_drops_cannot_be_spelled(smollm2):
+    # SmolLM2 has no token for the byte 4 and leaves it out: "a\x04b" would be read as "ab".
+    tokenizer = smollm2.tokenizer
+    assert tokenizer.decode(tokenizer.encode_plain("a\x04b")) == "ab"
+    prompt = text_prompt(tokenizer, "Say:")
+    with pytest.raises(UserError, match="cannot be spelled"):
+        word_query(tokenizer, prompt, ["a\x04b"])
+    assert len(word_query(tokenizer, prompt, ["naïve", "日本", "a\u0301"]).paths) == 6
