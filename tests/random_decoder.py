@@ -12,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.rope import Rope
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ def tiny_config(vocab_size: int, **changes: Any) -> ModelConfig:
         head_dim=8,
         mlp_size=40,
         max_positions=512,
-        rope_theta=10000.0,
+        ropes=(Rope(dim=8),),
         norm_eps=1e-5,
         tied_head=True,
     )

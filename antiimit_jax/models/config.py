@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from antiimit_jax.models.rope import Rope
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -18,8 +20,26 @@ class ModelConfig:
     head_dim: int  # given or hidden // heads where the config leaves it out
     mlp_size: int
     max_positions: int  # the window: a longer prompt is refused
-    rope_theta: float
     norm_eps: float
     tied_head: bool
-    attention_bias: bool = False  # biases on q, k, v and o
+    activation: str = "silu"  # of the gate: silu, gelu_tanh or gelu
+    qkv_bias: bool = False
+    o_bias: bool = False
     mlp_bias: bool = False
+
+    # Layers may differ in where they look and in how they turn: each names one of these by index.
+    windows: tuple[int, ...] = (0,)  # tokens a layer sees, itself included; 0: all
+    layer_window: tuple[int, ...] = ()  # [L] index into windows; (): all layers the first
+    ropes: tuple[Rope, ...] = (Rope(),)
+    layer_rope: tuple[int, ...] = ()  # [L] index into ropes; (): all layers the first
+
+    norm_offset: bool = False  # the stored weight w means 1 + w (Gemma)
+    norm_wide: bool = False  # the weight multiplies in float32, before the cast (Gemma, OLMo-2)
+    pre_norm: bool = True  # norms before attention and MLP
+    post_norm: bool = False  # norms after them, before the residual sum
+    qk_norm: str = ""  # norm of queries and keys: "head" each by itself, "full" all heads at once
+    embed_scale: float = 1.0  # rounded to the embedding's dtype, as the releases do
+    query_scale: float = 0.0  # of the attention scores; 0: head_dim ** -0.5
+    attention_softcap: float = 0.0  # scores become cap * tanh(scores / cap); 0: none
+    final_softcap: float = 0.0  # likewise of the logits
+    fused_projections: bool = False  # on disk q, k, v are one matrix, and so are gate and up (Phi-3)

@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.layers import Block, RMSNorm, View, rope_table
+from antiimit_jax.models.layers import Block, Kind, RMSNorm, View
 
 Array = jax.Array
 
@@ -63,9 +64,24 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     row_mask = jnp.concatenate(
         [jnp.broadcast_to(sees_trunk, (B, T, U)), ancestor_mask(forest.subtree_end)], axis=-1
     )
+    keys = jnp.concatenate([place[:1].repeat(B, axis=0), forest.positions], axis=-1)  # [B, U + T]
+
+    def near(queries: Array, keys: Array, window: int) -> Array:
+        return queries[:, :, None] - keys[:, None, :] < window if window else jnp.bool_(True)
+
     positions = jnp.concatenate([place.ravel(), forest.positions.ravel()])
-    rope = rope_table(positions, cfg.head_dim, cfg.rope_theta)
-    return View(trunk_mask, row_mask, forest.trunk_of, rope)
+    return View(
+        trunk_masks=tuple(trunk_mask & near(place, place, w) for w in cfg.windows),
+        row_masks=tuple(row_mask & near(forest.positions, keys, w) for w in cfg.windows),
+        trunk_of=forest.trunk_of,
+        ropes=tuple(rope.table(positions) for rope in cfg.ropes),
+    )
+
+
+def kinds(cfg: ModelConfig) -> Kind:
+    """Window and rope of every layer, int32 [L] each."""
+    every = lambda which: np.asarray(which or (0,) * cfg.n_layers, np.int32)
+    return Kind(window=every(cfg.layer_window), rope=every(cfg.layer_rope))
 
 
 class Decoder(nn.Module):
@@ -83,10 +99,10 @@ class Decoder(nn.Module):
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(0, nn.broadcast),
             length=self.cfg.n_layers,
         )(self.cfg, self.lora_scale)
-        self.final_norm = RMSNorm(self.cfg.norm_eps)
+        self.final_norm = RMSNorm(self.cfg)
         if not self.cfg.tied_head:
             shape = (self.cfg.vocab_size, self.cfg.hidden_size)
             self.head = self.param("head", nn.initializers.normal(0.02), shape)
@@ -94,12 +110,16 @@ class Decoder(nn.Module):
     def __call__(self, forest: Forest) -> Array:
         """Hidden states of the rows after the final norm, [B, T, D] in `dtype`."""
         tokens = jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()])
-        x = self.embed.embedding[tokens].astype(self.dtype)  # [M, D]
-        x, _ = self.layers(x, arrange(forest, self.cfg))
+        x = self.embed.embedding[tokens]  # [M, D]
+        if self.cfg.embed_scale != 1.0:
+            x = x * jnp.asarray(self.cfg.embed_scale, x.dtype)
+        x, _ = self.layers(x.astype(self.dtype), kinds(self.cfg), arrange(forest, self.cfg))
         rows = x[forest.trunk_tokens.size :].reshape(*forest.tokens.shape, -1)
         return self.final_norm(rows)
 
     def logits(self, hidden: Array) -> Array:
         """[..., D] -> float32 [..., V]; a tied head reads the embedding."""
         table = self.embed.embedding if self.cfg.tied_head else self.head
-        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        cap = self.cfg.final_softcap
+        return cap * jnp.tanh(logits / cap) if cap else logits

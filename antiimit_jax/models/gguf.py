@@ -16,7 +16,8 @@ import gguf
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.leaves import LEAVES, Leaf
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.leaves import Leaf, leaves_of
 
 # GGUF metadata (after the architecture prefix) -> config.json
 _CONFIG_KEYS = {
@@ -108,7 +109,7 @@ class GgufCheckpoint:
         count = int(self.field(f"{self.architecture}.block_count", 0))
         layers = range(min(count, len(self._tensors)))  # a false count must not run for ever
         self._gguf_name: dict[str, tuple[str, Leaf]] = {}
-        for leaf in LEAVES:
+        for leaf in leaves_of(parse_config(self.config(), str(self.path))):
             for i in layers if leaf.stacked else (0,):
                 self._gguf_name[leaf.hf.format(i=i)] = (leaf.gguf.format(i=i), leaf)
         to_hf = {name: hf for hf, (name, _) in self._gguf_name.items()}

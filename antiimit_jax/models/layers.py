@@ -1,4 +1,4 @@
-"""The parts of a decoder block: product, norm, rotary embedding, attention, gated MLP.
+"""The parts of a decoder block: product, norm, attention, gated MLP.
 
 Letters as in `decoder`. Activations are flat, [M, D] over all tokens of a batch: thin LoRA products
 on three dimensions run badly on CPUs, and trunks and rows share every product.
@@ -6,13 +6,15 @@ on three dimensions run badly on CPUs, and trunks and rows share every product.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.rope import apply_rope
 
 Array = jax.Array
 
@@ -78,33 +80,26 @@ def _thin(x: Array, w: Array) -> Array:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast to x's dtype, then times the weight (Llama's order)."""
+    """x / rms(x) in float32, then times the weight, before or after the cast to x's dtype."""
 
-    eps: float
+    cfg: ModelConfig
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        cfg = self.cfg
+        start = nn.initializers.zeros if cfg.norm_offset else nn.initializers.ones
+        scale = self.param("scale", start, (x.shape[-1],), jnp.float32)
+        scale = scale + 1.0 if cfg.norm_offset else scale
         wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + cfg.norm_eps)
+        if cfg.norm_wide:
+            return (wide * scale).astype(x.dtype)
         return wide.astype(x.dtype) * scale.astype(x.dtype)
 
 
-def rope_table(positions: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """cos and sin [M, H/2] in float32 for half-split (Hugging Face) rotary embedding."""
-    inv_freq = 1.0 / theta ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[:, None].astype(jnp.float32) * inv_freq  # [M, H/2]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def apply_rope(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotates x [M, heads, H] by the table; the table takes x's dtype first, as in torch."""
-    cos, sin = (table[:, None, :].astype(x.dtype) for table in (cos, sin))
-    x1, x2 = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
-
-
-def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
+def attend(
+    q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: float = 0.0
+) -> Array:
     """Grouped-query attention, softmax in float32.
 
     The G query heads of a key head are laid out as rows of one product per (batch, key head): on a
@@ -112,6 +107,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
 
     Args:
       q: [B, T, N, H]; k, v: [B, S, K, H]; mask: bool [B, T, S], true = may look.
+      scale: of the scores.
+      softcap: scores become softcap * tanh(scores / softcap); 0 leaves them.
 
     Returns:
       [B, T, N, H]. A row that may look nowhere (padding) averages everything: finite, never NaN.
@@ -123,7 +120,9 @@ def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
     product = lambda x, y, axis: jax.lax.dot_general(
         x, y, (((3,), (axis,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32
     )
-    scores = product(q, k, 3).reshape(B, K, G, T, S) * H**-0.5
+    scores = product(q, k, 3).reshape(B, K, G, T, S) * scale
+    if softcap:
+        scores = softcap * jnp.tanh(scores / softcap)
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(B, K, G * T, S)
     mixed = product(weights, v, 2).astype(v.dtype).reshape(B, K, G, T, H)
@@ -131,12 +130,29 @@ def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
 
 
 class View(NamedTuple):
-    """How the flat tokens [M] of a batch are arranged: P trunks of U tokens, then B rows of T."""
+    """How the flat tokens [M] of a batch are arranged: P trunks of U tokens, then B rows of T.
 
-    trunk_mask: Array  # bool [P, U, U]
-    row_mask: Array  # bool [B, T, U + T]: a row sees its trunk, then its own ancestors
+    One mask for each of the model's windows, one table for each of its ropes.
+    """
+
+    trunk_masks: tuple[Array, ...]  # bool [P, U, U]
+    row_masks: tuple[Array, ...]  # bool [B, T, U + T]: a row sees its trunk, then its own ancestors
     trunk_of: Array  # int32 [B]
-    rope: tuple[Array, Array]  # [M, H/2] each
+    ropes: tuple[tuple[Array, Array], ...]  # cos and sin, [M, dim / 2] each
+
+
+class Kind(NamedTuple):
+    """Which of the windows and ropes a layer uses; under the scan [L], in a layer int32 []."""
+
+    window: Array
+    rope: Array
+
+
+def _pick(which: Array, choices: tuple) -> Any:
+    """choices[which]; no choice at all where there is one only."""
+    if len(choices) == 1:
+        return choices[0]
+    return jax.tree.map(lambda *leaves: jax.lax.select_n(which, *leaves), *choices)
 
 
 class Attention(nn.Module):
@@ -146,35 +162,51 @@ class Attention(nn.Module):
     lora_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array, view: View) -> Array:
+    def __call__(self, x: Array, kind: Kind, view: View) -> Array:
         cfg = self.cfg
         N, K, H = cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
-        (P, U, _), (B, T, _) = view.trunk_mask.shape, view.row_mask.shape
+        rope = _pick(kind.rope, view.ropes)
+        trunk_mask, row_mask = _pick(kind.window, tuple(zip(view.trunk_masks, view.row_masks)))
+        (P, U, _), (B, T, _) = trunk_mask.shape, row_mask.shape
 
-        def linear(name: str, features: int) -> Linear:
-            return Linear(features, cfg.attention_bias, self.lora_scale, name=name)
+        def linear(name: str, features: int, bias: bool) -> Linear:
+            return Linear(features, bias, self.lora_scale, name=name)
 
-        q = apply_rope(linear("q", N * H)(x).reshape(-1, N, H), *view.rope)
-        k = apply_rope(linear("k", K * H)(x).reshape(-1, K, H), *view.rope)
-        v = linear("v", K * H)(x).reshape(-1, K, H)
+        def turned(name: str, heads: int) -> Array:
+            y = linear(name, heads * H, cfg.qkv_bias)(x)
+            y = RMSNorm(cfg, name=f"{name}_norm")(y) if cfg.qk_norm == "full" else y
+            y = y.reshape(-1, heads, H)
+            y = RMSNorm(cfg, name=f"{name}_norm")(y) if cfg.qk_norm == "head" else y
+            return apply_rope(y, *rope)
+
+        q, k = turned("q", N), turned("k", K)
+        v = linear("v", K * H, cfg.qkv_bias)(x).reshape(-1, K, H)
 
         split = lambda y: (
             y[: P * U].reshape(P, U, y.shape[1], H),
             y[P * U :].reshape(B, T, y.shape[1], H),
         )
         (q_trunk, q), (k_trunk, k), (v_trunk, v) = split(q), split(k), split(v)
+        scale, cap = cfg.query_scale or H**-0.5, cfg.attention_softcap
         mixed = []
         if U:
-            mixed.append(attend(q_trunk, k_trunk, v_trunk, view.trunk_mask))
+            mixed.append(attend(q_trunk, k_trunk, v_trunk, trunk_mask, scale, cap))
             k = jnp.concatenate([k_trunk[view.trunk_of], k], axis=1)  # [B, U + T, K, H]
             v = jnp.concatenate([v_trunk[view.trunk_of], v], axis=1)
-        mixed.append(attend(q, k, v, view.row_mask))
+        mixed.append(attend(q, k, v, row_mask, scale, cap))
         flat = jnp.concatenate([y.reshape(-1, N * H) for y in mixed])
-        return linear("o", cfg.hidden_size)(flat)
+        return linear("o", cfg.hidden_size, cfg.o_bias)(flat)
+
+
+_ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
 
 
 class GatedMLP(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+    """down(activation(gate(x)) * up(x))."""
 
     cfg: ModelConfig
     lora_scale: float = 1.0
@@ -184,20 +216,27 @@ class GatedMLP(nn.Module):
         def linear(name: str, features: int) -> Linear:
             return Linear(features, self.cfg.mlp_bias, self.lora_scale, name=name)
 
-        gate = jax.nn.silu(linear("gate", self.cfg.mlp_size)(x))
+        gate = _ACTIVATIONS[self.cfg.activation](linear("gate", self.cfg.mlp_size)(x))
         up = linear("up", self.cfg.mlp_size)(x)
         return linear("down", self.cfg.hidden_size)(gate * up)
 
 
 class Block(nn.Module):
-    """One pre-norm decoder block."""
+    """One decoder block: each half normed before, after, or both, then added to the stream."""
 
     cfg: ModelConfig
     lora_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array, view: View) -> tuple[Array, None]:
-        norm = lambda name: RMSNorm(self.cfg.norm_eps, name=name)
-        x = x + Attention(self.cfg, self.lora_scale, name="attn")(norm("attn_norm")(x), view)
-        x = x + GatedMLP(self.cfg, self.lora_scale, name="mlp")(norm("mlp_norm")(x))
-        return x, None
+    def __call__(self, x: Array, kind: Kind, view: View) -> tuple[Array, None]:
+        cfg = self.cfg
+
+        def norm(name: str, wanted: bool, y: Array) -> Array:
+            return RMSNorm(cfg, name=name)(y) if wanted else y
+
+        y = norm("attn_norm", cfg.pre_norm, x)
+        y = Attention(cfg, self.lora_scale, name="attn")(y, kind, view)
+        x = x + norm("attn_post_norm", cfg.post_norm, y)
+        y = norm("mlp_norm", cfg.pre_norm, x)
+        y = GatedMLP(cfg, self.lora_scale, name="mlp")(y)
+        return x + norm("mlp_post_norm", cfg.post_norm, y), None

@@ -2,7 +2,8 @@
 
 A row says where the parameter lives in our tree, what Hugging Face and GGUF call it, its shape, and
 whether LoRA may attach. Linear weights are stored (in, out) here and (out, in) on disk; every
-layout change is a transpose and so its own inverse.
+layout change is a transpose and so its own inverse. Where families store the same parameter under
+different names it has a row for each, and `needed` chooses.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Callable
 
 from antiimit_jax.models.config import ModelConfig
 
+Size = Callable[[ModelConfig], int]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Leaf:
@@ -20,28 +23,47 @@ class Leaf:
     path: tuple[str, ...]
     hf: str
     gguf: str
-    shape: Callable[[ModelConfig], tuple[int, ...]]  # on disk, per layer
+    shape: Callable[[ModelConfig], tuple[int, ...]]  # of this parameter in disk order, per layer
     transposed: bool = False  # on disk (out, in), here (in, out)
-    rotary_heads: Callable[[ModelConfig], int] | None = None  # rows GGUF interleaves per head
+    rotary_heads: Size | None = None  # rows GGUF interleaves per head
+    first_row: Size | None = None  # of a stored tensor that holds several parameters
+    stored_rows: Size | None = None  # all rows of that tensor
     needed: Callable[[ModelConfig], bool] = lambda cfg: True
 
     @property
     def stacked(self) -> bool:
         return "{i}" in self.hf
 
+    def stored_shape(self, cfg: ModelConfig) -> tuple[int, ...]:
+        """Of the tensor on disk, which may hold other parameters too."""
+        shape = self.shape(cfg)
+        return (self.stored_rows(cfg), *shape[1:]) if self.stored_rows else shape
 
-def _linear(
-    name: str, hf: str, gguf: str, out: Callable, inp: Callable, rotary=None
-) -> Leaf:
-    group = "attn" if name in "qkvo" else "mlp"
-    block = {"attn": "self_attn", "mlp": "mlp"}[group]
+    def rows(self, cfg: ModelConfig) -> slice:
+        """This parameter's rows of the tensor on disk."""
+        first = self.first_row(cfg) if self.first_row else 0
+        return slice(first, first + self.shape(cfg)[0])
+
+
+_hidden: Size = lambda cfg: cfg.hidden_size
+_query: Size = lambda cfg: cfg.n_heads * cfg.head_dim
+_key: Size = lambda cfg: cfg.n_kv_heads * cfg.head_dim
+_mlp: Size = lambda cfg: cfg.mlp_size
+_query_heads: Size = lambda cfg: cfg.n_heads
+_key_heads: Size = lambda cfg: cfg.n_kv_heads
+_fused = lambda cfg: cfg.fused_projections
+_apart = lambda cfg: not cfg.fused_projections
+
+
+def _linear(name: str, hf: str, gguf: str, out: Size, inp: Size, **more) -> Leaf:
+    group, block = ("attn", "self_attn") if name in "qkvo" else ("mlp", "mlp")
     return Leaf(
         path=("layers", group, name, "kernel"),
         hf=f"model.layers.{{i}}.{block}.{hf}.weight",
         gguf=f"blk.{{i}}.{gguf}.weight",
         shape=lambda cfg: (out(cfg), inp(cfg)),
         transposed=True,
-        rotary_heads=rotary,
+        **more,
     )
 
 
@@ -56,26 +78,52 @@ def _bias(kernel: Leaf, flag: str) -> Leaf:
     )
 
 
-def _vector(path: tuple[str, ...], hf: str, gguf: str) -> Leaf:
-    return Leaf(path=path, hf=hf, gguf=gguf, shape=lambda cfg: (cfg.hidden_size,))
+def _norm(name: str, hf: str, gguf: str, needed: Callable[[ModelConfig], bool]) -> Leaf:
+    return Leaf(
+        path=("layers", name, "scale"),
+        hf=f"model.layers.{{i}}.{hf}.weight",
+        gguf=f"blk.{{i}}.{gguf}.weight",
+        shape=lambda cfg: (cfg.hidden_size,),
+        needed=needed,
+    )
 
 
-_hidden = lambda cfg: cfg.hidden_size
-_query = lambda cfg: cfg.n_heads * cfg.head_dim
-_key = lambda cfg: cfg.n_kv_heads * cfg.head_dim
-_mlp = lambda cfg: cfg.mlp_size
+def _qk_norm(name: str, heads: Size) -> Leaf:
+    width = lambda cfg: cfg.head_dim * (heads(cfg) if cfg.qk_norm == "full" else 1)
+    return Leaf(
+        path=("layers", "attn", f"{name}_norm", "scale"),
+        hf=f"model.layers.{{i}}.self_attn.{name}_norm.weight",
+        gguf=f"blk.{{i}}.attn_{name}_norm.weight",
+        shape=lambda cfg: (width(cfg),),
+        needed=lambda cfg: bool(cfg.qk_norm),
+    )
 
-_ATTENTION = (
-    _linear("q", "q_proj", "attn_q", _query, _hidden, lambda cfg: cfg.n_heads),
-    _linear("k", "k_proj", "attn_k", _key, _hidden, lambda cfg: cfg.n_kv_heads),
-    _linear("v", "v_proj", "attn_v", _key, _hidden),
-    _linear("o", "o_proj", "attn_output", _hidden, _query),
-)
-_MLP = (
-    _linear("gate", "gate_proj", "ffn_gate", _mlp, _hidden),
-    _linear("up", "up_proj", "ffn_up", _mlp, _hidden),
-    _linear("down", "down_proj", "ffn_down", _hidden, _mlp),
-)
+
+_Q = _linear("q", "q_proj", "attn_q", _query, _hidden, rotary_heads=_query_heads, needed=_apart)
+_K = _linear("k", "k_proj", "attn_k", _key, _hidden, rotary_heads=_key_heads, needed=_apart)
+_V = _linear("v", "v_proj", "attn_v", _key, _hidden, needed=_apart)
+_O = _linear("o", "o_proj", "attn_output", _hidden, _query)
+_GATE = _linear("gate", "gate_proj", "ffn_gate", _mlp, _hidden, needed=_apart)
+_UP = _linear("up", "up_proj", "ffn_up", _mlp, _hidden, needed=_apart)
+_DOWN = _linear("down", "down_proj", "ffn_down", _hidden, _mlp)
+
+
+def _fuse(hf: str, gguf: str, *parts: Leaf) -> tuple[Leaf, ...]:
+    """The parts once more, as rows of one stored tensor."""
+    rows = lambda cfg, some: sum(part.shape(cfg)[0] for part in some)
+    return tuple(
+        dataclasses.replace(
+            part,
+            hf=part.hf.replace(part.hf.split(".")[-2], hf),
+            gguf=part.gguf.replace(part.gguf.split(".")[-2], gguf),
+            first_row=lambda cfg, n=n: rows(cfg, parts[:n]),
+            stored_rows=lambda cfg: rows(cfg, parts),
+            needed=_fused,
+        )
+        for n, part in enumerate(parts)
+    )
+
+
 _TABLE = lambda cfg: (cfg.vocab_size, cfg.hidden_size)
 
 LEAVES: tuple[Leaf, ...] = (
@@ -85,21 +133,40 @@ LEAVES: tuple[Leaf, ...] = (
         gguf="token_embd.weight",
         shape=_TABLE,
     ),
-    _vector(
-        ("layers", "attn_norm", "scale"),
-        "model.layers.{i}.input_layernorm.weight",
-        "blk.{i}.attn_norm.weight",
+    _norm("attn_norm", "input_layernorm", "attn_norm", lambda cfg: cfg.pre_norm),
+    *(_Q, _K, _V),
+    *_fuse("qkv_proj", "attn_qkv", _Q, _K, _V),
+    *(_bias(leaf, "qkv_bias") for leaf in (_Q, _K, _V)),
+    _qk_norm("q", _query_heads),
+    _qk_norm("k", _key_heads),
+    _O,
+    _bias(_O, "o_bias"),
+    _norm(
+        "attn_post_norm", "post_attention_layernorm", "post_attention_norm",
+        lambda cfg: cfg.post_norm,
+    ),  # fmt: skip
+    # Llama's norm before the MLP bears the name that others give to the one after attention.
+    _norm(
+        "mlp_norm", "post_attention_layernorm", "ffn_norm",
+        lambda cfg: cfg.pre_norm and not cfg.post_norm,
+    ),  # fmt: skip
+    _norm(
+        "mlp_norm", "pre_feedforward_layernorm", "ffn_norm",
+        lambda cfg: cfg.pre_norm and cfg.post_norm,
+    ),  # fmt: skip
+    *(_GATE, _UP),
+    *_fuse("gate_up_proj", "ffn_up", _GATE, _UP),
+    _DOWN,
+    *(_bias(leaf, "mlp_bias") for leaf in (_GATE, _UP, _DOWN)),
+    _norm(
+        "mlp_post_norm", "post_feedforward_layernorm", "post_ffw_norm", lambda cfg: cfg.post_norm
     ),
-    *_ATTENTION,
-    *(_bias(leaf, "attention_bias") for leaf in _ATTENTION),
-    _vector(
-        ("layers", "mlp_norm", "scale"),
-        "model.layers.{i}.post_attention_layernorm.weight",
-        "blk.{i}.ffn_norm.weight",
+    Leaf(
+        path=("final_norm", "scale"),
+        hf="model.norm.weight",
+        gguf="output_norm.weight",
+        shape=lambda cfg: (cfg.hidden_size,),
     ),
-    *_MLP,
-    *(_bias(leaf, "mlp_bias") for leaf in _MLP),
-    _vector(("final_norm", "scale"), "model.norm.weight", "output_norm.weight"),
     Leaf(
         path=("head",),
         hf="lm_head.weight",
@@ -109,10 +176,18 @@ LEAVES: tuple[Leaf, ...] = (
     ),
 )
 
-# Where LoRA may attach: our short module name -> its row.
-LORA_TARGETS: dict[str, Leaf] = {leaf.path[2]: leaf for leaf in (*_ATTENTION, *_MLP)}
+# Where LoRA may attach: our short module name -> its row, with the projections stored apart.
+LORA_TARGETS: dict[str, Leaf] = {
+    leaf.path[2]: leaf for leaf in (_Q, _K, _V, _O, _GATE, _UP, _DOWN)
+}
 
 
 def leaves_of(cfg: ModelConfig) -> tuple[Leaf, ...]:
     """The rows this model has."""
     return tuple(leaf for leaf in LEAVES if leaf.needed(cfg))
+
+
+def lora_leaves(cfg: ModelConfig) -> dict[str, Leaf]:
+    """Short module name -> the row of this model, whose stored tensor may hold several modules."""
+    kernels = (leaf for leaf in leaves_of(cfg) if leaf.path[-1] == "kernel")
+    return {leaf.path[2]: leaf for leaf in kernels}

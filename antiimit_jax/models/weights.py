@@ -20,7 +20,7 @@ import safetensors
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.catalog import CATALOG, embedded_file, near_misses
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.families import parse_config, text_name
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
@@ -108,20 +108,23 @@ class SafetensorsCheckpoint:
             raise UserError(f"{path}: no config.json; name a Hugging Face model folder")
         self._config = read_json(config_file)
         self._files = self._index()
+        self._stored = {text_name(name, self._config): name for name in self._files}
 
     def config(self) -> dict[str, Any]:
         return self._config
 
     def names(self) -> set[str]:
-        return {name for name in self._files if not name.endswith(_IGNORED_SUFFIXES)}
+        """Names of the language model's tensors, without the prefix of a model that also sees."""
+        return {name for name in self._stored if name and not name.endswith(_IGNORED_SUFFIXES)}
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as stored (float32, float16 or bfloat16)."""
-        with _open_safetensors(self._files[name]) as file:
+        stored = self._stored[name]
+        with _open_safetensors(self._files[stored]) as file:
             try:
-                return file.get_tensor(name)
+                return file.get_tensor(stored)
             except (TypeError, AttributeError) as error:  # 4-bit and other types numpy lacks
-                dtype = file.get_slice(name).get_dtype()
+                dtype = file.get_slice(stored).get_dtype()
                 raise UserError(
                     f"{self._files[name]}: {name} of type {dtype} is not read"
                 ) from error
@@ -199,24 +202,24 @@ def load_params(source: Source, dtype: jnp.dtype = jnp.float32) -> tuple[ModelCo
             f"{source.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors are "
             "there"
         )
-    wanted = {
-        leaf.hf.format(i=i): (leaf, i)
-        for leaf in leaves_of(cfg)
-        for i in (range(cfg.n_layers) if leaf.stacked else (0,))
-    }
+    wanted: dict[str, list[tuple[Leaf, int]]] = {}  # a stored tensor may hold several leaves
+    for leaf in leaves_of(cfg):
+        for i in range(cfg.n_layers) if leaf.stacked else (0,):
+            wanted.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
     if cfg.tied_head:
         present.discard("lm_head.weight")  # some files store the tied head a second time
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
     params: dict = {}
-    for name, (leaf, i) in wanted.items():
+    for name, places in wanted.items():
         if name not in present:
             continue
         array = checkpoint.read(name)
-        if problem := _fault(name, array, leaf.shape(cfg)):
+        if problem := _fault(name, array, places[0][0].stored_shape(cfg)):
             problems.append(problem)
             continue
-        _place(params, leaf, i, array, cfg, dtype)
+        for leaf, i in places:
+            _place(params, leaf, i, array[leaf.rows(cfg)], cfg, dtype)
     if problems:
         shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
         raise UserError(f"{source.path}: {len(problems)} faulty tensors: {shown}")

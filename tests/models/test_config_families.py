@@ -30,8 +30,8 @@ def test_each_field_is_read_from_its_own_key():
     )
     assert (cfg.family, cfg.vocab_size, cfg.hidden_size, cfg.mlp_size) == ("llama", 47, 24, 36)
     assert (cfg.n_layers, cfg.n_heads, cfg.n_kv_heads, cfg.head_dim) == (2, 4, 2, 10)
-    assert (cfg.max_positions, cfg.rope_theta, cfg.norm_eps) == (64, 10000.0, 1e-5)
-    assert (cfg.tied_head, cfg.attention_bias, cfg.mlp_bias) == (True, True, False)
+    assert (cfg.max_positions, cfg.ropes[0].theta, cfg.norm_eps) == (64, 10000.0, 1e-5)
+    assert (cfg.tied_head, cfg.qkv_bias, cfg.mlp_bias) == (True, True, False)
 
 
 def test_what_a_bare_config_leaves_out_is_what_transformers_takes():
@@ -44,9 +44,9 @@ def test_what_a_bare_config_leaves_out_is_what_transformers_takes():
     assert cfg.n_kv_heads == true.num_key_value_heads == 4
     assert cfg.head_dim == true.head_dim == 6
     assert cfg.norm_eps == true.rms_norm_eps
-    assert cfg.rope_theta == true.rope_parameters["rope_theta"]
+    assert cfg.ropes[0].theta == true.rope_parameters["rope_theta"]
     assert cfg.tied_head == true.tie_word_embeddings
-    assert (cfg.attention_bias, cfg.mlp_bias) == (true.attention_bias, true.mlp_bias)
+    assert (cfg.qkv_bias, cfg.mlp_bias) == (true.attention_bias, true.mlp_bias)
 
 
 def test_the_config_that_transformers_writes_is_understood():
@@ -60,18 +60,30 @@ FAULTS = {
     "unknown family": (dict(model_type="mamba"), ["mamba", "llama"]),
     "no family": (dict(model_type=None), ["model_type"]),
     "family that is no name": (dict(model_type=["llama"]), ["model_type"]),
-    "scaled rope, old dialect": (
-        dict(rope_scaling={"type": "linear", "factor": 4.0}), ["rope", "linear"],
+    "unknown rope, old dialect": (
+        dict(rope_scaling={"type": "su", "factor": 4.0}), ["rope", "su", "longrope"],
     ),
-    "scaled rope, new key": (
-        dict(rope_scaling={"rope_type": "llama3", "factor": 8.0}), ["rope", "llama3"],
+    "rope that lacks numbers": (
+        dict(rope_scaling={"rope_type": "llama3", "factor": 8.0}),
+        ["llama3", "low_freq_factor", "high_freq_factor"],
     ),
-    "scaled rope, new dialect": (
-        dict(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), ["rope", "yarn"],
+    "scaled rope without a factor": (
+        dict(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), ["yarn", "factor"],
+    ),
+    "negative factor": (
+        dict(rope_scaling={"type": "linear", "factor": -4.0}), ["factor", "-4.0"],
+    ),
+    "number of another rope": (
+        dict(rope_scaling={"type": "linear", "factor": 4.0, "beta_fast": 3}), ["beta_fast"],
+    ),
+    "factors of the wrong length": (
+        dict(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}),
+        ["short_factor", "3"],
     ),
     "scaled rope beside plain one": (
-        dict(rope_parameters={"rope_type": "default"}, rope_scaling={"type": "dynamic"}),
-        ["dynamic"],
+        dict(rope_parameters={"rope_type": "default"},
+             rope_scaling={"type": "linear", "factor": 2.0}),
+        ["rope_parameters", "rope_scaling", "linear"],
     ),
     "rope a layer type": (
         dict(rope_parameters={"full_attention": {"rope_theta": 1e6}}), ["full_attention"],
@@ -88,7 +100,8 @@ FAULTS = {
     "base null": (dict(rope_theta=None), ["rope_theta"]),
     "eps text": (dict(rms_norm_eps="small"), ["rms_norm_eps", "small"]),
     "eps null": (dict(rms_norm_eps=None), ["rms_norm_eps"]),
-    "other activation": (dict(hidden_act="gelu"), ["hidden_act", "gelu"]),
+    "other activation": (dict(hidden_act="relu"), ["hidden_act", "relu"]),
+    "endless layers": (dict(num_hidden_layers=10**9), ["num_hidden_layers"]),
     "switch that is a word": (dict(attention_bias="no"), ["attention_bias", "no"]),
     "tie that is a word": (dict(tie_word_embeddings="no"), ["tie_word_embeddings"]),
     "size text": (dict(hidden_size="24"), ["hidden_size", "24"]),

@@ -46,7 +46,7 @@ def test_the_shape_of_the_embedded_model_comes_from_its_file(smollm2):
     cfg = smollm2.cfg
     assert (cfg.n_layers, cfg.hidden_size, cfg.n_heads, cfg.n_kv_heads) == (30, 576, 9, 3)
     assert (cfg.vocab_size, cfg.head_dim, cfg.mlp_size, cfg.tied_head) == (49152, 64, 1536, True)
-    assert (cfg.max_positions, cfg.rope_theta) == (8192, 100_000.0)
+    assert (cfg.max_positions, cfg.ropes[0].theta) == (8192, 100_000.0)
 
 
 @pytest.mark.parametrize("typo", ["smollm2-135m", "SmolLM2-135M-Instruct", "smolm2-135m-instruct"])

@@ -9,9 +9,18 @@ import pytest
 from safetensors import safe_open
 
 from antiimit_jax.models.decoder import Decoder, sequences
-from antiimit_jax.models.leaves import LEAVES, LORA_TARGETS, leaves_of
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.leaves import LORA_TARGETS, leaves_of
 from tests.models.llama_peer import load, random_llama, write
 
+SIZES = dict(
+    vocab_size=47,
+    hidden_size=24,
+    intermediate_size=36,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+)
 KINDS = {
     "plain": {},
     "tied": dict(tie_word_embeddings=True),
@@ -43,16 +52,35 @@ def test_the_loaded_tree_is_the_one_the_decoder_makes(kind, tmp_path):
     assert shapes(params) == shapes(made)
 
 
-def test_gguf_names_are_those_of_the_gguf_package():
-    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 40)
-    for leaf in LEAVES:
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+    "gemma": gguf.MODEL_ARCH.GEMMA,
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
+    "olmo2": gguf.MODEL_ARCH.OLMO2,
+    "smollm3": gguf.MODEL_ARCH.SMOLLM3,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+}
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_gguf_names_are_those_of_the_gguf_package(family):
+    table = gguf.get_tensor_name_map(ARCHITECTURES[family], 40)
+    cfg = parse_config(SIZES | {"model_type": family}, family)
+    for leaf in leaves_of(cfg):
         true = table.get_name(leaf.hf.format(i=37), try_suffixes=(".weight", ".bias"))
         assert leaf.gguf.format(i=37) == true
 
 
-def test_no_two_rows_share_a_place_or_a_name():
-    for names in zip(*((leaf.path, leaf.hf, leaf.gguf) for leaf in LEAVES)):
-        assert len(set(names)) == len(LEAVES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_no_two_rows_of_a_model_share_a_place(family):
+    rows = leaves_of(parse_config(SIZES | {"model_type": family}, family))
+    assert len({leaf.path for leaf in rows}) == len(rows)
+    apart = [leaf for leaf in rows if leaf.stored_rows is None]
+    for names in zip(*((leaf.hf, leaf.gguf) for leaf in apart)):
+        assert len(set(names)) == len(apart)
 
 
 def test_lora_may_attach_to_every_linear_layer_of_a_block_and_to_nothing_else():

@@ -114,7 +114,7 @@ def test_both_dialects_of_the_config_mean_the_same(grouped, rewrite, tmp_path):
     file = write(model, tmp_path) / "config.json"
     file.write_text(json.dumps(rewrite(json.loads(file.read_text()))))
     again, params = load(tmp_path)
-    assert again == cfg and cfg.rope_theta == 37.0
+    assert again == cfg and cfg.ropes[0].theta == 37.0
     tokens = _tokens(model, (2, 9))
     assert_same_logits(our_logits(params, again, tokens), torch_logits(model, tokens))
 

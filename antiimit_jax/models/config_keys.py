@@ -1,0 +1,90 @@
+"""Reading a `config.json` key by key, so that no key is read twice in two ways or dropped unseen."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+# Keys that change nothing about the logits of one forward pass.
+_HARMLESS = frozenset(
+    """_name_or_path architectures bos_token_id eos_token_id pad_token_id unk_token_id torch_dtype
+    dtype transformers_version use_cache initializer_range pretraining_tp attention_dropout
+    resid_pdrop embd_pdrop is_llama_config rope_interleaved transformers.js_config tokenizer_class
+    return_dict output_hidden_states output_attentions chunk_size_feed_forward is_encoder_decoder
+    id2label label2id problem_type name_or_path cache_implementation""".split()
+)
+
+
+class Keys:
+    """Reads values of a config, remembers which, and collects what is wrong with them."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._config = {**defaults, **config}  # a key that is null has no default
+        self._seen: set[str] = set()
+        self.problems: list[str] = []
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """The value as it stands, or the default where it is absent or null."""
+        self._seen.add(key)
+        value = self._config.get(key)
+        return default if value is None else value
+
+    def __contains__(self, key: str) -> bool:
+        return self._config.get(key) is not None
+
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there and says null."""
+        return key in self._config and self._config[key] is None
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A positive integer; without a default the key is needed."""
+        value = self.take(key, default)
+        if value is None:
+            self.problems.append(f"`{key}` is missing")
+        elif not is_count(value):
+            self.problems.append(f"`{key}` must be a positive integer, not {value!r}")
+        else:
+            return value
+        return 2  # anything that lets the reading go on
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A positive finite number, or the default where the key is absent or null."""
+        value = self.take(key)
+        if value is None and default is not None:
+            return default
+        if is_positive(value):
+            return float(value)
+        self.problems.append(f"`{key}` must be a positive number, not {value!r}")
+        return 1.0
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """true or false."""
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            self.problems.append(f"`{key}` must be true or false, not {value!r}")
+        return bool(value)
+
+    def choice(self, key: str, choices: Mapping[str, Any]) -> Any:
+        """What a name stands for; the first of the choices where the key is absent."""
+        name = self.take(key, next(iter(choices)))
+        if not isinstance(name, str) or name not in choices:
+            known = ", ".join(choices)
+            self.problems.append(f"`{key}` = {name!r} is not ported (known: {known})")
+            return next(iter(choices.values()))
+        return choices[name]
+
+    def unread(self) -> list[str]:
+        """A problem for every key that nobody read and that might matter."""
+        return [
+            f"`{key}` = {value!r} is not understood"
+            for key, value in self._config.items()
+            if key not in self._seen and key not in _HARMLESS and value not in (None, False)
+        ]
+
+
+def is_positive(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

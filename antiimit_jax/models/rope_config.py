@@ -1,0 +1,161 @@
+"""Reads the rotary embedding out of a `config.json`, in either dialect."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Mapping
+
+from antiimit_jax.models.config_keys import Keys, is_count, is_positive
+from antiimit_jax.models.rope import Rope
+
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+_PLACES = ("rope_parameters", "rope_scaling")
+_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_ATTENTION = {"factor", "attention_factor", "original_max_position_embeddings"}
+_KEYS = {
+    "default": set(),
+    "linear": {"factor"},
+    "dynamic": {"factor"},
+    "llama3": {
+        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    },
+    "yarn": _ATTENTION | {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    "longrope": _ATTENTION | {"short_factor", "long_factor"},
+}  # fmt: skip
+_NEEDED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+}
+
+
+def read_rope(
+    keys: Keys, *, layer_type: str, head_dim: int, theta: float, partial: bool
+) -> Rope:
+    """The rotary embedding of the layers of one type; problems go to `keys`.
+
+    Args:
+      layer_type: full_attention or sliding_attention, where the family tells them apart, else "".
+      theta: the family's base where the config gives none.
+      partial: whether the family may turn a part of each head only.
+    """
+    nested = layer_type != "" and any(_is_nested(keys.take(place)) for place in _PLACES)
+    local = layer_type == "sliding_attention" and not nested
+    top = "rope_local_base_freq" if local else "rope_theta"
+    given: dict[str, Any] = {}
+    thetas, types = [keys.take(top)], set()
+    if keys.is_null(top):
+        keys.problems.append(f"`{top}` is null")
+    for place in () if local else _PLACES:
+        rope = keys.take(place, {})
+        rope = rope.get(layer_type) or {} if nested and _is_nested(rope) else rope
+        if not isinstance(rope, Mapping):
+            keys.problems.append(f"`{place}` must be an object, not {rope!r}")
+            continue
+        thetas.append(rope.get("rope_theta"))
+        types.add(rope.get("rope_type", rope.get("type", "default")) if rope else None)
+        given |= rope
+    if len(types - {None}) > 1:
+        keys.problems.append(f"`rope_parameters` and `rope_scaling` differ: {sorted(map(str, types))}")
+    base = _base(keys, thetas, theta)
+    share = given.get("partial_rotary_factor", keys.take("partial_rotary_factor", 1.0))
+    if share != 1 and not partial:
+        keys.problems.append(f"`partial_rotary_factor` = {share!r} is not ported for this family")
+        share = 1.0
+    if not is_positive(share) or share > 1 or int(head_dim * share) % 2:
+        keys.problems.append(f"`partial_rotary_factor` = {share!r} does not fit head_dim {head_dim}")
+        share = 1.0
+    longest, original = keys.count("max_position_embeddings"), keys.take(_ORIGINAL)
+    if original is not None:  # Phi-3 puts it beside the window
+        given[_ORIGINAL] = original
+    return _rope(keys, given, base, int(head_dim * share), longest)
+
+
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def _is_nested(rope: Any) -> bool:
+    return isinstance(rope, Mapping) and any(kind in rope for kind in _LAYER_TYPES)
+
+
+def _base(keys: Keys, given: list[Any], default: float) -> float:
+    """The one base that every place agrees on."""
+    thetas = [value for value in given if value is not None]
+    if not all(is_positive(value) for value in thetas):
+        keys.problems.append(f"`rope_theta` must be a positive number, not {thetas!r}")
+        return default
+    if len(set(thetas)) > 1:
+        keys.problems.append(f"`rope_theta` is given twice and differs: {thetas!r}")
+    return float(next(iter(thetas), default))
+
+
+def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest: int) -> Rope:
+    kind = given.get("rope_type", given.get("type", "default"))
+    if keys.take("model_type") == "phi3" and kind in ("su", "yarn"):  # older names
+        kind = "longrope"
+    if kind not in _KEYS:
+        keys.problems.append(f"rope type {kind!r} is not ported (known: {', '.join(_KEYS)})")
+        return Rope(dim=dim)
+    unknown = sorted(set(given) - _COMMON - _KEYS[kind] - {_ORIGINAL})
+    if unknown:
+        keys.problems.append(f"rope type {kind!r} holds {', '.join(unknown)}, not understood")
+    lost = [key for key in _NEEDED.get(kind, ()) if given.get(key) is None]
+    if lost:
+        keys.problems.append(f"rope type {kind!r} lacks {', '.join(lost)}")
+    original = given.get(_ORIGINAL) or longest
+    numbers = {
+        key: value
+        for key, value in given.items()
+        if value is not None
+        and key not in ("rope_type", "type", "truncate", "short_factor", "long_factor")
+    }
+    wrong = [f"{key} = {value!r}" for key, value in numbers.items() if not is_positive(value)]
+    if wrong or not is_count(original):
+        keys.problems.append(f"rope numbers must be positive: {', '.join(wrong) or original!r}")
+    if unknown or lost or wrong or not is_count(original):
+        return Rope(dim=dim)
+
+    rope = {"kind": kind, "theta": theta, "dim": dim}
+    if kind in ("linear", "dynamic"):
+        return Rope(**rope, factor=float(given["factor"]), original=longest)
+    if kind == "llama3":
+        low_high = {key: float(given[key]) for key in ("low_freq_factor", "high_freq_factor")}
+        return Rope(**rope, factor=float(given["factor"]), original=original, **low_high)
+    factor = float(given.get("factor") or longest / original)
+    if kind == "yarn":
+        return Rope(
+            **rope,
+            factor=factor,
+            original=original,
+            attention_factor=_yarn_attention(given, factor),
+            beta_fast=float(given.get("beta_fast") or 32),
+            beta_slow=float(given.get("beta_slow") or 1),
+            truncate=bool(given.get("truncate", True)),
+        )
+    if kind == "longrope":
+        factors = {}
+        for key in ("short_factor", "long_factor"):
+            value = given[key]
+            if not isinstance(value, list) or len(value) != dim // 2 or not all(
+                is_positive(number) for number in value
+            ):
+                keys.problems.append(f"`{key}` must list {dim // 2} positive numbers")
+                return Rope(dim=dim)
+            factors[f"{key}s"] = tuple(float(number) for number in value)
+        mild = factor <= 1 or original == 1
+        wide = 1.0 if mild else math.sqrt(1 + math.log(factor) / math.log(original))
+        attention = float(given.get("attention_factor") or wide)
+        return Rope(**rope, original=original, attention_factor=attention, **factors)
+    return Rope(**rope)
+
+
+def _yarn_attention(given: Mapping[str, Any], factor: float) -> float:
+    """YaRN's temperature, folded into cos and sin."""
+    if given.get("attention_factor") is not None:
+        return float(given["attention_factor"])
+    scale = lambda weight: 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+    if given.get("mscale") and given.get("mscale_all_dim"):
+        return scale(given["mscale"]) / scale(given["mscale_all_dim"])
+    return scale(1.0)
