@@ -206,8 +206,14 @@ def load_params(source: Source, dtype: jnp.dtype = jnp.float32) -> tuple[ModelCo
     for leaf in leaves_of(cfg):
         for i in range(cfg.n_layers) if leaf.stacked else (0,):
             wanted.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
-    if cfg.tied_head:
-        present.discard("lm_head.weight")  # some files store the tied head a second time
+    if cfg.tied_head and "lm_head.weight" in present:  # some files store the head a second time
+        present.discard("lm_head.weight")
+        tied = (checkpoint.read(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
+        if not np.array_equal(*tied):
+            raise UserError(
+                f"{source.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
+                "embedding; set it to false in config.json or take an unmodified checkpoint"
+            )
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
     params: dict = {}
