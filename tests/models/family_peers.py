@@ -1,6 +1,7 @@
 """Small random models of every family, made by transformers: the truth for the ports.
 
-A case is a family with one switch turned; `CASES` lists them all. To try a new family, add cases.
+A case is a family with some switches turned; the last one of a family has as many on as it has.
+To try a new family, add its cases to `CASES`: all tests of families run on them.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
             "untied, biases": dict(attention_bias=True, num_key_value_heads=4),
         }),
         ("gemma2", "Gemma2", {
-            "soft caps": _GEMMA2 | dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
             "no caps, layer types": _GEMMA2 | dict(
                 attn_logit_softcapping=None, final_logit_softcapping=None, layer_types=_MIXED[::-1],
                 hidden_activation="gelu",
             ),
+            "soft caps": _GEMMA2 | dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
         }),
         ("gemma3_text", "Gemma3Text", {
             "two ropes": _GEMMA3 | _gemma3_rope() | dict(tie_word_embeddings=True),
@@ -141,13 +142,13 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
         ("phi3", "Phi3", {
             "fused projections": dict(sliding_window=None, head_dim=6),
             "window": dict(sliding_window=5, num_key_value_heads=1, head_dim=6),
+            "partial rotation": _rope(rope_type="default", partial_rotary_factor=0.5) | dict(
+                head_dim=8, hidden_size=32
+            ),
             "longrope": dict(
                 rope_scaling={"type": "longrope", "short_factor": _SHORT[:3],
                               "long_factor": _LONG[:3]},
                 original_max_position_embeddings=16, head_dim=6,
-            ),
-            "partial rotation": _rope(rope_type="default", partial_rotary_factor=0.5) | dict(
-                head_dim=8, hidden_size=32
             ),
         }),
     ]

@@ -9,12 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    SiglipVisionConfig,
+)
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, Forest, arrange, kinds, sequences
 from antiimit_jax.models.families import FAMILIES
 from antiimit_jax.models.layers import Block
-from tests.models.family_peers import CASES, random_model
+from tests.models.family_peers import CASES, random_model, randomise
 from tests.models.llama_peer import (
     assert_same_logits,
     forest_logits,
@@ -149,3 +156,44 @@ def test_bfloat16_checkpoints_are_close_in_bfloat16(case, tmp_path):
     noise = np.abs(theirs - exact).mean() / extent  # what bfloat16 costs transformers itself
     assert np.abs(ours - theirs).mean() / extent < 2 * noise
     assert np.abs(ours - exact).mean() / extent < 1.5 * noise
+
+
+@pytest.fixture(scope="module")
+def seeing_gemma(tmp_path_factory):
+    """A Gemma-3 that also sees, written by transformers, and its folder."""
+    text = Gemma3TextConfig(
+        **dict(vocab_size=47, hidden_size=24, intermediate_size=36, num_hidden_layers=3),
+        **dict(num_attention_heads=4, num_key_value_heads=2, head_dim=10, sliding_window=5),
+        **dict(max_position_embeddings=64, query_pre_attn_scalar=7, sliding_window_pattern=3),
+        **dict(bos_token_id=None, eos_token_id=None, pad_token_id=None),
+    )
+    vision = SiglipVisionConfig(
+        **dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2),
+        **dict(image_size=28, patch_size=14),
+    )
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = randomise(Gemma3ForConditionalGeneration(config).eval())
+    return model, write(model, tmp_path_factory.mktemp("seeing"))
+
+
+def _as_on_the_hub(folder, to) -> None:
+    """The tensors under the names that transformers 4 gave them."""
+    tensors = load_file(folder / "model.safetensors")
+    old = {}
+    for name, tensor in tensors.items():
+        name = name.replace("model.language_model.", "language_model.model.")
+        old[name.removeprefix("model.") if "language_model" not in name else name] = tensor
+    to.mkdir()
+    save_file(old, to / "model.safetensors", metadata={"format": "pt"})
+    (to / "config.json").write_text((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("names", ["new", "old"])
+def test_the_text_part_of_a_model_that_sees_is_read(names, seeing_gemma, tmp_path):
+    model, folder = seeing_gemma
+    if names == "old":
+        _as_on_the_hub(folder, folder := tmp_path / "old")
+    cfg, params = load(folder)
+    tokens = _tokens((2, T))
+    assert cfg.family == "gemma3_text"
+    assert_same_logits(our_logits(params, cfg, tokens), torch_logits(model, tokens))
