@@ -47,7 +47,7 @@ def _rope(**rope: Any) -> dict[str, Any]:
     return {"rope_parameters": _THETA | rope}
 
 
-def _gemma3_rope(**full: Any) -> dict[str, Any]:
+def _rope_by_kind(**full: Any) -> dict[str, Any]:
     local = {"rope_type": "default", "rope_theta": 11.0}
     return {
         "rope_parameters": {
@@ -122,11 +122,11 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
             "soft caps": _GEMMA2 | dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
         }),
         ("gemma3_text", "Gemma3Text", {
-            "two ropes": _GEMMA3 | _gemma3_rope() | dict(tie_word_embeddings=True),
-            "linear rope on full layers": _GEMMA3 | _gemma3_rope(
+            "two ropes": _GEMMA3 | _rope_by_kind() | dict(tie_word_embeddings=True),
+            "linear rope on full layers": _GEMMA3 | _rope_by_kind(
                 rope_type="linear", factor=8.0
             ),
-            "final cap": _GEMMA3 | _gemma3_rope() | dict(final_logit_softcapping=3.0),
+            "final cap": _GEMMA3 | _rope_by_kind() | dict(final_logit_softcapping=3.0),
         }),
         ("olmo2", "Olmo2", {
             "norms behind": dict(head_dim=6),
