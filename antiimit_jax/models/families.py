@@ -140,6 +140,14 @@ FAMILIES: dict[str, Family] = {
         theta=1e6,
     ),
     "olmo2": _OLMO,
+    "olmo3": dataclasses.replace(
+        _OLMO,
+        defaults=_OLMO.defaults | {"sliding_window": 4096},
+        slides=_all_but_every(4),
+        rope_by_kind=True,
+        theta=5e5,
+        local_theta=5e5,
+    ),
     "smollm3": Family(
         defaults={"tie_word_embeddings": True},
         flags=_BIASES | {"mlp_bias": ("mlp_bias",)},

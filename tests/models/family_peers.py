@@ -132,6 +132,13 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
             "norms behind": dict(head_dim=6),
             "one key head, biases": dict(num_key_value_heads=1, attention_bias=True, head_dim=6),
         }),
+        ("olmo3", "Olmo3", {
+            "sliding layers": _rope_by_kind() | dict(sliding_window=5, num_hidden_layers=5,
+                                                     head_dim=6),
+            "yarn on full layers": _rope_by_kind(**_YARN) | dict(
+                sliding_window=5, layer_types=_MIXED, head_dim=6, attention_bias=True
+            ),
+        }),
         ("smollm3", "SmolLM3", {
             "layers that do not turn": dict(no_rope_layers=[1, 0, 1], head_dim=6),
             "by interval, window": dict(
