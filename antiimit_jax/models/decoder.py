@@ -13,6 +13,9 @@ depth-first order (see `scoring.packing`). One integer per token, `subtree_end`,
 below it stops: token j of a row is an ancestor of token i, and visible to it, exactly when
 j <= i < subtree_end[j]. A plain causal sequence has subtree_end = its length; padding has 0 and is
 visible to nobody.
+
+Attention needs rows and trunks of equal length, the rest does not: with `Dense`, everything that is
+done token by token runs over the tokens that exist, and padding costs next to nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +28,16 @@ import numpy as np
 from flax import linen as nn
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.layers import Block, Kind, RMSNorm, View
+from antiimit_jax.models.layers import Block, Kind, RMSNorm, View, rearrange
 
 Array = jax.Array
+
+
+class Dense(NamedTuple):
+    """The tokens that exist, [M], among the P U + B T places of a forest; int32."""
+
+    place: Array  # [M] of each token, -1 on padding
+    source: Array  # [P U + B T] the token at each place, -1 on padding
 
 
 class Forest(NamedTuple):
@@ -39,6 +49,7 @@ class Forest(NamedTuple):
     trunk_of: Array  # [B]
     trunk_tokens: Array  # [P, U]
     trunk_length: Array  # [P]
+    dense: Dense | None = None
 
 
 def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
@@ -69,13 +80,19 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     def near(queries: Array, keys: Array, window: int) -> Array:
         return queries[:, :, None] - keys[:, None, :] < window if window else jnp.bool_(True)
 
-    positions = jnp.concatenate([place.ravel(), forest.positions.ravel()])
+    positions = _dense(jnp.concatenate([place.ravel(), forest.positions.ravel()]), forest)
     return View(
         trunk_masks=tuple(trunk_mask & near(place, place, w) for w in cfg.windows),
         row_masks=tuple(row_mask & near(forest.positions, keys, w) for w in cfg.windows),
         trunk_of=forest.trunk_of,
         ropes=tuple(rope.table(positions) for rope in cfg.ropes),
+        dense=forest.dense,
     )
+
+
+def _dense(flat: Array, forest: Forest) -> Array:
+    """What lies at all places [P U + B T] -> what belongs to the tokens that exist [M]."""
+    return flat if forest.dense is None else flat[jnp.maximum(forest.dense.place, 0)]
 
 
 def kinds(cfg: ModelConfig) -> Kind:
@@ -109,11 +126,13 @@ class Decoder(nn.Module):
 
     def __call__(self, forest: Forest) -> Array:
         """Hidden states of the rows after the final norm, [B, T, D] in `dtype`."""
-        tokens = jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()])
+        tokens = _dense(jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()]), forest)
         x = self.embed.embedding[tokens]  # [M, D]
         if self.cfg.embed_scale != 1.0:
             x = x * jnp.asarray(self.cfg.embed_scale, x.dtype)
         x, _ = self.layers(x.astype(self.dtype), kinds(self.cfg), arrange(forest, self.cfg))
+        if forest.dense is not None:
+            x = rearrange(x, forest.dense.source, forest.dense.place)
         rows = x[forest.trunk_tokens.size :].reshape(*forest.tokens.shape, -1)
         return self.final_norm(rows)
 

@@ -129,6 +129,23 @@ def attend(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
+@jax.custom_vjp
+def rearrange(x: Array, there: Array, back: Array) -> Array:
+    """x[there], where `back` is the way back; -1 stands for nothing and brings no gradient.
+
+    Both directions are gathers: autodiff alone would scatter, one row at a time on a CPU.
+    """
+    return x[jnp.maximum(there, 0)]
+
+
+def _rearrange_bwd(back: Array, g: Array) -> tuple[Array, None, None]:
+    kept = (back >= 0).reshape(-1, *(1,) * (g.ndim - 1))
+    return jnp.where(kept, g[jnp.maximum(back, 0)], 0), None, None
+
+
+rearrange.defvjp(lambda x, there, back: (rearrange(x, there, back), back), _rearrange_bwd)
+
+
 class View(NamedTuple):
     """How the flat tokens [M] of a batch are arranged: P trunks of U tokens, then B rows of T.
 
@@ -139,6 +156,7 @@ class View(NamedTuple):
     row_masks: tuple[Array, ...]  # bool [B, T, U + T]: a row sees its trunk, then its own ancestors
     trunk_of: Array  # int32 [B]
     ropes: tuple[tuple[Array, Array], ...]  # cos and sin, [M, dim / 2] each
+    dense: tuple[Array, Array] | None  # place and source, see `decoder.Dense`
 
 
 class Kind(NamedTuple):
@@ -182,10 +200,13 @@ class Attention(nn.Module):
         q, k = turned("q", N), turned("k", K)
         v = linear("v", K * H, cfg.qkv_bias)(x).reshape(-1, K, H)
 
-        split = lambda y: (
-            y[: P * U].reshape(P, U, y.shape[1], H),
-            y[P * U :].reshape(B, T, y.shape[1], H),
-        )
+        def split(y: Array) -> tuple[Array, Array]:
+            if view.dense is not None:
+                place, source = view.dense
+                y = rearrange(y, source, place)
+            heads = y.shape[1]
+            return y[: P * U].reshape(P, U, heads, H), y[P * U :].reshape(B, T, heads, H)
+
         (q_trunk, q), (k_trunk, k), (v_trunk, v) = split(q), split(k), split(v)
         scale, cap = cfg.query_scale or H**-0.5, cfg.attention_softcap
         mixed = []
@@ -195,6 +216,9 @@ class Attention(nn.Module):
             v = jnp.concatenate([v_trunk[view.trunk_of], v], axis=1)
         mixed.append(attend(q, k, v, row_mask, scale, cap))
         flat = jnp.concatenate([y.reshape(-1, N * H) for y in mixed])
+        if view.dense is not None:
+            place, source = view.dense
+            flat = rearrange(flat, place, source)
         return linear("o", cfg.hidden_size, cfg.o_bias)(flat)
 
 

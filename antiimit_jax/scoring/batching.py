@@ -2,13 +2,13 @@
 
 Queries are sorted by their prompts, so that shared beginnings are neighbours. An exact dynamic
 programme cuts the sorted list into groups behind one trunk each such that most tokens are computed
-only once. Rows and trunks are padded to bucketed lengths; each pair of lengths is one compilation.
+only once. A second one cuts the groups, sorted by the length of their trunks, into workloads of one
+static shape each; every shape is one compilation. Batches are filled by a budget of tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,9 +25,12 @@ from antiimit_jax.scoring.packing import (
 )
 from antiimit_jax.scoring.trie import WordQuery
 
-_LEAST_TRUNK = 64  # shorter ones are padded to it
-_BATCH_OVERHEAD = 256  # what starting a batch costs, in tokens
 _WIDEST_GROUP = 512  # queries behind one trunk that the programme looks back over
+_OPEN_ROWS = 8  # rows that a query may still join
+_LONGEST_ROW = 320  # longer only for an item that needs it
+_SHAPE_COST = 3000  # what one more compilation costs, in tokens
+_BATCH_COST = 100  # what starting a batch costs, in tokens
+_PAIRS = 1500  # query-key pairs, padding included, that cost as much as a token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,23 +48,31 @@ def plan(
     queries: Sequence[WordQuery],
     stops: np.ndarray,
     *,
-    row_tokens: int = 128,
     batch_tokens: int = 3072,
+    devices: int = 1,
 ) -> list[Workload]:
-    """Packs queries into as few workloads (shapes) and as little padding as it can.
+    """Packs queries into workloads; shapes are chosen from the data.
 
     Args:
       stops: bool [V], the terminators.
-      row_tokens: usual length of a row; longer items get longer rows.
-      batch_tokens: tokens of a batch, trunks and rows with their padding.
+      batch_tokens: tokens of a batch (more only where one row behind its trunk needs more).
+      devices: batches that run at the same time; their number is a multiple of it where possible.
     """
-    rows: dict[tuple[int, int], list[list[Row]]] = {}  # (T, U) -> groups of rows behind one trunk
-    for group, trunk in share_trunks(queries):
-        longest = max(needed(queries[i], stops, len(trunk)).tokens for i in group)
-        size = _bucket(longest, row_tokens)
-        shape = (size, _bucket(len(trunk), _LEAST_TRUNK))
-        rows.setdefault(shape, []).append(_fill(group, queries, trunk, stops, size))
-    return [_workload(groups, T, U, batch_tokens) for (T, U), groups in sorted(rows.items())]
+    groups = sorted(
+        (_Group(queries, members, trunk, stops) for members, trunk in share_trunks(queries)),
+        key=lambda group: len(group.trunk),
+    )
+    best: list[tuple[float, list[_Layout]]] = [(0.0, [])]  # for the first j groups
+    for last in range(1, len(groups) + 1):
+        options = []
+        for first in range(last):
+            if first and len(groups[first].trunk) - len(groups[first - 1].trunk) < 8:
+                continue  # no reason to cut here
+            layout = _cheapest_layout(groups[first:last], batch_tokens, devices)
+            cost, before = best[first]
+            options.append((cost + layout.cost + _SHAPE_COST, [*before, layout]))
+        best.append(min(options, key=lambda option: option[0]))
+    return [_workload(layout) for layout in best[-1][1]]
 
 
 def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[int, ...]]]:
@@ -94,92 +105,121 @@ def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[in
     return groups[::-1]
 
 
-def _bucket(length: int, least: int) -> int:
-    """0, `least`, then powers of two and one and a half times them: few shapes, some padding."""
-    if length <= least:
-        return least if length else 0
-    power = 1 << (length - 1).bit_length()
-    return power * 3 // 4 if length <= power * 3 // 4 else power
+class _Group:
+    """Queries behind one trunk, and the rows they fill at a given length."""
+
+    def __init__(
+        self,
+        queries: Sequence[WordQuery],
+        members: list[int],
+        trunk: tuple[int, ...],
+        stops: np.ndarray,
+    ) -> None:
+        self.trunk = trunk
+        self.longest = max(needed(queries[i], stops, len(trunk)).tokens for i in members)
+        self._queries, self._members, self._stops = queries, members, stops
+        self._rows: dict[int, list[Row]] = {}
+
+    def rows(self, length: int) -> list[Row]:
+        """First fit among the rows still open; neighbours share most, so they come in order."""
+        if length not in self._rows:
+            self._rows[length] = list(self._fill(length))
+        return self._rows[length]
+
+    def _fill(self, length: int) -> list[Row]:
+        limits = RowLimits(**{field.name: length for field in dataclasses.fields(RowLimits)})
+        rows: list[Row] = []
+        for i in self._members:
+            query = self._queries[i]
+            if any(row.add(i, query) for row in rows[-_OPEN_ROWS:]):
+                continue
+            rows.append(Row(limits, self._stops, self.trunk))
+            if not rows[-1].add(i, query):
+                raise UserError(
+                    f"{query.n_words} words with {len(query.paths)} token paths take more room "
+                    f"than their row of {length} tokens: score fewer words at a time"
+                )
+        return rows
 
 
-def _deal(rows: Sequence, trunks: Sequence[tuple[int, ...]], B: int, P: int) -> list[list]:
-    """Rows in order into batches of at most B rows behind at most P trunks."""
-    dealt: list[list] = [[]]
-    seen: set[tuple[int, ...]] = set()
-    for row, trunk in zip(rows, trunks):
-        if len(dealt[-1]) == B or len(seen | {trunk}) > P:
-            dealt.append([])
-            seen = set()
-        dealt[-1].append(row)
-        seen.add(trunk)
-    return dealt
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Rows dealt to batches, and the sizes that hold every batch (letters as in `decoder`)."""
+
+    cost: float  # in tokens
+    batches: list[list[Row]]
+    B: int
+    T: int
+    P: int
+    U: int
+    M: int
 
 
-def _cheapest_shape(
-    trunks: Sequence[tuple[int, ...]], T: int, U: int, batch_tokens: int
-) -> tuple[int, int]:
-    """B and P, powers of two, that compute the fewest tokens with batches of a limited size."""
-    costs = {}
-    powers = [1 << i for i in range(10)]
-    for B, P in itertools.product(powers, powers if U else [1]):
-        size = B * T + P * U
-        if (B, P) == (1, 1) or (size <= batch_tokens and P <= B):
-            batches = len(_deal(trunks, trunks, B, P))
-            costs[batches * (size + _BATCH_OVERHEAD), -B] = (B, P)
-    return costs[min(costs)]
+def _ceil(length: int, step: int = 8) -> int:
+    return -(-length // step) * step
 
 
-def _fill(
-    group: list[int],
-    queries: Sequence[WordQuery],
-    trunk: tuple[int, ...],
-    stops: np.ndarray,
-    row_tokens: int,
-) -> list[Row]:
-    """First fit, longest first."""
-    limits = RowLimits(
-        tokens=row_tokens,
-        readouts=row_tokens,
-        paths=row_tokens,
-        steps=row_tokens,
-        words=row_tokens,
-        terms=row_tokens,
+def _cheapest_layout(groups: Sequence[_Group], batch_tokens: int, devices: int) -> _Layout:
+    """One static shape for all groups, at the row length that costs least."""
+    least = _ceil(max(group.longest for group in groups))
+    lengths = {max(least, length) for length in (least, 96, 128, 192, 256, _LONGEST_ROW)}
+    layouts = (
+        _deal([row for group in groups for row in group.rows(T)], T, batch_tokens, devices)
+        for T in sorted(lengths)
     )
-    rows: list[Row] = []
-    for i in sorted(group, key=lambda i: -needed(queries[i], stops, len(trunk)).tokens):
-        if any(row.add(i, queries[i]) for row in rows):
-            continue
-        rows.append(Row(limits, stops, trunk))
-        if not rows[-1].add(i, queries[i]):
-            raise UserError(
-                f"{queries[i].n_words} words with {len(queries[i].paths)} token paths take more "
-                f"room than their row of {row_tokens} tokens: score fewer words at a time"
-            )
-    return rows
+    return min(layouts, key=lambda layout: layout.cost)
 
 
-def _workload(groups: list[list[Row]], T: int, U: int, batch_tokens: int) -> Workload:
-    rows = [row for group in groups for row in group]
-    B, P = _cheapest_shape([row.trunk for row in rows], T, U, batch_tokens)
-    chosen = _deal(rows, [row.trunk for row in rows], B, P)
-    used = [row.size() for row in rows]
+def _deal(rows: list[Row], T: int, batch_tokens: int, devices: int) -> _Layout:
+    """Rows in order into as few batches as the budget allows, evenly filled."""
+    total = sum(_tokens(part) for part in _by_budget(rows, batch_tokens))
+    most = max(_tokens([row]) for row in rows)
+    count = _ceil(max(1, -(-total // batch_tokens)), devices)
+    budget = max(most, -(-total // count))
+    while len(batches := _by_budget(rows, budget)) > count:  # a little more room, until all fit
+        budget += max(8, budget // 64)
+    U = _ceil(max(len(row.trunk) for row in rows))
+    B = max(map(len, batches))
+    P = max(len({row.trunk for row in part}) for part in batches) if U else 1
+    M = _ceil(max(map(_tokens, batches)), 16)
+    rounds = -(-len(batches) // devices)
+    pairs = B * T * (U + T) + P * U * U
+    cost = rounds * (M + pairs / _PAIRS + _BATCH_COST)
+    return _Layout(cost=cost, batches=batches, B=B, T=T, P=P, U=U, M=M)
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    """Of rows and their trunks, each trunk once."""
+    return sum(row.tokens for row in rows) + sum(map(len, {row.trunk for row in rows}))
+
+
+def _by_budget(rows: Sequence[Row], budget: int) -> list[list[Row]]:
+    """Rows in order; a batch ends where the next row would pass the budget."""
+    batches: list[list[Row]] = []
+    used, trunks = 0, set()
+    for row in rows:
+        more = row.tokens + (0 if row.trunk in trunks else len(row.trunk))
+        if not batches or used + more > budget:
+            batches.append([])
+            used, trunks, more = 0, set(), row.tokens + len(row.trunk)
+        batches[-1].append(row)
+        used += more
+        trunks.add(row.trunk)
+    return batches
+
+
+def _workload(layout: _Layout) -> Workload:
+    used = [row.size() for part in layout.batches for row in part]
     most = {
-        field.name: max(getattr(size, field.name) for size in used)
+        field.name: _ceil(max(getattr(size, field.name) for size in used), 4)
         for field in dataclasses.fields(RowLimits)
     }
-    size = RowLimits(
-        tokens=T,
-        readouts=_bucket(most["readouts"], T // 4),
-        paths=_bucket(most["paths"], T // 4),
-        steps=_bucket(most["steps"], 8) or 8,
-        words=_bucket(most["words"], T // 8),
-        terms=_bucket(most["terms"], 4) or 4,
-    )
-    trunks = sum(len(trunk) for part in chosen for trunk in {row.trunk for row in part})
+    size = RowLimits(**(most | {"tokens": layout.T}))
+    shape = (size, layout.B, layout.P, layout.U, layout.M)
     return Workload(
-        batches=[stack(part, size, B, P, U) for part in chosen],
-        queries=[[row.queries for row in part] for part in chosen],
-        empty=empty_batch(size, B, P, U),
-        used_tokens=sum(size.tokens for size in used) + trunks,
-        all_tokens=len(chosen) * (B * T + P * U),
+        batches=[stack(part, *shape) for part in layout.batches],
+        queries=[[row.queries for row in part] for part in layout.batches],
+        empty=empty_batch(*shape),
+        used_tokens=sum(map(_tokens, layout.batches)),
+        all_tokens=len(layout.batches) * layout.M,
     )

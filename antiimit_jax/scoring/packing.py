@@ -15,7 +15,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.decoder import Forest
+from antiimit_jax.models.decoder import Dense, Forest
 from antiimit_jax.scoring.trie import WordQuery, event_parents
 
 
@@ -58,10 +58,15 @@ class Row:
         self._words: list[list[tuple[int, float]]] = []
         self._word_item: list[int] = []
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the row, without its trunk."""
+        return len(self._token) - 1
+
     def size(self) -> RowLimits:
         """What the row takes up so far."""
         return RowLimits(
-            tokens=len(self._token) - 1,
+            tokens=self.tokens,
             readouts=len(self._readouts),
             paths=len(self._paths),
             steps=max((len(tokens) for _, tokens, _ in self._paths), default=0),
@@ -189,8 +194,10 @@ def _within(used: RowLimits, limits: RowLimits) -> bool:
     )
 
 
-def empty_batch(size: RowLimits, rows: int, trunks: int, trunk_tokens: int) -> PackedBatch:
-    """A batch of padding only."""
+def empty_batch(
+    size: RowLimits, rows: int, trunks: int, trunk_tokens: int, dense_tokens: int | None = None
+) -> PackedBatch:
+    """A batch of padding only; `dense_tokens` is M where only existing tokens are computed."""
     integers = lambda *shape, fill=0: np.full(shape, fill, np.int32)
     return PackedBatch(
         forest=Forest(
@@ -200,6 +207,12 @@ def empty_batch(size: RowLimits, rows: int, trunks: int, trunk_tokens: int) -> P
             trunk_of=integers(rows),
             trunk_tokens=integers(trunks, trunk_tokens),
             trunk_length=integers(trunks),
+            dense=None
+            if dense_tokens is None
+            else Dense(
+                place=integers(dense_tokens, fill=-1),
+                source=integers(rows * size.tokens + trunks * trunk_tokens, fill=-1),
+            ),
         ),
         read_at=integers(rows, size.readouts),
         path_readout=integers(rows, size.paths, size.steps),
@@ -212,21 +225,37 @@ def empty_batch(size: RowLimits, rows: int, trunks: int, trunk_tokens: int) -> P
 
 
 def stack(
-    rows: Sequence[Row], size: RowLimits, n_rows: int, n_trunks: int, trunk_tokens: int
+    rows: Sequence[Row],
+    size: RowLimits,
+    n_rows: int,
+    n_trunks: int,
+    trunk_tokens: int,
+    dense_tokens: int | None = None,
 ) -> PackedBatch:
     """Rows to one batch of static shape; rows with the same trunk share it.
 
     Args:
       n_rows, n_trunks, trunk_tokens: the batch's B, P and U; what is not needed is padding.
+      dense_tokens: M, if only the tokens that exist shall be computed; None computes padding too.
     """
-    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens)
+    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens, dense_tokens)
     numbers: dict[tuple[int, ...], int] = {}
     for b, row in enumerate(rows):
         number = numbers.setdefault(row.trunk, len(numbers))
         batch.forest.trunk_tokens[number, : len(row.trunk)] = row.trunk
         batch.forest.trunk_length[number] = len(row.trunk)
         row.write(batch, b, number)
+    if batch.forest.dense is not None:
+        _number_tokens(batch.forest)
     return batch
+
+
+def _number_tokens(forest: Forest) -> None:
+    """Fills `dense`: which places hold a token, in order."""
+    trunks = np.arange(forest.trunk_tokens.shape[1]) < forest.trunk_length[:, None]
+    used = np.flatnonzero(np.concatenate([trunks.ravel(), forest.subtree_end.ravel() > 0]))
+    forest.dense.place[: len(used)] = used
+    forest.dense.source[used] = np.arange(len(used))
 
 
 def shared_beginning(queries: Sequence[WordQuery], limit: int) -> tuple[int, ...]:

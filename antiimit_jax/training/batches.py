@@ -1,8 +1,8 @@
 """Training batches as a function of (seed, step): no iterator, no hidden state.
 
 A batch consists of groups. Each group takes one template (and shot set), whose common beginning is
-its trunk, and fills its rows with as many items as fit, so that little is computed twice and little
-is padding. Losses are averaged over items, however many a step holds.
+its trunk, and adds items until its tokens are spent, so that little is computed twice and almost
+nothing is padding. Losses are averaged over items, however many a step holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import jax
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.scoring.packing import PackedBatch, Row, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.packing import (
+    PackedBatch,
+    Row,
+    RowLimits,
+    needed,
+    shared_beginning,
+    stack,
+)
 from antiimit_jax.scoring.texts import TextRow, text_row
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
@@ -60,6 +67,9 @@ class BatchSource:
         self._format, self._forms, self._seed, self._placebo = prompt_format, forms, seed, placebo
         self._limits = row_limits(cfg)
         self._trunk_tokens = self._longest_trunk()
+        self._group_tokens = cfg.rows * cfg.row_tokens + self._trunk_tokens
+        # One more than full rows, since none is quite full; and some for short trunks' sake.
+        self._group_rows = cfg.rows + 1 + min(cfg.rows, self._trunk_tokens // cfg.row_tokens)
         self._anchors = [
             neutral_tokens(tokenizer, prompt.messages, prompt.text, prompt_format)
             for prompt in load_neutral("anchor")
@@ -100,7 +110,8 @@ class BatchSource:
         for b, of_row in enumerate(targets):
             flat = list(itertools.chain.from_iterable(of_row))
             target[b, : len(flat)] = flat
-        batch = stack(rows, self._limits, len(rows), cfg.groups, self._trunk_tokens)
+        tokens = cfg.groups * self._group_tokens
+        batch = stack(rows, self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens)
         return batch, target, n_items
 
     def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
@@ -109,13 +120,16 @@ class BatchSource:
         return rows, items, self._targets(items, step, group)
 
     def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:
-        """The rows of one group, each filled until an item no longer fits."""
+        """The rows of one group, filled in order until its tokens are spent."""
         cfg = self._cfg
-        items = list(itertools.islice(stream, cfg.rows * cfg.row_tokens // _LEAST_ITEM_TOKENS))
+        items = list(itertools.islice(stream, self._group_tokens // _LEAST_ITEM_TOKENS))
         queries = [self._query(item) for item in items]
         trunk = shared_beginning(queries, self._trunk_tokens)
         rows: list[Row] = [Row(self._limits, self._stops, trunk)]
+        left = self._group_tokens - len(trunk)
         for i, query in enumerate(queries):
+            if needed(query, self._stops, len(trunk)).tokens > left - _tokens(rows):
+                break
             if rows[-1].add(i, query):
                 continue
             if not rows[-1].queries:
@@ -123,12 +137,13 @@ class BatchSource:
                     f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
                     f"raise train.row_tokens (now {cfg.row_tokens})"
                 )
-            if len(rows) == cfg.rows:
+            if len(rows) == self._group_rows:
                 break
             rows.append(Row(self._limits, self._stops, trunk))
             if not rows[-1].add(i, query):
                 raise UserError(f"train.row_tokens = {cfg.row_tokens} is too small for one item")
-        return rows, items
+        spare = self._group_rows - len(rows)
+        return [*rows, *(Row(self._limits, self._stops, trunk) for _ in range(spare))], items
 
     def _query(self, item: Item) -> WordQuery:
         prompt = build_prompt(self._tokenizer, item.messages, self._format)
@@ -175,6 +190,10 @@ def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Sha
         for i, j in zip(members, np.roll(members, 1)):
             permuted[i] = targets[j]
     return permuted
+
+
+def _tokens(rows: list[Row]) -> int:
+    return sum(row.tokens for row in rows)
 
 
 def row_limits(cfg: TrainConfig) -> RowLimits:

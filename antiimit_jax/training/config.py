@@ -18,8 +18,8 @@ class TrainConfig:
     steps: int = 400
     placebo_steps: int = 100
     groups: int = 2  # of a (micro)batch: one template and shot set each, its beginning shared
-    rows: int = 4  # of a group
-    row_tokens: int = 128  # each row is filled with as many items as fit
+    rows: int = 4  # of a group: so many full rows and the longest trunk are its tokens
+    row_tokens: int = 128  # a row holds whole items
     accumulate: int = 1  # microbatches of a step
     learning_rate: float = 2e-3
     warmup_steps: int = 20

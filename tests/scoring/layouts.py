@@ -58,11 +58,18 @@ def fill(
     return rows
 
 
-def pack(rows: Sequence[Row], limits: RowLimits, *, spare: int = 0, longer: int = 0) -> PackedBatch:
-    """One batch, with spare rows and trunks and a longer trunk field if wanted."""
+def pack(
+    rows: Sequence[Row], limits: RowLimits, *, spare: int = 0, longer: int = 0, dense: int = -1
+) -> PackedBatch:
+    """One batch, with spare rows and trunks and a longer trunk field if wanted.
+
+    With `dense` only tokens that exist are computed, and so many places more.
+    """
     trunks = {row.trunk for row in rows}
     longest = max(len(trunk) for trunk in trunks)
-    return stack(rows, limits, len(rows) + spare, len(trunks) + spare, longest + longer)
+    tokens = sum(row.tokens for row in rows) + sum(map(len, trunks)) + dense
+    size = (len(rows) + spare, len(trunks) + spare, longest + longer)
+    return stack(rows, limits, *size, tokens if dense >= 0 else None)
 
 
 def by_word(

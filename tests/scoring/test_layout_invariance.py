@@ -75,7 +75,8 @@ def gradient(tiny: Tiny, rows, batch: PackedBatch) -> np.ndarray:
 
 
 def layout(tiny: Tiny, queries, name: str):
-    """(rows, batch) of the named way to pack the queries."""
+    """(rows, batch) of the named way to pack the queries; "dense" computes no padding."""
+    name, dense = name.removeprefix("dense, "), name.startswith("dense, ")
     everything = list(range(len(queries)))
     pick = shared_beginning(queries, 10_000)
     assert len(pick) >= 4
@@ -97,12 +98,15 @@ def layout(tiny: Tiny, queries, name: str):
         limits = RowLimits(**bigger)
     rows = fill(plans[name], queries, limits, tiny.stops)
     room = dict(spare=3, longer=5) if name in ("more padding", "trunk of one row") else {}
+    if dense:
+        room["dense"] = 7 if room else 0
     return rows, pack(rows, limits, **room)
 
 
 LAYOUTS = (
     "one row", "one row, other order", "more padding", "short trunk", "whole trunk",
-    "trunk of one row", "own trunks",
+    "trunk of one row", "own trunks", "dense, alone", "dense, more padding", "dense, whole trunk",
+    "dense, trunk of one row", "dense, own trunks",
 )  # fmt: skip
 
 
@@ -116,7 +120,9 @@ def reference(tiny, queries) -> np.ndarray:
     return gradient(tiny, *layout(tiny, queries, "alone"))
 
 
-@pytest.mark.parametrize("name", ["one row", "more padding", "whole trunk"])
+@pytest.mark.parametrize("name", [
+    "one row", "more padding", "whole trunk", "dense, more padding", "dense, trunk of one row",
+])
 def test_gradients_do_not_depend_on_the_layout(tiny, queries, reference, name):
     found = gradient(tiny, *layout(tiny, queries, name))
     assert np.linalg.norm(reference) > 0.1

@@ -121,12 +121,15 @@ def test_the_sampled_objective_has_the_gradient_of_the_kl_in_expectation(small, 
         ]
     ).astype(np.float64)
 
-    targets = batch.target[0, 0, : 2 * n_items].reshape(n_items, 2).astype(np.float64)
+    slots = np.argwhere(np.asarray(batch.packed.word_item)[0] >= 0)  # (row, slot), two an item
+    slots = slots.reshape(n_items, 2, 2)
+    targets = batch.target[0][slots[..., 0], slots[..., 1]].astype(np.float64)
     expected, total = 0.0, 0.0
     for said in itertools.product((0, 1), repeat=n_items):
         chance = np.prod(targets[range(n_items), said])
         labels = np.zeros_like(batch.target)
-        labels[0, 0, [2 * item + word for item, word in enumerate(said)]] = 1.0
+        for item, word in enumerate(said):
+            labels[0][tuple(slots[item, word])] = 1.0
         expected = expected + chance * flat(labels)
         total += chance
     assert total == pytest.approx(1.0)
