@@ -1,7 +1,7 @@
 """Messages to token ids: chat templates, base formatting, and the assistant turn left open.
 
-A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token;
-word forms are tokenised as tail + form, so their ids are found in context and the answer joins the
+A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token (for
+SentencePiece with the space that the tokenizer puts there); word forms are tokenised as tail + form, so their ids are found in context and the answer joins the
 prompt exactly as the tokenizer would join it. A prompt must not end in a space: tokenizers put the
 space at the start of the next word.
 """
@@ -35,7 +35,7 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     ids = tokenizer.encode_text(text)
     if not ids:
         raise UserError("the prompt is empty: give it at least one token")
-    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+    return Prompt(tuple(ids), tokenizer.plain_tail(text, ids))
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
@@ -51,7 +51,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
     ids, text = tokenizer.render_chat(
         [dataclasses.asdict(m) for m in turns], prefill=prefill or None
     )
-    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+    return Prompt(tuple(ids), tokenizer.plain_tail(text, ids))
 
 
 def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
@@ -60,7 +60,9 @@ def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
     if messages[-1].role != "assistant":
         turns.append("")
     text = "\n\n".join(turns)
-    return Prompt((*tokenizer.bos_ids, *tokenizer.encode_plain(text)), text)
+    plain = tokenizer.encode_plain(text)
+    spaced = " " + text if tokenizer.encode_continued(" " + text) == plain else text
+    return Prompt((*tokenizer.bos_ids, *plain), spaced)
 
 
 def build_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...], style: str) -> Prompt:
