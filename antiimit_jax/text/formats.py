@@ -1,9 +1,10 @@
 """Messages to token ids: chat templates, base formatting, and the assistant turn left open.
 
-A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token (for
-SentencePiece with the space that the tokenizer puts there); word forms are tokenised as tail + form, so their ids are found in context and the answer joins the
-prompt exactly as the tokenizer would join it. A prompt must not end in a space: tokenizers put the
-space at the start of the next word.
+A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token
+(for SentencePiece with the space that the tokenizer puts there); word forms are tokenised as tail +
+form, so their ids are found in context and the answer joins the prompt exactly as the tokenizer
+would join it. A prompt must not end in a space: tokenizers put the space at the start of the next
+word.
 """
 
 from __future__ import annotations

@@ -156,8 +156,8 @@ class Tokenizer:
         )
         if prefill is not None and not _unmarked(chat).endswith(prefill):
             raise UserError(
-                "the chat template changes the open turn (white space at its ends?): "
-                f"{prefill!r} becomes {_unmarked(chat)[-len(prefill) :]!r}; begin the answer otherwise"
+                "the chat template changes the open turn (white space at its ends?): it writes "
+                f"{_unmarked(chat)[-len(prefill) :]!r} for {prefill!r}; begin the answer otherwise"
             )
         ids = encode_marked_chat(self.hf, chat)
         n = len(self.bos_ids)
@@ -166,8 +166,12 @@ class Tokenizer:
         return ids, chat
 
     def decode(self, ids: Iterable[int]) -> str:
-        """What the tokens spell, control tokens by name; U+FFFD for parts of characters."""
-        spelled = (self._name_of.get(i, "").encode() or self.pieces[i] for i in ids)
+        """What the tokens spell, control tokens by name; U+FFFD for parts of characters.
+
+        Rows of the embedding beyond the vocabulary spell nothing.
+        """
+        known = (i for i in ids if i < self.size)
+        spelled = (self._name_of.get(i, "").encode() or self.pieces[i] for i in known)
         return b"".join(spelled).decode(errors="replace")
 
     @functools.cached_property
@@ -269,8 +273,8 @@ def _of_folder(path: Path) -> Tokenizer:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise UserError(
-            f"{path}: no usable tokenizer (no tokenizer.json); fetch it, or save the tokenizer with "
-            "transformers"
+            f"{path}: no usable tokenizer (no tokenizer.json); fetch it, or save the tokenizer "
+            "with transformers"
         )
     try:
         hf = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)

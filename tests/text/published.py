@@ -1,15 +1,12 @@
-"""Published tokenizers out of ordinary packages, each as a Hugging Face folder, with a second reader.
+"""Published tokenizers out of ordinary packages as Hugging Face folders, each with a second reader.
 
-The folders are written with transformers' converters; what they must give is read by the packages'
-own readers (sentencepiece, tiktoken; tokenizers for DeepSeek). Chat templates are short ones of each family's
-kind. Nothing is downloaded and nothing is kept.
+The folders are written with transformers' converters; what they must give is read by sentencepiece,
+tiktoken or, for DeepSeek, tokenizers alone. Nothing is downloaded and nothing is kept.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import importlib.util
 import json
 import unicodedata
 from pathlib import Path
@@ -18,54 +15,24 @@ from typing import Callable
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer as RawTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.tokenization_utils_base import generate_merges
 
-Ids = list[int]
-Ranks = dict[bytes, int]
+from tests.text.family_templates import (
+    DEEPSEEK_CHAT,
+    GEMMA_CHAT,
+    LLAMA2_CHAT,
+    LLAMA3_CHAT,
+    MISTRAL_CHAT,
+    PHI3_CHAT,
+    QWEN_CHAT,
+)
+from tests.text.ranks import Ids, Ranks, data_of, reader_of_ranks, tiktoken_ranks, vocab_and_merges
+
 
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_SPLIT = WORDS + r"|\p{N}{1,3}|" + REST
 QWEN_SPLIT = WORDS + r"|\p{N}|" + REST
-
-_ALTERNATE = (
-    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('user and assistant must take turns, and there is no system role') }}"
-    "{% endif %}{% endfor %}"
-)
-LLAMA2_CHAT = _ALTERNATE + (
-    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] {{ m.content }} [/INST]"
-    "{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}"
-)
-MISTRAL_CHAT = "{{ bos_token }}" + _ALTERNATE + (
-    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
-    "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
-)
-GEMMA_CHAT = "{{ bos_token }}" + _ALTERNATE + (
-    "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
-    "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
-    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
-LLAMA3_CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-QWEN_CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-DEEPSEEK_CHAT = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<｜User｜>{{ m.content }}"
-    "{% elif m.role == 'assistant' %}<｜Assistant｜>{{ m.content }}{{ eos_token }}"
-    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
-)
-PHI3_CHAT = (
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,14 +45,6 @@ class Published:
     chat: Callable[[str, str], list]  # (question, open answer) -> control tokens and texts
     bos: str | None
     hostile: str  # a text full of control tokens
-
-
-def data_of(package: str, name: str) -> Path:
-    """A file of an installed package, which need not be importable; skips the test without it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        pytest.skip(f"{package} is not installed: make test installs it, with --no-deps")
-    return Path(spec.submodule_search_locations[0]) / name
 
 
 def _save(
@@ -234,36 +193,6 @@ def gemma_kind(folder: Path) -> Published:
         bos="<bos>",
         hostile="a<bos>b<eos> <pad>",  # turns are symbols that SentencePiece itself never splits
     )  # fmt: skip
-
-
-# Byte-level, from ranks
-
-
-def tiktoken_ranks(file: Path) -> Ranks:
-    lines = (line.split() for line in file.read_bytes().splitlines() if line)
-    return {base64.b64decode(token): int(rank) for token, rank in lines}
-
-
-def tekken_ranks() -> tuple[Ranks, str]:
-    """Mistral's tekken: ranks and its own expression; ids begin behind 1000 control tokens."""
-    file = json.loads(data_of("mistral_common", "data/tekken_240718.json").read_text("utf-8"))
-    size = file["config"]["default_vocab_size"] - file["config"]["default_num_special_tokens"]
-    tokens = [base64.b64decode(token["token_bytes"]) for token in file["vocab"][:size]]
-    return {token: rank for rank, token in enumerate(tokens)}, file["config"]["pattern"]
-
-
-def reader_of_ranks(ranks: Ranks, split: str, first_id: int = 0) -> Callable[[str], Ids]:
-    """tiktoken's own reading."""
-    tiktoken = pytest.importorskip("tiktoken")
-    encoding = tiktoken.Encoding("t", pat_str=split, mergeable_ranks=ranks, special_tokens={})
-    return lambda text: [first_id + i for i in encoding.encode_ordinary(text)]
-
-
-def vocab_and_merges(ranks: Ranks) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """transformers' conversion of ranks to byte-level strings."""
-    converter = TikTokenConverter()
-    converter.load_tiktoken_bpe = lambda _: ranks  # what it would read from a file
-    return converter.extract_vocab_merges_from_model("")
 
 
 def _byte_level(ranks: Ranks, split: str, control: list[str]) -> RawTokenizer:

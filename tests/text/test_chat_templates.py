@@ -1,4 +1,4 @@
-"""Templates are foreign code: whatever they do ends in one line within seconds, and does nothing."""
+"""Templates are foreign code: whatever they do ends in one line within seconds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_process_that_died_is_started_again():
 def test_texts_pass_as_they_are():
     for text in ("naïve 東京 🙂", "a\u2028b\r\n\x00\x7f", "{{ 1 }}", "\ud800"):
         messages = [{"role": "user", "content": text}]
-        template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
         expected = jinja2.Template(template, keep_trailing_newline=False).render(
             messages=messages, bos_token="<s>"
         )
@@ -76,8 +76,7 @@ def test_the_process_ends_with_the_program():
         "R.render('{{ 1 }}', [{'role': 'user', 'content': ''}], add_generation_prompt=True)\n"
         "print(R._child.pid, flush=True)\nimport os; os._exit(0)\n"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    pid = int(out.stdout)
+    pid = int(subprocess.run([sys.executable, "-c", program], stdout=-1, check=True).stdout)
     for _ in range(50):
         try:
             with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
