@@ -8,9 +8,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.weights import Source, find_model, load_params
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
+from antiimit_jax.text.chat_templates import RENDERER
 from antiimit_jax.text.formats import Message, Prompt, build_prompt
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -57,8 +60,14 @@ def load_language_model(
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
     source = find_model(model, revision)
-    cfg, params = load_params(source, jnp.dtype(dtype))
-    tokenizer = load_tokenizer(source.path)
+    if prompt_format != "base":
+        RENDERER.start()  # ready when the weights are read
+    checkpoint = source.open()
+    cfg, params = load_params(source, jnp.dtype(dtype), checkpoint)
+    tokenizer = load_tokenizer(
+        checkpoint if isinstance(checkpoint, GgufCheckpoint) else source.path,
+        needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),
+    )
     if tokenizer.size > cfg.vocab_size:
         raise UserError(
             f"{source.path}: the tokenizer has {tokenizer.size} tokens, the embedding only "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from antiimit_jax.models.config import ModelConfig
@@ -84,6 +85,41 @@ def byte_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     return Tokenizer(
         PreTrainedTokenizerFast(
             tokenizer_object=raw, eos_token=END_OF_TURN, chat_template=_CHATML
+        )
+    )
+
+
+def sentencepiece_tokenizer(texts: Iterable[str], size: int, prefix: str) -> Tokenizer:
+    """BPE of SentencePiece's kind: visible spaces, bytes for unknown characters; a chat template.
+
+    Args:
+      prefix: "always" puts a space before every stretch of text (Llama-2), "first" before the first
+        (Mistral 0.3), "never" nowhere (Gemma).
+    """
+    trained = RawTokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    model = json.loads(trained.to_str())["model"]
+    special = ["<unk>", "<|im_start|>", END_OF_TURN]
+    names = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
+    vocab = {name: i for i, name in enumerate(dict.fromkeys([*names, "\u2581"]))}
+    merges = [tuple(merge) for merge in model["merges"]]
+    raw = RawTokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    spaces = normalizers.Replace(" ", "\u2581")
+    if prefix == "first":
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    elif prefix == "always":
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces])
+    else:
+        raw.normalizer = spaces
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    raw.decoder = decoders.Sequence(steps)
+    raw.add_special_tokens(special)
+    return Tokenizer(
+        PreTrainedTokenizerFast(
+            tokenizer_object=raw, eos_token=END_OF_TURN, unk_token="<unk>", chat_template=_CHATML
         )
     )
 

@@ -186,15 +186,22 @@ def load_config(source: Source) -> ModelConfig:
     return parse_config(source.open().config(), str(source.path))
 
 
-def load_params(source: Source, dtype: jnp.dtype = jnp.float32) -> tuple[ModelConfig, Any]:
+def load_params(
+    source: Source,
+    dtype: jnp.dtype = jnp.float32,
+    checkpoint: GgufCheckpoint | SafetensorsCheckpoint | None = None,
+) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
     Norm weights and biases stay in float32. Host memory holds the tree and one tensor.
 
+    Args:
+      checkpoint: the source, where it is open already.
+
     Raises:
       UserError: one message for all missing, unexpected, misshaped and non-finite tensors.
     """
-    checkpoint = source.open()
+    checkpoint = checkpoint or source.open()
     cfg = parse_config(checkpoint.config(), str(source.path))
     present = checkpoint.names()
     if cfg.n_layers > len(present):

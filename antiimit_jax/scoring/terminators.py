@@ -47,7 +47,7 @@ def build_terminators(tokenizer: Tokenizer, vocab_size: int) -> Terminators:
         rank = _rank(piece)
         for level, policy in enumerate(POLICIES):
             masks[policy][token] = rank <= level
-    for token in tokenizer.eos_ids:
+    for token in tokenizer.eos_ids & set(range(vocab_size)):
         for mask in masks.values():
             mask[token] = True
     return Terminators(**masks)

@@ -66,7 +66,7 @@ def word_query(
         common.
     """
     _check_words(words)
-    tail = tokenizer.encode_plain(prompt.tail)
+    tail = tokenizer.encode_continued(prompt.tail)
     if prompt.ids[len(prompt.ids) - len(tail) :] != tail:
         raise UserError(
             f"the end of the prompt ({prompt.tail[-30:]!r}) does not tokenise by itself as it does "
@@ -76,7 +76,7 @@ def word_query(
     for index, word in enumerate(words):
         found = 0
         for form in surface_forms(word, forms):
-            joined = tokenizer.encode_plain(prompt.tail + form)
+            joined = tokenizer.encode_continued(prompt.tail + form)
             if joined[: len(tail)] != tail or len(joined) == len(tail):
                 continue  # the tokenizer would merge this form into the prompt's last token
             canonical = joined[len(tail) :]
@@ -100,11 +100,11 @@ def word_query(
 
 
 def _spells(tokenizer: Tokenizer, tokens: Sequence[int], form: str) -> bool:
-    """Whether the tokens' own bytes are the form's, but for the space that may begin a text."""
+    """Whether the tokens' own bytes are the form's."""
     if tokenizer.hf.unk_token_id in tokens:
         return False
     spelled = b"".join(tokenizer.pieces[token] for token in tokens)
-    return spelled.lstrip(b" ") == form.encode().lstrip(b" ")
+    return spelled == form.encode()
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -1,9 +1,10 @@
 """Messages to token ids: chat templates, base formatting, and the assistant turn left open.
 
-A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token;
-word forms are tokenised as tail + form, so their ids are found in context and the answer joins the
-prompt exactly as the tokenizer would join it. A prompt must not end in a space: tokenizers put the
-space at the start of the next word.
+A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token
+(for SentencePiece with the space that the tokenizer puts there); word forms are tokenised as tail +
+form, so their ids are found in context and the answer joins the prompt exactly as the tokenizer
+would join it. A prompt must not end in a space: tokenizers put the space at the start of the next
+word.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     ids = tokenizer.encode_text(text)
     if not ids:
         raise UserError("the prompt is empty: give it at least one token")
-    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+    return Prompt(tuple(ids), tokenizer.plain_tail(text, ids))
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
@@ -51,7 +52,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
     ids, text = tokenizer.render_chat(
         [dataclasses.asdict(m) for m in turns], prefill=prefill or None
     )
-    return Prompt(tuple(ids), tokenizer.plain_tail(text))
+    return Prompt(tuple(ids), tokenizer.plain_tail(text, ids))
 
 
 def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
@@ -60,7 +61,9 @@ def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
     if messages[-1].role != "assistant":
         turns.append("")
     text = "\n\n".join(turns)
-    return Prompt((*tokenizer.bos_ids, *tokenizer.encode_plain(text)), text)
+    plain = tokenizer.encode_plain(text)
+    spaced = " " + text if tokenizer.encode_continued(" " + text) == plain else text
+    return Prompt((*tokenizer.bos_ids, *plain), spaced)
 
 
 def build_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...], style: str) -> Prompt:
@@ -97,5 +100,5 @@ def neutral_tokens(
     *turns, answer = messages
     if not turns and style == "base":
         return neutral_tokens(tokenizer, (), answer.content, style)
-    prompt = build_prompt(tokenizer, (*turns, Message("assistant", "")), style)
-    return (*prompt.ids, *tokenizer.encode_plain(answer.content)), len(prompt.ids) - 1
+    ids = build_prompt(tokenizer, (*turns, Message("assistant", "")), style).ids
+    return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1

@@ -1,63 +1,132 @@
 """Tokenizers: loaded through transformers (or from a GGUF file), with what scoring needs of them.
 
-`encode_text` reads text as the tokenizer does, `encode_plain` reads control tokens as text,
-`pieces` gives every token's own bytes (decoding would drop a leading space in SentencePiece).
+`encode_text` reads text as the tokenizer does; `encode_plain` keeps control tokens as text, and so
+does `encode_continued`, for text that stands behind other text: SentencePiece tokenizers put a
+space before a text, and none inside one. `pieces` gives every token's own bytes (decoding would
+drop a leading space).
 """
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Iterable, Sequence
 
-import jinja2
-from tokenizers import AddedToken, Tokenizer as RawTokenizer
-from tokenizers import decoders, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer as RawTokenizer
+from tokenizers import normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.gguf import GgufCheckpoint
+from antiimit_jax.text.chat_templates import RENDERER
+from antiimit_jax.text.gguf_tokenizer import tokenizer_of_gguf
+from antiimit_jax.text.tokenizer_check import check_against_file
 
-_GGUF_NORMAL, _GGUF_CONTROL, _GGUF_USER_DEFINED = 1, 3, 4
-# What a template, which is foreign code, may raise.
-_TEMPLATE_ERRORS = (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError)
+# Names under which vocabularies list the ends of a text or turn, besides their `eos_token`.
+_ENDS = (
+    "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
+    "<end_of_turn>", "<|end|>", "<|EOT|>", "<｜end▁of▁sentence｜>",
+)  # fmt: skip
 _SPACE_MARK = "\u2581"  # SentencePiece's visible space
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_CACHED = 200_000  # texts
+_MARK_START, _MARK_END = "\U000f0000", "\U000f0001"  # `mark_control_tokens` sets them
 
 
 class Tokenizer:
     """One model's tokenizer."""
 
-    def __init__(self, hf: PreTrainedTokenizerFast) -> None:
+    def __init__(self, hf: PreTrainedTokenizerFast, end_ids: Iterable[int] = ()) -> None:
+        """Args: end_ids: ids that end a text, besides those known by name."""
         self.hf = hf
         self.size = len(hf)
-        self._added = {token.content: i for i, token in hf.added_tokens_decoder.items()}
+        self._end_ids = set(end_ids)
+        added = hf.added_tokens_decoder
+        self._id_of = {token.content: i for i, token in added.items()}
+        # Control tokens: the special ones, and others that a template writes or that look like one.
+        # (Gemma's "\n\n" is an added token, too: text like any other.)
+        template = str(hf.chat_template or "")
+        named = lambda name: name.strip() and (name in template or name[:2] + name[-2:] == "<||>")
+        self._control = {t.content: t for t in added.values() if t.special or named(t.content)}
+        self._name_of = {i: t.content for i, t in added.items() if t.content in self._control}
+        self._unspecial = [name for name, token in self._control.items() if not token.special]
+        self._mark = re.compile(
+            "|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)"
+        )
         self.bos_ids: tuple[int, ...] = tuple(hf("", add_special_tokens=True)["input_ids"])
-        self._plain_cache: dict[str, tuple[int, ...]] = {}
+        self._continuing = _without_first_space(hf.backend_tokenizer)
+        self._plain_cache: dict[tuple[bool, str], tuple[int, ...]] = {}
 
     @property
     def eos_ids(self) -> set[int]:
         """Ids that end a turn or a text."""
-        ends = {self.hf.eos_token_id, self._added.get("<|endoftext|>"), self._added.get("</s>")}
-        ends |= {self._added.get(name) for name in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")}
-        return {i for i in ends if i is not None}
+        ends = {self.hf.eos_token_id, *map(self._id_of.get, _ENDS)}
+        return {i for i in ends if i is not None} | self._end_ids
 
     def encode_text(self, text: str) -> list[int]:
-        """As the tokenizer reads it: control tokens parsed, special tokens added."""
-        return self.hf(text, add_special_tokens=True)["input_ids"]
+        """As the tokenizer reads it: control tokens parsed, special tokens added.
+
+        A beginning token that the text itself writes is not doubled.
+        """
+        ids = self.hf(text, add_special_tokens=True)["input_ids"]
+        n = len(self.bos_ids)
+        return ids[n:] if n and tuple(ids[: 2 * n]) == self.bos_ids * 2 else ids
 
     def encode_plain(self, text: str) -> tuple[int, ...]:
-        """Control tokens stay text, nothing is added. Cached: prompts share tails and forms."""
-        ids = self._plain_cache.get(text)
-        if ids is None:
-            ids = tuple(self.hf.encode(text, add_special_tokens=False, split_special_tokens=True))
-            if len(self._plain_cache) < 200_000:
-                self._plain_cache[text] = ids
+        """A text by itself: control tokens stay text, nothing is added. Cached.
+
+        Raises:
+          UserError: the tokenizer makes a control token of plain text whatever is done.
+        """
+        return self._as_text(text, continued=False)
+
+    def encode_continued(self, text: str) -> tuple[int, ...]:
+        """The same for text that goes on where other text stood: no space is put before it."""
+        return self._as_text(text, continued=True)
+
+    def _as_text(self, text: str, continued: bool) -> tuple[int, ...]:
+        key = (continued, text)
+        if (ids := self._plain_cache.get(key)) is not None:
+            return ids
+        backend = self._continuing if continued else self.hf.backend_tokenizer
+        if any(name in text for name in self._unspecial):
+            ids = _encode_without_added_tokens(backend, text)
+        else:
+            backend.encode_special_tokens = True
+            ids = tuple(backend.encode(text, add_special_tokens=False).ids)
+        for name in self._control:
+            if name in text and self._id_of[name] in ids and name != self.hf.unk_token:
+                raise UserError(f"this tokenizer cannot keep {name!r} as plain text: leave it out")
+        if len(self._plain_cache) < _CACHED:
+            self._plain_cache[key] = ids
         return ids
 
-    def plain_tail(self, text: str) -> str:
-        """What follows the last control token written in `text`."""
-        ends = [text.rfind(token) + len(token) for token in self._added if token in text]
-        return text[max(ends, default=0) :]
+    def plain_tail(self, text: str, ids: Sequence[int]) -> str:
+        """The text behind the last control token of a prompt, as it goes on there.
+
+        Args:
+          text: the prompt's text; marked control tokens in it are text (`render_chat`).
+          ids: its tokens. Where they begin the tail with a space that the text does not have, as
+            SentencePiece tokenizers do, the returned tail begins with it, too.
+        """
+        starts = {False: "", True: ""}  # by whether marked control tokens end it, too
+        for with_marked in starts:
+            at, strips = 0, False
+            for match in self._mark.finditer(text):
+                if with_marked or text[match.start() - 1 : match.start()] != _MARK_START:
+                    at, strips = match.end(), self._control[match[0]].rstrip
+            tail = _unmarked(text[at:])
+            starts[with_marked] = tail.lstrip() if strips else tail
+        for tail in starts.values():
+            for candidate in (tail, " " + tail):
+                inside = self.encode_continued(candidate)
+                if tuple(ids[len(ids) - len(inside) :]) == inside:
+                    return candidate
+        return starts[True]
 
     def render_chat(
         self, messages: list[dict[str, str]], prefill: str | None
@@ -65,52 +134,103 @@ class Tokenizer:
         """Ids and text of a chat with an open assistant turn that begins with `prefill`.
 
         Raises:
-          UserError: no chat template, or the template refuses the messages.
+          UserError: no chat template, or the template refuses the messages or changes the open
+            turn.
         """
         if not self.hf.chat_template:
             raise UserError("this tokenizer has no chat template; use --config.prompt_format=base")
         if prefill is not None:
             messages = [*messages, {"role": "assistant", "content": prefill}]
-        kwargs = dict(
-            add_generation_prompt=prefill is None, continue_final_message=prefill is not None
-        )
+        if not messages:
+            raise UserError("a chat needs at least one message")
         try:
-            text = self.hf.apply_chat_template(messages, tokenize=False, **kwargs)
-            ids = self.hf.apply_chat_template(
-                messages, return_dict=False, sanitize_control_tokens=True, **kwargs
-            )
-        except _TEMPLATE_ERRORS as error:
+            template = self.hf.get_chat_template()
+        except ValueError as error:  # several named templates, and none by default
             raise UserError(f"the chat template refuses these messages: {error}") from error
-        return ids, text
+        chat = RENDERER.render(
+            template,
+            mark_control_tokens(messages, self._mark),
+            add_generation_prompt=prefill is None,
+            continue_final_message=prefill is not None,
+            **{name: str(token) for name, token in self.hf.special_tokens_map.items()},
+        )
+        if prefill is not None and not _unmarked(chat).endswith(prefill):
+            raise UserError(
+                "the chat template changes the open turn (white space at its ends?): it writes "
+                f"{_unmarked(chat)[-len(prefill) :]!r} for {prefill!r}; begin the answer otherwise"
+            )
+        ids = encode_marked_chat(self.hf, chat)
+        n = len(self.bos_ids)
+        if n and tuple(ids[: 2 * n]) == self.bos_ids * 2:
+            ids = ids[n:]  # a template that writes what its messages begin with
+        return ids, chat
 
-    def decode(self, ids) -> str:
-        return self.hf.decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Iterable[int]) -> str:
+        """What the tokens spell, control tokens by name; U+FFFD for parts of characters.
+
+        Rows of the embedding beyond the vocabulary spell nothing.
+        """
+        known = (i for i in ids if i < self.size)
+        spelled = (self._name_of.get(i, "").encode() or self.pieces[i] for i in known)
+        return b"".join(spelled).decode(errors="replace")
 
     @functools.cached_property
     def pieces(self) -> tuple[bytes, ...]:
         """The bytes each token stands for, [size]; control tokens are empty."""
-        byte_level = _is_byte_level(self.hf)
+        byte_level = "ByteLevel" in str(self.hf.backend_tokenizer.decoder)
         to_byte = _byte_of_char()
         pieces = []
         for i, token in enumerate(self.hf.convert_ids_to_tokens(range(self.size))):
-            if token is None or i in self.hf.added_tokens_decoder:
+            if token is None or i in self._name_of:
                 pieces.append(b"")
+            elif token in self._id_of:  # an added token that is text: written as it is
+                pieces.append(token.encode())
             elif byte_level:
                 pieces.append(bytes(to_byte.get(char, 0x3F) for char in token))
-            elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-                pieces.append(bytes([int(token[3:5], 16)]))
+            elif byte := _BYTE_TOKEN.fullmatch(token):
+                pieces.append(bytes([int(byte[1], 16)]))
             else:
                 pieces.append(token.replace(_SPACE_MARK, " ").encode())
         return tuple(pieces)
 
     @functools.cached_property
     def id_of_piece(self) -> dict[bytes, int]:
-        """Bytes -> the token that spells them."""
-        return {piece: i for i, piece in enumerate(self.pieces) if piece}
+        """Bytes -> the token that spells them; a whole token rather than a byte's fallback."""
+        names = self.hf.convert_ids_to_tokens(range(self.size))
+        fallback = lambda i: bool(_BYTE_TOKEN.fullmatch(names[i] or ""))
+        order = sorted(range(self.size), key=fallback, reverse=True)
+        return {self.pieces[i]: i for i in order if self.pieces[i]}
 
 
-def _is_byte_level(hf: PreTrainedTokenizerFast) -> bool:
-    return "ByteLevel" in str(hf.backend_tokenizer.decoder)
+def _unmarked(text: str) -> str:
+    return text.replace(_MARK_START, "").replace(_MARK_END, "")
+
+
+def _without_first_space(backend: RawTokenizer) -> RawTokenizer:
+    """The tokenizer as it reads inside a text: without the space it puts before one."""
+    steps = backend.normalizer
+    steps = list(steps) if isinstance(steps, normalizers.Sequence) else [steps] if steps else []
+    kept = [step for step in steps if not isinstance(step, normalizers.Prepend)]
+    splitter = backend.pre_tokenizer
+    first = isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme != "never"
+    if len(kept) == len(steps) and not first:
+        return backend
+    backend = copy.deepcopy(backend)
+    backend.normalizer = normalizers.Sequence(kept)
+    if first:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement=splitter.replacement, prepend_scheme="never", split=splitter.split
+        )
+    return backend
+
+
+def _encode_without_added_tokens(backend: RawTokenizer, text: str) -> tuple[int, ...]:
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    splits = [text]
+    if backend.pre_tokenizer is not None:
+        splits = [split for split, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    return tuple(token.id for split in splits for token in backend.model.tokenize(split))
 
 
 def _byte_of_char() -> dict[str, int]:
@@ -121,81 +241,57 @@ def _byte_of_char() -> dict[str, int]:
     return table | {chr(256 + n): b for n, b in enumerate(rest)}
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> Tokenizer:
     """The tokenizer of a model folder or a GGUF file.
 
+    A folder's `tokenizer.json` is taken as it is: `AutoTokenizer` would build some classes anew and
+    read text otherwise (Llama-2's leading spaces), or fail on what else is installed.
+
+    Args:
+      needs_bos: whether the model is useless without a beginning token (Gemma).
+
     Raises:
-      UserError: none there, or one that cannot be read.
+      UserError: none there, one that cannot be read or trusted, or one that adds no beginning
+        token where one is needed.
     """
-    if path.is_file():
-        return Tokenizer(_from_gguf(GgufCheckpoint(path)))
+    if isinstance(source, Path) and source.is_file():
+        source = GgufCheckpoint(source)
+    if isinstance(source, GgufCheckpoint):
+        path, tokenizer = source.path, Tokenizer(*tokenizer_of_gguf(source))
+    else:
+        path, tokenizer = source, _of_folder(source)
+    bos = tokenizer.hf.bos_token_id
+    if needs_bos and (bos is None or tokenizer.bos_ids[:1] != (bos,)):
+        raise UserError(
+            f"{path}: this model needs a beginning token, and its tokenizer adds none; fetch the "
+            "model's own tokenizer again"
+        )
+    return tokenizer
+
+
+def _of_folder(path: Path) -> Tokenizer:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"{path}: no usable tokenizer (no tokenizer.json); fetch it, or save the tokenizer "
+            "with transformers"
+        )
     try:
-        hf = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
+        hf = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
+        tokenizer = Tokenizer(hf, _declared_ends(path))
     except Exception as error:  # `tokenizers` raises plain Exception for a broken file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: no usable tokenizer ({reason})") from error
-    if not hf.is_fast:
-        raise UserError(f"{path}: has no fast tokenizer (tokenizer.json)")
-    return Tokenizer(hf)
+    check_against_file(hf, file)
+    return tokenizer
 
 
-def _from_gguf(checkpoint: GgufCheckpoint) -> PreTrainedTokenizerFast:
-    """Byte-level BPE from the metadata; no torch, no hub."""
-    get = lambda key, default=None: checkpoint.field(f"tokenizer.ggml.{key}", default)
-    kind, flavour = get("model"), get("pre")
-    if kind != "gpt2" or flavour not in _PRE_TOKENIZERS:
-        raise UserError(
-            f"{checkpoint.path}: GGUF tokenizer {kind}/{flavour} is not read; use the model's "
-            "Hugging Face folder"
-        )
-    tokens, merges, types = get("tokens"), get("merges"), get("token_type")
-    if not tokens or not merges or not types or len(types) != len(tokens):
-        raise UserError(
-            f"{checkpoint.path}: tokenizer tokens, merges or token types are missing"
-        )
-    raw = RawTokenizer(
-        models.BPE(
-            vocab={token: i for i, token in enumerate(tokens)},
-            merges=[tuple(merge.split(" ")) for merge in merges],
-        )
-    )
-    raw.pre_tokenizer = _PRE_TOKENIZERS[flavour]()
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens([_added(t) for t, kind in zip(tokens, types) if kind == _GGUF_CONTROL])
-    raw.add_tokens([_added(t) for t, kind in zip(tokens, types) if kind == _GGUF_USER_DEFINED])
-
-    def name(key: str) -> str | None:
-        token_id: Any = get(f"{key}_token_id")
-        return None if token_id is None else tokens[token_id]
-
-    if get("add_eos_token"):
-        raise UserError(f"{checkpoint.path}: a tokenizer that adds an end token is not read")
-    if get("add_bos_token"):
-        bos = name("bos")
-        raw.post_processor = processors.TemplateProcessing(
-            single=[bos, "$A"], special_tokens=[(bos, get("bos_token_id"))]
-        )
-
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token=name("bos"),
-        eos_token=name("eos"),
-        unk_token=name("unknown"),
-        pad_token=name("padding"),
-        chat_template=checkpoint.field("tokenizer.chat_template"),
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _added(token: str) -> AddedToken:
-    return AddedToken(token, normalized=False, special=True)
-
-
-_PRE_TOKENIZERS = {
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    ),
-}
+def _declared_ends(path: Path) -> set[int]:
+    """`eos_token_id` of the folder's configs: an integer or a list."""
+    ends: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        if (path / name).is_file():
+            declared = json.loads((path / name).read_text(encoding="utf-8")).get("eos_token_id")
+            listed = declared if isinstance(declared, list) else [declared]
+            ends |= {i for i in listed if isinstance(i, int)}
+    return ends

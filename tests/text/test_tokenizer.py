@@ -8,7 +8,7 @@ import gguf
 import pytest
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import decoders, models
+from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
@@ -101,7 +101,8 @@ def test_ends_and_beginnings_of_the_embedded_tokenizer(smollm2, truth):
     ],
 )
 def test_the_tail_is_what_follows_the_last_control_token(smollm2, text, tail):
-    assert smollm2.tokenizer.plain_tail(text) == tail
+    ids = smollm2.tokenizer.encode_text(text)
+    assert smollm2.tokenizer.plain_tail(text, ids) == tail
 
 
 def test_a_folder_holds_the_same_tokenizer_as_the_file_it_was_saved_from(smollm2, tmp_path):
@@ -159,9 +160,11 @@ def test_a_file_that_asks_for_a_beginning_token_gets_one(tmp_path):
 @pytest.mark.parametrize(
     "fields, named",
     [
-        (dict(model="llama"), ["llama"]),
+        (dict(model="llama"), ["scores"]),
+        (dict(model="bert"), ["bert"]),
         (dict(model=None), ["tokenizer"]),
-        (dict(pre="qwen2"), ["qwen2"]),
+        (dict(pre="default"), ["default"]),
+        (dict(pre=None), ["None"]),
         (dict(merges=None), ["merges"]),
         (dict(tokens=None), ["tokens"]),
         (dict(token_type=None), ["types"]),
@@ -173,6 +176,47 @@ def test_a_gguf_tokenizer_that_is_not_read_is_refused(fields, named, tmp_path):
     file = _write(tmp_path / "t.gguf", **fields)
     with refused(str(file), *named):
         load_tokenizer(file)
+
+
+def _saved(smollm2, folder):
+    smollm2.tokenizer.hf.save_pretrained(folder)
+    return folder / "tokenizer.json"
+
+
+@pytest.mark.parametrize("drop", ["spaces", "an added token"])
+def test_a_tokenizer_that_transformers_reads_otherwise_than_its_file_is_refused(
+    smollm2, drop, tmp_path, monkeypatch
+):
+    file = _saved(smollm2, tmp_path)
+    load_tokenizer(tmp_path)
+    usual = PreTrainedTokenizerFast.from_pretrained
+
+    def rebuilt(*args, **kwargs):  # as some releases rebuilt DeepSeek's tokenizers
+        hf = usual(*args, **kwargs)
+        if drop == "spaces":
+            hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        else:
+            hf.add_tokens([" France"])
+        return hf
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", rebuilt)
+    with refused(str(file), "transformers reads", "The capital of France is Paris."):
+        load_tokenizer(tmp_path)
+
+
+def test_a_catalog_model_that_needs_a_beginning_token_is_refused_without_one(smollm2, tmp_path):
+    _saved(smollm2, tmp_path)
+    with refused(str(tmp_path), "beginning token", "adds none"):
+        load_tokenizer(tmp_path, needs_bos=True)
+    begun = _write(tmp_path / "begun.gguf", add_bos_token=True)
+    assert load_tokenizer(begun, needs_bos=True).bos_ids == (0,)
+
+
+def test_ends_that_the_folder_declares_count(smollm2, tmp_path):
+    _saved(smollm2, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "eos_token_id": 7}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
+    assert load_tokenizer(tmp_path).eos_ids == smollm2.tokenizer.eos_ids | {7, 8, 9}
 
 
 SCRAP = {

@@ -1,0 +1,88 @@
+"""Chat templates, which are foreign code: rendered by transformers in a process that can be ended.
+
+Jinja's sandbox keeps a template from files and attributes, not from looping or from filling the
+memory. So one process with limits (`template_child`) renders for the whole program. It is started
+while a tokenizer loads and answers in well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from antiimit_jax.errors import UserError
+
+WALL_SECONDS = 4.0  # for one rendering; beyond it the process is ended
+START_SECONDS = 60.0
+_CHILD = Path(__file__).with_name("template_child.py")
+
+
+class TemplateRenderer:
+    """One child process; started again after it had to be ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen | None = None
+        self._ready = False
+
+    def start(self) -> None:
+        """Starts the process without waiting for it."""
+        with self._lock:
+            self._start()
+
+    def render(self, template: str, messages: list[dict[str, str]], **options: Any) -> str:
+        """The text of a chat.
+
+        Args:
+          options: `continue_final_message`, `add_generation_prompt`, and names of special tokens.
+
+        Raises:
+          UserError: the template refuses the messages, or takes too long or too much.
+        """
+        request = json.dumps({"template": template, "messages": messages, "options": options})
+        with self._lock:
+            self._start()
+            if not self._ready:
+                if self._receive(START_SECONDS) is None:
+                    raise UserError("the process that renders chat templates does not start")
+                self._ready = True
+            with contextlib.suppress(BrokenPipeError):  # told below, as an ended process
+                self._child.stdin.write(request.encode() + b"\n")
+                self._child.stdin.flush()
+            reply = self._receive(WALL_SECONDS)
+        if reply is None:
+            raise UserError("the chat template takes too long or too much memory: it was stopped")
+        if "error" in reply:
+            raise UserError(f"the chat template refuses these messages: {reply['error']}")
+        return reply["text"]
+
+    def _start(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            return
+        self._ready = False
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+
+    def _receive(self, seconds: float) -> dict[str, str] | None:
+        """The next answer, or None: none in time, or the process has ended."""
+        out = self._child.stdout
+        if select.select([out], [], [], seconds)[0] and (line := out.readline()):
+            return json.loads(line)
+        self._child.kill()
+        self._child.wait()
+        return None
+
+
+RENDERER = TemplateRenderer()

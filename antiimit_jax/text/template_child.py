@@ -1,0 +1,66 @@
+"""The process in which chat templates are rendered: a script, started by `chat_templates`.
+
+A template is foreign code. Here it has little memory, little time, no file to write to, and only
+this process to lose. One JSON object a line comes in (template, messages, options), one goes out
+(text or error). Ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+
+from transformers.utils.chat_template_utils import render_jinja_template
+
+MEMORY = 256 << 20  # bytes beyond what the process needs itself
+SECONDS = 2  # of processor time a rendering
+LONGEST = 4_000_000  # characters
+
+
+def limit_memory() -> None:
+    """Address space: what there is, and `MEMORY`; nothing is written to files."""
+    with open("/proc/self/statm", encoding="ascii") as pages:
+        used = int(pages.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def limit_time() -> None:
+    """Processor time from now on; the kernel ends the process behind it."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = int(usage.ru_utime + usage.ru_stime)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS + 1, hard))
+
+
+def answer(request: dict) -> dict[str, str]:
+    """The rendered text, or why there is none."""
+    try:
+        (text,), _ = render_jinja_template(
+            [request["messages"]], chat_template=request["template"], **request["options"]
+        )
+    except MemoryError:
+        return {"error": "it asks for too much memory"}
+    except RecursionError:
+        return {"error": "it calls itself without end"}
+    except Exception as error:  # a template may raise anything
+        return {"error": str(error)[:500].strip() or type(error).__name__}
+    if len(text) > LONGEST:
+        return {"error": f"it writes {len(text)} characters"}
+    return {"text": text}
+
+
+def main() -> None:
+    replies = sys.stdout
+    sys.stdout = sys.stderr
+    if sys.platform == "linux":
+        limit_memory()
+    print("{}", file=replies, flush=True)  # ready
+    for line in sys.stdin:
+        limit_time()
+        print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

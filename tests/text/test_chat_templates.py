@@ -1,0 +1,88 @@
+"""Templates are foreign code: whatever they do ends in one line within seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import jinja2
+import pytest
+
+from antiimit_jax.text.chat_templates import RENDERER, TemplateRenderer
+from tests.models.refusals import refused
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+OPTIONS = dict(add_generation_prompt=True, continue_final_message=False)
+NESTED = "{% for a in range(99999) %}" * 4 + "{{ a }}" + "{% endfor %}" * 4
+HOSTILE = {
+    "loops for hours": (NESTED, "memory"),  # or too long, on a slow machine
+    "loops without output": (NESTED.replace("{{ a }}", ""), "stopped"),
+    "one endless step": ("{{ 9 ** (9 ** 9) }}", "stopped"),
+    "grows by doubling": (
+        "{% set ns = namespace(t='x') %}{% for i in range(99) %}{% set ns.t = ns.t + ns.t %}"
+        "{% endfor %}{{ ns.t }}", "memory",
+    ),
+    "a huge string": ("{{ 'x' * 99999999999 }}", "memory"),
+    "a wide field": ("{{ '%99999999999d' % 1 }}", "template"),
+    "a long output": ("{{ 'x' * 9999999 }}", "9999999 characters"),
+    "calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "template"),
+    "attributes": ("{{ ''.__class__.__base__.__subclasses__() }}", "unsafe"),
+    "the globals of a function": ("{{ raise_exception.__globals__['os'] }}", "unsafe"),
+    "through a format": ("{{ '{0.__class__.__init__.__globals__}'.format(dict) }}", "unsafe"),
+    "no template at all": ("{% for %}", "template"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_template_ends_in_one_line_within_five_seconds(name):
+    template, says = HOSTILE[name]
+    RENDERER.render("{{ 1 }}", MESSAGES, **OPTIONS)  # the process is there
+    start = time.monotonic()
+    with refused("chat template", says):
+        RENDERER.render(template, MESSAGES, **OPTIONS)
+    assert time.monotonic() - start < 5
+    assert RENDERER.render("{{ messages[0].content }}!", MESSAGES, **OPTIONS) == "hi!"
+
+
+def test_a_template_can_touch_no_file(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    for template in ("{% include 'secret.txt' %}", "{{ open('secret.txt').read() }}"):
+        with refused("chat template"):
+            RENDERER.render(template, MESSAGES, **OPTIONS)
+
+
+def test_a_process_that_died_is_started_again():
+    renderer = TemplateRenderer()
+    assert renderer.render("{{ 1 }}", MESSAGES, **OPTIONS) == "1"
+    renderer._child.kill()
+    renderer._child.wait()
+    assert renderer.render("{{ 2 }}", MESSAGES, **OPTIONS) == "2"
+
+
+def test_texts_pass_as_they_are():
+    for text in ("naïve 東京 🙂", "a\u2028b\r\n\x00\x7f", "{{ 1 }}", "\ud800"):
+        messages = [{"role": "user", "content": text}]
+        template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+        expected = jinja2.Template(template, keep_trailing_newline=False).render(
+            messages=messages, bos_token="<s>"
+        )
+        assert RENDERER.render(template, messages, bos_token="<s>", **OPTIONS) == expected
+
+
+def test_the_process_ends_with_the_program():
+    program = (
+        "from antiimit_jax.text.chat_templates import RENDERER as R\n"
+        "R.render('{{ 1 }}', [{'role': 'user', 'content': ''}], add_generation_prompt=True)\n"
+        "print(R._child.pid, flush=True)\nimport os; os._exit(0)\n"
+    )
+    pid = int(subprocess.run([sys.executable, "-c", program], stdout=-1, check=True).stdout)
+    for _ in range(50):
+        try:
+            with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+                if "template_child" not in file.read():
+                    return
+        except OSError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the process is still there")
