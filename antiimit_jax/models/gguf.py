@@ -59,12 +59,12 @@ class GgufCheckpoint:
             ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError, RecursionError,
         ) as error:  # fmt: skip
             raise UserError(
-                f"{path}: not a readable GGUF file ({error}); fetch it again"
+                f"{path}: not a readable GGUF file ({str(error)!r:.200}); fetch it again"
             ) from error
         for tensor in self._reader.tensors:
             if tensor.data_offset + tensor.n_bytes > size:
                 raise UserError(
-                    f"{path}: truncated, tensor {tensor.name} reaches past the end of the file "
+                    f"{path}: truncated, tensor {tensor.name!r} reaches past the end of the file "
                     f"({size} bytes); fetch it again"
                 )
         if self._reader.byte_order == "S":

@@ -147,7 +147,7 @@ def _config(
     neutral = lambda key: key in _NEUTRAL and _NEUTRAL[key] in (None, metadata[key])
     unknown = [key for key in metadata if key not in known and not neutral(key)]
     if unknown:
-        shown = ", ".join(f"{name}.{key} = {metadata[key]!r:.60}" for key in unknown[:8])
+        shown = ", ".join(f"{f'{name}.{key}'!r} = {metadata[key]!r:.60}" for key in unknown[:8])
         raise ValueError(f"metadata {shown} is not understood")
     if lost := [key for key in _NEEDED if key not in metadata]:
         raise ValueError(f"metadata {name}.{lost[0]} is missing")
@@ -166,12 +166,15 @@ def _config(
     if not all(is_count(config.get(size)) for size in sizes):
         return config  # `families` says what is wrong
     config["head_dim"] = _head_dim(config, metadata)
+    if not is_count(config["head_dim"]):
+        return config
     if "query_pre_attn_scalar" in FAMILIES[arch.model_type].defaults:
         wide = layers == arch.scaled_by_width
         width = config["hidden_size"] // config["num_attention_heads"]
         config["query_pre_attn_scalar"] = width if wide else config["head_dim"]
     config |= _windows(arch, metadata, layers)
-    rope = _rope(arch, config, metadata, {name: vector(name) for name in arch.rope_tensors & {*shapes}})
+    stored = {tensor: vector(tensor) for tensor in arch.rope_tensors & {*shapes}}
+    rope = _rope(arch, config, metadata, stored)
     if arch.local_theta:
         local = metadata.get("rope.freq_base_swa", arch.local_theta)
         local = {"rope_type": "default", "rope_theta": local}
@@ -219,17 +222,21 @@ def _rope(
     head_dim, dim = config["head_dim"], metadata.get("rope.dimension_count", config["head_dim"])
     rope: dict[str, Any] = {"rope_theta": metadata.get("rope.freq_base", 10_000.0)}
     if dim != head_dim:
-        if not arch.rotates_in_part or not is_count(head_dim) or not is_count(dim):
+        if not arch.rotates_in_part or not is_count(dim):
             raise ValueError(f"partial rotary embedding ({dim}) is not ported")
-        rope["partial_rotary_factor"] = math.nextafter(dim / head_dim, 2.0)  # floor(x head_dim) = dim
+        # Rounded up, since its product with head_dim is rounded down.
+        rope["partial_rotary_factor"] = math.nextafter(dim / head_dim, 2.0)
     factor = metadata.get("rope.scaling.factor", metadata.get("rope.scale_linear"))
     original = metadata.get("rope.scaling.original_context_length")
     kind = metadata.get("rope.scaling.type")
     if kind is None:  # Phi-3's converter writes the tensors without the type
         kind = "longrope" if {_LONG, _SHORT} & {*tensors} else "linear" if factor else "none"
+    if kind not in ("none", "linear", "yarn", "longrope"):
+        known = "none, linear, yarn, longrope"
+        raise ValueError(f"rope.scaling.type = {kind!r} is not ported (known: {known})")
     attention = metadata.get("rope.scaling.attn_factor", 1.0)
     if kind != "longrope" and attention != 1:
-        raise ValueError(f"rope.scaling.attn_factor = {attention!r} is not ported for rope {kind!r}")
+        raise ValueError(f"rope.scaling.attn_factor = {attention!r} is not ported for {kind!r}")
     allowed = {"none": {_DIVISORS}, "longrope": {_LONG, _SHORT}}.get(kind, set())
     if clash := sorted(tensors.keys() - allowed):
         raise ValueError(f"tensor {clash[0]} contradicts rope.scaling.type = {kind!r}")
@@ -239,7 +246,7 @@ def _rope(
 
     if kind == "none":
         if factor not in (None, 0, 1):
-            raise ValueError(f"rope.scaling.factor = {factor!r} contradicts rope.scaling.type = 'none'")
+            raise ValueError(f"rope.scaling.factor = {factor!r} contradicts the type 'none'")
         if _DIVISORS not in tensors:
             return rope | {"rope_type": "default"}
         divisors = tensors[_DIVISORS].tolist()  # Llama-3.1's scaling, worked out by the converter
@@ -255,21 +262,19 @@ def _rope(
         for key in ("beta_fast", "beta_slow"):
             rope[key] = metadata.get(f"rope.scaling.yarn_{key}")
         return rope | {"original_max_position_embeddings": original}
-    if kind == "longrope":
-        if lost := sorted({_LONG, _SHORT} - tensors.keys()):
-            raise ValueError(f"rope.scaling.type = 'longrope' without tensor {lost[0]}")
-        if not is_count(original):
-            raise ValueError(
-                f"rope factors need rope.scaling.original_context_length, which is {original!r}"
-            )
-        if not is_positive(attention):
-            raise ValueError(f"rope.scaling.attn_factor must be positive, not {attention!r}")
-        if "rope.scaling.attn_factor" in metadata:
-            rope["attention_factor"] = attention
-        return rope | {
-            "rope_type": "longrope",
-            "short_factor": tensors[_SHORT].tolist(),
-            "long_factor": tensors[_LONG].tolist(),
-            "original_max_position_embeddings": original,
-        }
-    raise ValueError(f"rope.scaling.type = {kind!r} is not ported (none, linear, yarn, longrope)")
+    if lost := sorted({_LONG, _SHORT} - tensors.keys()):
+        raise ValueError(f"rope.scaling.type = 'longrope' without tensor {lost[0]}")
+    if not is_count(original):
+        raise ValueError(
+            f"rope factors need rope.scaling.original_context_length, which is {original!r}"
+        )
+    if not is_positive(attention):
+        raise ValueError(f"rope.scaling.attn_factor must be positive, not {attention!r}")
+    if "rope.scaling.attn_factor" in metadata:
+        rope["attention_factor"] = attention
+    return rope | {
+        "rope_type": "longrope",
+        "short_factor": tensors[_SHORT].tolist(),
+        "long_factor": tensors[_LONG].tolist(),
+        "original_max_position_embeddings": original,
+    }

@@ -81,12 +81,12 @@ def test_every_architecture_that_is_read_has_a_file():
     assert written == {architecture.model_type for architecture in OURS.values()}
 
 
-def test_longrope_within_its_length_uses_the_short_factors(tmp_path):
+@pytest.mark.parametrize("length", [16, T])
+def test_longrope_without_attention_factor_has_the_one_of_its_lengths(length, tmp_path):
     model = random_model("phi3: longrope")
-    file = write_gguf(model, tmp_path / "m.gguf")
-    tokens = _tokens((2, 16))
-    _assert_read(model, file, tokens)
-    del model.config.rope_parameters["attention_factor"]  # none is there: the formula's is meant
+    metadata = {"rope.scaling.attn_factor": None}
+    file = write_gguf(model, tmp_path / "m.gguf", metadata=metadata)
+    _assert_read(model, file, _tokens((2, length)))
 
 
 def test_the_largest_gemma_scales_queries_by_the_width_of_hidden_over_heads(tmp_path):

@@ -244,7 +244,8 @@ ROPE_TENSORS = {
     ),
     "without the first length": (
         lambda tensors: [
-            _tensor(f"rope_factors_{length}.weight", [1] * 4)(tensors) for length in ("long", "short")
+            _tensor(f"rope_factors_{length}.weight", [1] * 4)(tensors)
+            for length in ("long", "short")
         ],
         {},
         ["rope.scaling.original_context_length"],
