@@ -1,13 +1,13 @@
 """Reads GGUF files: metadata as a Hugging Face config, tensors in Hugging Face layout.
 
-The `gguf` package parses and dequantises. Two things are ours: the metadata becomes the same
-config dictionary that `families` reads, and the query and key rows of the llama architecture, which
-GGUF stores interleaved for its own rotary embedding, are put back into Hugging Face's half-split
-order.
+The `gguf` package parses and dequantises; `gguf_config` reads the metadata. Here the tensors go
+back to Hugging Face's layout: query and key rows that GGUF stores interleaved for its own rotary
+embedding into half-split order, and Gemma's norms, stored as 1 + w, into w.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,29 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of, rope_tensors
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
-# GGUF metadata (after the architecture prefix) -> config.json
-_CONFIG_KEYS = {
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "attention.key_length": "head_dim",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocab_size",
-}
-_IGNORED_KEYS = {"rope.dimension_count", "attention.value_length"}
-_ARCHITECTURES = {"llama": "llama"}
+_LONGEST_ARRAY = 2_000_000  # values of one metadata key; the longest known has half a million
+
+
+class _Reader(gguf.GGUFReader):
+    """The package's reader, which takes no count on trust.
+
+    As it stands it reads emptiness behind the end of the file, for as long as a false count says.
+    """
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+        if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+            raise ValueError(f"{int(count)} values reach past the end")
+        return super()._get(offset, dtype, count, override_order)
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+        if raw_type == gguf.GGUFValueType.ARRAY:
+            length = int(self._get(orig_offs + 4, np.uint64)[0])
+            if length > _LONGEST_ARRAY:
+                raise ValueError(f"a list of {length} values")
+        return super()._get_field_parts(orig_offs, raw_type)
 
 
 class GgufCheckpoint:
@@ -48,23 +54,32 @@ class GgufCheckpoint:
         self.path = path
         size = os.path.getsize(path)
         try:
-            self._reader = gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:
+            self._reader = _Reader(path)
+        except (
+            ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError, RecursionError,
+        ) as error:  # fmt: skip
             raise UserError(
-                f"{path}: not a readable GGUF file ({error}); fetch it again"
+                f"{path}: not a readable GGUF file ({str(error)!r:.200}); fetch it again"
             ) from error
         for tensor in self._reader.tensors:
             if tensor.data_offset + tensor.n_bytes > size:
                 raise UserError(
-                    f"{path}: truncated, tensor {tensor.name} reaches past the end of the file "
+                    f"{path}: truncated, tensor {tensor.name!r} reaches past the end of the file "
                     f"({size} bytes); fetch it again"
                 )
+        if self._reader.byte_order == "S":
+            raise UserError(f"{path}: the file is big-endian; only little-endian ones are read")
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self.architecture = self.field("general.architecture")
-        if self.architecture not in _ARCHITECTURES:
+        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
             raise UserError(
                 f"{path}: GGUF architecture {self.architecture!r} is not ported; "
-                f"this version reads: {', '.join(_ARCHITECTURES)}"
+                f"this version reads: {', '.join(ARCHITECTURES)}"
+            )
+        if self.field("split.count", 1) not in (0, 1):
+            raise UserError(
+                f"{path}: one of {self.field('split.count')} parts; merge them first, with "
+                "llama.cpp's `llama-gguf-split --merge`"
             )
 
     def field(self, key: str, default: Any = None) -> Any:
@@ -79,59 +94,72 @@ class GgufCheckpoint:
         """The metadata as a `config.json` dictionary.
 
         Raises:
-          UserError: a metadata key of the architecture whose meaning is not known.
+          UserError: a metadata key of the architecture whose meaning is not known, or values that
+            contradict each other.
         """
         prefix = f"{self.architecture}."
-        config: dict[str, Any] = {"model_type": _ARCHITECTURES[self.architecture]}
-        unknown = []
-        for key in self._reader.fields:
-            if not key.startswith(prefix):
-                continue
-            name = key.removeprefix(prefix)
-            if name in _CONFIG_KEYS:
-                config[_CONFIG_KEYS[name]] = self.field(key)
-            elif name not in _IGNORED_KEYS:
-                unknown.append(key)
-        if unknown:
-            raise UserError(f"{self.path}: metadata {', '.join(unknown)} is not understood")
-        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        if heads and hidden and isinstance(heads, int):  # else `families` says what is wrong
-            rotary = self.field(prefix + "rope.dimension_count")
-            if rotary not in (None, config.get("head_dim", hidden // heads)):
-                raise UserError(f"{self.path}: partial rotary embedding ({rotary}) is not ported")
-        if "vocab_size" not in config and (table := self._tensors.get("token_embd.weight")):
-            config["vocab_size"] = int(table.shape[1])
-        config["tie_word_embeddings"] = "output.weight" not in self._tensors
-        return config
+        own = [key for key in self._reader.fields if key.startswith(prefix)]
+        return config_of(
+            self.architecture,
+            {key.removeprefix(prefix): self.field(key) for key in own},
+            {name: _shape(tensor) for name, tensor in self._tensors.items()},
+            self._dequantised,
+            str(self.path),
+        )
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        return parse_config(self.config(), str(self.path))
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[str, Leaf]]:
+        """Hugging Face name -> GGUF name and (one) row of the leaf table."""
+        return {
+            leaf.hf.format(i=i): (leaf.gguf.format(i=i), leaf)
+            for leaf in leaves_of(self._config)
+            for i in (range(self._config.n_layers) if leaf.stacked else (0,))
+        }
 
     def names(self) -> set[str]:
-        """Hugging Face names of the stored tensors (unknown ones keep their GGUF name)."""
-        count = int(self.field(f"{self.architecture}.block_count", 0))
-        layers = range(min(count, len(self._tensors)))  # a false count must not run for ever
-        self._gguf_name: dict[str, tuple[str, Leaf]] = {}
-        for leaf in leaves_of(parse_config(self.config(), str(self.path))):
-            for i in layers if leaf.stacked else (0,):
-                self._gguf_name[leaf.hf.format(i=i)] = (leaf.gguf.format(i=i), leaf)
-        to_hf = {name: hf for hf, (name, _) in self._gguf_name.items()}
-        return {to_hf.get(name, name) for name in self._tensors}
+        """Hugging Face names of the stored tensors (unknown ones keep their GGUF name).
+
+        Raises:
+          UserError: the metadata are not those of a model that is ported.
+        """
+        to_hf = {name: hf for hf, (name, _) in self._places.items()}
+        weights = self._tensors.keys() - rope_tensors(self.architecture)
+        return {to_hf.get(name, name) for name in weights}
 
     def read(self, hf_name: str) -> np.ndarray:
-        """One tensor as float32 in Hugging Face's shape and row order."""
-        name, leaf = self._gguf_name[hf_name]
+        """One tensor as float32 in Hugging Face's shape and row order.
+
+        Raises:
+          UserError: a storage type that is not read.
+        """
+        name, leaf = self._places[hf_name]
+        array = self._dequantised(name)
+        if leaf.rotary_heads and ARCHITECTURES[self.architecture].interleaved:
+            heads = leaf.rotary_heads(self._config)
+            if array.ndim and len(array) % (2 * heads) == 0:  # else the caller reports the shape
+                array = half_split_rows(array, heads)
+        if leaf.path[-1] == "scale" and self._config.norm_offset:
+            array = array - np.float32(1)
+        return array
+
+    def _dequantised(self, name: str) -> np.ndarray:
+        """One tensor by its GGUF name, as float32."""
         tensor = self._tensors[name]
-        shape = tuple(int(n) for n in reversed(tensor.shape))
         try:
-            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            return np.asarray(array.reshape(_shape(tensor)), np.float32)
         except (NotImplementedError, ValueError) as error:
             kind = tensor.tensor_type.name
             raise UserError(f"{self.path}: tensor {name} of type {kind} is not read") from error
-        if leaf.rotary_heads:
-            heads = int(self.field(f"{self.architecture}.attention.head_count"))
-            if leaf.path[2] == "k":
-                heads = int(self.field(f"{self.architecture}.attention.head_count_kv", heads))
-            if len(array) % (2 * heads) == 0:  # else the wrong shape is the caller's to report
-                array = half_split_rows(array, heads)
-        return np.asarray(array, np.float32)
+
+
+def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    """GGUF counts dimensions from the innermost."""
+    return tuple(int(n) for n in reversed(tensor.shape))
 
 
 def half_split_rows(array: np.ndarray, heads: int) -> np.ndarray:

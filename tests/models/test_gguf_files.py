@@ -43,7 +43,22 @@ def test_a_gguf_file_has_the_logits_of_torch(shape, tmp_path):
     assert_same_logits(our_logits(params, cfg, _tokens(model)), torch_logits(model, _tokens(model)))
 
 
-@pytest.mark.parametrize("kind, rounded", [(Kind.Q8_0, rounded_q8_0), (Kind.Q4_1, rounded_q4_1)])
+def _rounded_by_the_package(kind):
+    return lambda array: gguf.quants.dequantize(gguf.quants.quantize(array, kind), kind)
+
+
+@pytest.mark.parametrize(
+    "kind, rounded",
+    [
+        (Kind.Q8_0, rounded_q8_0),
+        (Kind.Q4_1, rounded_q4_1),
+        (Kind.F16, lambda array: torch.from_numpy(array).half().float().numpy()),
+        (Kind.BF16, lambda array: torch.from_numpy(array).bfloat16().float().numpy()),
+        *((kind, _rounded_by_the_package(kind)) for kind in (Kind.Q4_0, Kind.Q5_0, Kind.Q5_1)),
+        (Kind.MXFP4, _rounded_by_the_package(Kind.MXFP4)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
 def test_quantised_matrices_mean_what_their_format_says(kind, rounded, tmp_path):
     model = random_llama(**SIZES)
     cfg, params = load(write_gguf(model, tmp_path / "m.gguf", kind=kind))
@@ -71,7 +86,8 @@ def test_metadata_that_may_be_left_out_follows_from_the_rest(tmp_path):
 def whole(tmp_path_factory):
     """The bytes of a sound file."""
     file = tmp_path_factory.mktemp("whole") / "m.gguf"
-    return write_gguf(random_llama(**SIZES), file).read_bytes()
+    numbers = {".general.numbers": [1, 2, 3]}
+    return write_gguf(random_llama(**SIZES), file, metadata=numbers).read_bytes()
 
 
 def test_a_file_truncated_anywhere_is_refused(whole, tmp_path):
@@ -119,6 +135,26 @@ def test_false_counts_end_at_once(whole, place, count, tmp_path):
         load(file)
 
 
+@pytest.mark.parametrize("count", [10**7, 2**40, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("kind", [0, 4, 8, 9], ids=["bytes", "integers", "strings", "lists"])
+def test_a_list_of_false_length_ends_at_once(whole, kind, count, tmp_path):
+    """Even where the file is long enough to hold such a list."""
+    file, place = tmp_path / "list.gguf", whole.index(b"general.numbers") + len("general.numbers")
+    header = struct.pack("<IIQ", 9, kind, count)
+    file.write_bytes(whole[:place] + header + bytes(1000))
+    with file.open("ab") as sparse:
+        sparse.truncate(2 * 10**7)
+    with refused(str(file), "not a readable GGUF", str(count)):
+        load(file)
+
+
+def test_lists_within_lists_without_end_are_refused(whole, tmp_path):
+    file, place = tmp_path / "list.gguf", whole.index(b"general.numbers") + len("general.numbers")
+    file.write_bytes(whole[:place] + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000)
+    with refused(str(file), "not a readable GGUF"):
+        load(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04" * 50, b"GGML" + b"\0" * 100])
 def test_a_file_that_is_no_gguf_is_refused(content, tmp_path):
     file = tmp_path / "odd.gguf"
@@ -128,17 +164,35 @@ def test_a_file_that_is_no_gguf_is_refused(content, tmp_path):
 
 
 METADATA = {
-    "another rope": ({"rope.scaling.type": "yarn"}, ["llama.rope.scaling.type"]),
-    "experts": ({"expert_count": 8}, ["llama.expert_count"]),
+    "another rope": ({"rope.scaling.type": "ntk"}, ["rope.scaling.type", "ntk"]),
+    "yarn without factor": ({"rope.scaling.type": "yarn"}, ["yarn", "factor"]),
+    "longrope without tensors": ({"rope.scaling.type": "longrope"}, ["longrope", "tensor"]),
+    "a factor for no scaling": (
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, ["rope.scaling.factor", "4.0"],
+    ),
+    "attention factor": ({"rope.scaling.attn_factor": 1.5}, ["rope.scaling.attn_factor", "1.5"]),
+    "negative factor": (
+        {"rope.scaling.type": "linear", "rope.scaling.factor": -2.0}, ["factor", "-2.0"],
+    ),
+    "word for a base": ({"rope.freq_base": "many"}, ["rope_theta", "many"]),
+    "experts": ({"expert_count": 8}, ["llama.expert_count", "8"]),
+    "scaled queries": ({"attention.scale": 0.5}, ["llama.attention.scale"]),
     "partial rope": ({"rope.dimension_count": 4}, ["rotary", "4"]),
+    "no rope": ({"rope.dimension_count": 0}, ["rotary", "0"]),
+    "other values": ({"attention.value_length": 4}, ["value", "4"]),
+    "no epsilon": (
+        {"attention.layer_norm_rms_epsilon": None}, ["llama.attention.layer_norm_rms_epsilon"],
+    ),
     "no width": ({"embedding_length": None}, ["hidden_size"]),
+    "word for a width": ({"embedding_length": "wide"}, ["hidden_size", "wide"]),
     "no layers": ({"block_count": None}, ["num_hidden_layers"]),
     "false layers": ({"block_count": 2**31}, ["2147483648", "layers"]),
     "no heads": ({"attention.head_count": None}, ["num_attention_heads"]),
     "heads a layer": ({"attention.head_count": [4, 4]}, ["num_attention_heads", "4, 4"]),
     "heads that do not divide": ({"attention.head_count_kv": 3}, ["num_key_value_heads", "3"]),
     "other head count": ({"attention.head_count": 8}, ["q_proj.weight", "shape"]),
-}
+    "one of several parts": ({".split.count": 3}, ["parts", "3"]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", METADATA)
@@ -149,15 +203,69 @@ def test_metadata_that_is_not_understood_is_refused_by_name(fault, tmp_path):
         load(file)
 
 
-def test_an_architecture_that_is_not_ported_is_refused(tmp_path):
-    file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", architecture="qwen2")
-    with refused(str(file), "qwen2", "llama"):
+@pytest.mark.parametrize("name", ["mamba", "gemma3n", ""])
+def test_an_architecture_that_is_not_ported_is_refused(name, tmp_path):
+    change = {"architecture": name} if name else {"metadata": {".general.architecture": [1, 2]}}
+    file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", **change)
+    with refused(str(file), name or "[1, 2]", "llama"):
+        load(file)
+
+
+def test_a_file_of_the_other_byte_order_is_refused(tmp_path):
+    big = gguf.GGUFEndian.BIG
+    file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", endianess=big)
+    with refused(str(file), "big-endian"):
+        load(file)
+
+
+def _tensor(name, values):
+    return lambda tensors: tensors.update({name: np.asarray(values, np.float32)})
+
+
+ROPE_TENSORS = {
+    "too short": (_tensor("rope_freqs.weight", [1, 1, 1]), {}, ["rope_freqs.weight", "4"]),
+    "too deep": (_tensor("rope_freqs.weight", [[1] * 4]), {}, ["rope_freqs.weight", "4"]),
+    "zero": (_tensor("rope_freqs.weight", [1, 0, 1, 1]), {}, ["rope_freqs.weight", "positive"]),
+    "infinite": (_tensor("rope_freqs.weight", [1, np.inf, 1, 1]), {}, ["rope_freqs.weight"]),
+    "beside a factor": (
+        _tensor("rope_freqs.weight", [1] * 4),
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+        ["rope_freqs.weight", "linear"],
+    ),
+    "for another type": (
+        _tensor("rope_factors_long.weight", [1] * 4),
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0},
+        ["rope_factors_long.weight", "yarn"],
+    ),
+    "long without short": (
+        _tensor("rope_factors_long.weight", [1] * 4),
+        {"rope.scaling.original_context_length": 16},
+        ["rope_factors_short.weight"],
+    ),
+    "without the first length": (
+        lambda tensors: [
+            _tensor(f"rope_factors_{length}.weight", [1] * 4)(tensors)
+            for length in ("long", "short")
+        ],
+        {},
+        ["rope.scaling.original_context_length"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ROPE_TENSORS)
+def test_rope_tensors_that_contradict_the_metadata_are_refused(fault, tmp_path):
+    change, metadata, named = ROPE_TENSORS[fault]
+    file = write_gguf(
+        random_llama(**SIZES), tmp_path / "m.gguf", change=change, metadata=metadata
+    )  # fmt: skip
+    with refused(str(file), *named):
         load(file)
 
 
 def _spoil(tensors: dict[str, np.ndarray]) -> None:
     del tensors["blk.1.attn_q.weight"]
-    tensors["rope_freqs.weight"] = np.ones(4, np.float32)
+    tensors["blk.0.attn_q.scale"] = np.ones(1, np.float32)
     tensors["blk.0.attn_k.weight"] = np.ones((15, 32), np.float32)
     tensors["output_norm.weight"] = np.full(32, np.inf, np.float32)
 
@@ -166,7 +274,7 @@ def test_all_faulty_tensors_are_listed_together(tmp_path):
     file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", change=_spoil)
     with refused(
         str(file), "4 faulty tensors", "missing model.layers.1.self_attn.q_proj.weight",
-        "unexpected rope_freqs.weight", "model.layers.0.self_attn.k_proj.weight has shape (15, 32",
+        "unexpected blk.0.attn_q.scale", "model.layers.0.self_attn.k_proj.weight has shape (15, 32",
         "model.norm.weight holds NaN or infinity",
     ):  # fmt: skip
         load(file)

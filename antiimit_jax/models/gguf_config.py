@@ -1,0 +1,280 @@
+"""From GGUF metadata to the `config.json` that `families` reads: keys, defaults, rope tensors.
+
+A key that nobody here handles is an error that names it. Where a key is absent the value is the one
+llama.cpp falls back to, which is not always Hugging Face's default for the family.
+Source: llama.cpp's converter (`conversion/*.py`) and its loader (`src/models/*.cpp`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.config_keys import is_count, is_positive
+from antiimit_jax.models.families import FAMILIES
+
+_WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+_CAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+_LONG, _SHORT, _DIVISORS = (
+    "rope_factors_long.weight", "rope_factors_short.weight", "rope_freqs.weight",
+)  # fmt: skip
+# Metadata (after the architecture prefix) -> config.json, for all architectures.
+_KEYS = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.key_length": "head_dim",
+    "vocab_size": "vocab_size",
+}
+_NEEDED = ("attention.layer_norm_rms_epsilon",)  # the others without default `families` misses
+# Read by `_rope` and `_head_dim`, not copied.
+_OTHERS = {
+    "attention.value_length", "rope.dimension_count", "rope.freq_base", "rope.scale_linear",
+    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+}  # fmt: skip
+# Keys that change nothing while they say this; None stands for any value.
+_NEUTRAL = {
+    "attention.causal": True,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "rope.scaling.finetuned": None,
+    "rope.scaling.yarn_ext_factor": 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What one GGUF architecture says beyond the common keys."""
+
+    model_type: str
+    interleaved: bool = False  # q and k rows lie in pairs, for llama.cpp's older rotary embedding
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)  # copied, as `_KEYS`
+    others: frozenset[str] = frozenset()  # keys that a rule below reads
+    slides_but_every: int = 0  # default period of the layers that see everything; 0: not mixed
+    local_theta: float = 0.0  # default base of the sliding layers; 0: that of the others
+    scaled_by_width: int = 0  # layers of the one size whose query scale is hidden / heads
+    rope_tensors: frozenset[str] = frozenset()
+    rotates_in_part: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(
+        model_type="llama",
+        interleaved=True,
+        others=frozenset({_WINDOW}),
+        rope_tensors=frozenset({_DIVISORS, _LONG, _SHORT}),
+    ),
+    "qwen2": Architecture(model_type="qwen2"),
+    "qwen3": Architecture(model_type="qwen3"),
+    "gemma": Architecture(model_type="gemma"),
+    "gemma2": Architecture(
+        model_type="gemma2",
+        keys=_CAPS,
+        others=frozenset({_WINDOW, _PATTERN}),
+        slides_but_every=2,
+        scaled_by_width=46,
+    ),
+    "gemma3": Architecture(
+        model_type="gemma3_text",
+        keys={"final_logit_softcapping": "final_logit_softcapping"},
+        others=frozenset({_WINDOW, _PATTERN, "rope.freq_base_swa"}),
+        slides_but_every=6,
+        local_theta=10_000.0,
+        scaled_by_width=62,
+    ),
+    "olmo2": Architecture(model_type="olmo2"),
+    "smollm3": Architecture(model_type="smollm3", interleaved=True),
+    "phi3": Architecture(
+        model_type="phi3",
+        others=frozenset({_WINDOW}),
+        rope_tensors=frozenset({_LONG, _SHORT}),
+        rotates_in_part=True,
+    ),
+}
+
+
+def config_of(
+    architecture: str,
+    metadata: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    vector: Callable[[str], np.ndarray],
+    source: str,
+) -> dict[str, Any]:
+    """The `config.json` of the model in a GGUF file.
+
+    Args:
+      architecture: one of ARCHITECTURES.
+      metadata: values by key, without the architecture's prefix.
+      shapes: of all tensors by GGUF name, outermost dimension first.
+      vector: reads one of the rope tensors.
+      source: file name for error messages.
+
+    Raises:
+      UserError: a key whose meaning is not known, or values that contradict each other.
+    """
+    try:
+        return _config(architecture, metadata, shapes, vector)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def rope_tensors(architecture: str) -> frozenset[str]:
+    """GGUF names of the tensors that are part of the config."""
+    return ARCHITECTURES[architecture].rope_tensors
+
+
+def _config(
+    name: str,
+    metadata: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    vector: Callable[[str], np.ndarray],
+) -> dict[str, Any]:
+    arch = ARCHITECTURES[name]
+    copied = _KEYS | arch.keys
+    known = {*copied, *_OTHERS, *arch.others}
+    neutral = lambda key: key in _NEUTRAL and _NEUTRAL[key] in (None, metadata[key])
+    unknown = [key for key in metadata if key not in known and not neutral(key)]
+    if unknown:
+        shown = ", ".join(f"{f'{name}.{key}'!r} = {metadata[key]!r:.60}" for key in unknown[:8])
+        raise ValueError(f"metadata {shown} is not understood")
+    if lost := [key for key in _NEEDED if key not in metadata]:
+        raise ValueError(f"metadata {name}.{lost[0]} is missing")
+    config = {copied[key]: value for key, value in metadata.items() if key in copied}
+    config["model_type"] = arch.model_type
+    layers = config.get("num_hidden_layers")
+    if is_count(layers) and layers > len(shapes):
+        raise ValueError(f"{layers} layers are named, and only {len(shapes)} tensors are there")
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    for flag, tensor in (("attention_bias", "attn_q"), ("mlp_bias", "ffn_up")):
+        if f"blk.0.{tensor}.bias" in shapes and flag in FAMILIES[arch.model_type].flags:
+            config[flag] = True
+    if "vocab_size" not in config and len(shapes.get("token_embd.weight", ())) == 2:
+        config["vocab_size"] = shapes["token_embd.weight"][0]
+    sizes = ("hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")
+    if not all(is_count(config.get(size)) for size in sizes):
+        return config  # `families` says what is wrong
+    config["head_dim"] = _head_dim(config, metadata)
+    if not is_count(config["head_dim"]):
+        return config
+    if "query_pre_attn_scalar" in FAMILIES[arch.model_type].defaults:
+        wide = layers == arch.scaled_by_width
+        width = config["hidden_size"] // config["num_attention_heads"]
+        config["query_pre_attn_scalar"] = width if wide else config["head_dim"]
+    config |= _windows(arch, metadata, layers)
+    stored = {tensor: vector(tensor) for tensor in arch.rope_tensors & {*shapes}}
+    rope = _rope(arch, config, metadata, stored)
+    if arch.local_theta:
+        local = metadata.get("rope.freq_base_swa", arch.local_theta)
+        local = {"rope_type": "default", "rope_theta": local}
+        rope = {"full_attention": rope, "sliding_attention": local}
+    return config | {"rope_parameters": rope}
+
+
+def _head_dim(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
+    """Features of a query, key or value head."""
+    split = config["hidden_size"] // config["num_attention_heads"]
+    keys, values = config.get("head_dim", split), metadata.get("attention.value_length", split)
+    if keys != values:
+        raise ValueError(f"key heads of {keys!r} and value heads of {values!r} are not ported")
+    return keys
+
+
+def _windows(arch: Architecture, metadata: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """Sliding windows; a window of 0 is none."""
+    window = metadata.get(_WINDOW)
+    if not arch.slides_but_every:
+        if _WINDOW not in arch.others:
+            return {}
+        if arch.model_type == "llama":  # the other families with this architecture have no window
+            return {"model_type": "mistral", "sliding_window": window} if window else {}
+        return {"sliding_window": window or None}
+    given = {} if window is None else {"sliding_window": window}
+    if window == 0 or (window is None and arch.local_theta):  # Gemma-3 without: no layer slides
+        return {"layer_types": ["full_attention"] * layers}
+    pattern = metadata.get(_PATTERN, arch.slides_but_every)
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        pattern = [not pattern or (i + 1) % pattern != 0 for i in range(layers)]
+    if not isinstance(pattern, list) or len(pattern) != layers:
+        raise ValueError(f"{_PATTERN} must be a period or say yes or no for {layers} layers")
+    kinds = ["sliding_attention" if slides else "full_attention" for slides in pattern]
+    return given | {"layer_types": kinds}
+
+
+def _rope(
+    arch: Architecture,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """`rope_parameters`, of the full layers where there are two kinds."""
+    head_dim, dim = config["head_dim"], metadata.get("rope.dimension_count", config["head_dim"])
+    rope: dict[str, Any] = {"rope_theta": metadata.get("rope.freq_base", 10_000.0)}
+    if dim != head_dim:
+        if not arch.rotates_in_part or not is_count(dim):
+            raise ValueError(f"partial rotary embedding ({dim}) is not ported")
+        # Rounded up, since its product with head_dim is rounded down.
+        rope["partial_rotary_factor"] = math.nextafter(dim / head_dim, 2.0)
+    factor = metadata.get("rope.scaling.factor", metadata.get("rope.scale_linear"))
+    original = metadata.get("rope.scaling.original_context_length")
+    kind = metadata.get("rope.scaling.type")
+    if kind is None:  # Phi-3's converter writes the tensors without the type
+        kind = "longrope" if {_LONG, _SHORT} & {*tensors} else "linear" if factor else "none"
+    if kind not in ("none", "linear", "yarn", "longrope"):
+        known = "none, linear, yarn, longrope"
+        raise ValueError(f"rope.scaling.type = {kind!r} is not ported (known: {known})")
+    attention = metadata.get("rope.scaling.attn_factor", 1.0)
+    if kind != "longrope" and attention != 1:
+        raise ValueError(f"rope.scaling.attn_factor = {attention!r} is not ported for {kind!r}")
+    allowed = {"none": {_DIVISORS}, "longrope": {_LONG, _SHORT}}.get(kind, set())
+    if clash := sorted(tensors.keys() - allowed):
+        raise ValueError(f"tensor {clash[0]} contradicts rope.scaling.type = {kind!r}")
+    for name, values in tensors.items():
+        if values.shape != (dim // 2,) or not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"tensor {name} must hold {dim // 2} positive numbers")
+
+    if kind == "none":
+        if factor not in (None, 0, 1):
+            raise ValueError(f"rope.scaling.factor = {factor!r} contradicts the type 'none'")
+        if _DIVISORS not in tensors:
+            return rope | {"rope_type": "default"}
+        divisors = tensors[_DIVISORS].tolist()  # Llama-3.1's scaling, worked out by the converter
+        return rope | {
+            "rope_type": "longrope", "short_factor": divisors, "long_factor": divisors,
+            "attention_factor": 1.0,
+            "original_max_position_embeddings": config["max_position_embeddings"],
+        }  # fmt: skip
+    if kind == "linear":
+        return rope | {"rope_type": "linear", "factor": factor or 1.0}
+    if kind == "yarn":
+        rope |= {"rope_type": "yarn", "factor": factor}
+        for key in ("beta_fast", "beta_slow"):
+            rope[key] = metadata.get(f"rope.scaling.yarn_{key}")
+        return rope | {"original_max_position_embeddings": original}
+    if lost := sorted({_LONG, _SHORT} - tensors.keys()):
+        raise ValueError(f"rope.scaling.type = 'longrope' without tensor {lost[0]}")
+    if not is_count(original):
+        raise ValueError(
+            f"rope factors need rope.scaling.original_context_length, which is {original!r}"
+        )
+    if not is_positive(attention):
+        raise ValueError(f"rope.scaling.attn_factor must be positive, not {attention!r}")
+    if "rope.scaling.attn_factor" in metadata:
+        rope["attention_factor"] = attention
+    return rope | {
+        "rope_type": "longrope",
+        "short_factor": tensors[_SHORT].tolist(),
+        "long_factor": tensors[_LONG].tolist(),
+        "original_max_position_embeddings": original,
+    }
