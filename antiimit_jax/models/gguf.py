@@ -33,6 +33,7 @@ _CONFIG_KEYS = {
     "vocab_size": "vocab_size",
 }
 _IGNORED_KEYS = {"rope.dimension_count", "attention.value_length"}
+_INTEGERS = ("I8", "I16", "I32", "I64")
 _ARCHITECTURES = {"llama": "llama"}
 
 
@@ -114,6 +115,15 @@ class GgufCheckpoint:
                 self._gguf_name[leaf.hf.format(i=i)] = (leaf.gguf.format(i=i), leaf)
         to_hf = {name: hf for hf, (name, _) in self._gguf_name.items()}
         return {to_hf.get(name, name) for name in self._tensors}
+
+    def problem(self, hf_name: str, shape: tuple[int, ...]) -> str:
+        """What the header says against a tensor of this shape; empty if nothing."""
+        tensor = self._tensors[self._gguf_name[hf_name][0]]
+        stored = tuple(int(n) for n in reversed(tensor.shape))
+        if stored != shape:
+            return f"{hf_name} has shape {stored}, not {shape}"
+        kind = tensor.tensor_type.name
+        return f"{hf_name} has type {kind}, not a float" if kind in _INTEGERS else ""
 
     def read(self, hf_name: str) -> np.ndarray:
         """One tensor as float32 in Hugging Face's shape and row order."""
