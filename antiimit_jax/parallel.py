@@ -36,6 +36,7 @@ class DataParallel:
     def __init__(self, fn: Callable, devices: Sequence[jax.Device] | None = None) -> None:
         self.devices = list(devices or jax.local_devices())
         self._fn = jax.pmap(fn, axis_name=_AXIS, devices=self.devices)
+        self._compiled: dict[Any, Callable] = {}
 
     def __call__(self, placed: Tree, batches: Sequence[Tree], empty: Tree) -> Iterator[Tree]:
         """Yields one result of host arrays for each batch, in order.
@@ -48,12 +49,33 @@ class DataParallel:
         pending = None
         for group in _rounds(batches, len(self.devices)):
             filled = [*group, *[empty] * (len(self.devices) - len(group))]
-            result = self._fn(placed, jax.tree.map(lambda *leaves: np.stack(leaves), *filled))
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
+            result = self.compiled(placed, stacked)(placed, stacked)
             if pending is not None:
                 yield from _unstack(*pending)  # while the devices work on the next round
             pending = result, len(group)
         if pending is not None:
             yield from _unstack(*pending)
+
+    def compiled(self, placed: Tree, stacked: Tree) -> Callable:
+        """The program for these shapes; leaves of `stacked` are [devices, ...]."""
+        leaves, structure = jax.tree.flatten((placed, stacked))
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._compiled:
+            lowered = self._fn.lower(placed, stacked)
+            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
+        return self._compiled[key]
+
+
+def compiler_options() -> dict[str, str] | None:
+    """How programs that hold a model are compiled.
+
+    XLA's CPU backend would move the widening of narrow weights out of the scan over layers, and so
+    hold all of them in float32 at once: twice the weights again.
+    """
+    if jax.default_backend() == "cpu":
+        return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+    return None
 
 
 def _rounds(batches: Iterable[Tree], size: int) -> Iterator[list[Tree]]:

@@ -20,6 +20,7 @@ done token by token runs over the tokens that exist, and padding costs next to n
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.layers import Block, Kind, RMSNorm, View, rearrange
 
 Array = jax.Array
+_WIDENED_BYTES = 2**27  # of the head's table that are held as float32 at once
 
 
 class Dense(NamedTuple):
@@ -139,6 +141,28 @@ class Decoder(nn.Module):
     def logits(self, hidden: Array) -> Array:
         """[..., D] -> float32 [..., V]; a tied head reads the embedding."""
         table = self.embed.embedding if self.cfg.tied_head else self.head
-        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        logits = head_product(hidden, table)
         cap = self.cfg.final_softcap
         return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+def head_product(hidden: Array, table: Array) -> Array:
+    """hidden [..., D] @ table [V, D].T -> float32 [..., V], with the table's exact values.
+
+    A table of fewer bits is widened to float32 a block of rows at a time, since the whole of it
+    may be gigabytes: V is 256,000 in Gemma.
+    """
+    (V, D), product = table.shape, functools.partial(
+        jnp.einsum, "...d,vd->...v", preferred_element_type=jnp.float32
+    )
+    rows = max(1, _WIDENED_BYTES // (4 * D))
+    if table.dtype == jnp.float32 or V <= rows:
+        return product(hidden, table)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # else autodiff keeps every block
+    def fill(logits: Array, first: Array) -> tuple[Array, None]:
+        block = product(hidden, jax.lax.dynamic_slice_in_dim(table, first, rows))
+        return jax.lax.dynamic_update_slice_in_dim(logits, block, first, axis=-1), None
+
+    starts = jnp.minimum(jnp.arange(0, V, rows), V - rows)  # the last block may overlap the one before
+    return jax.lax.scan(fill, jnp.zeros((*hidden.shape[:-1], V), jnp.float32), starts)[0]

@@ -20,6 +20,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of, rope_tensors
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
+_INTEGERS = ("I8", "I16", "I32", "I64")
 _LONGEST_ARRAY = 2_000_000  # values of one metadata key; the longest known has half a million
 
 
@@ -129,6 +130,15 @@ class GgufCheckpoint:
         to_hf = {name: hf for hf, (name, _) in self._places.items()}
         weights = self._tensors.keys() - rope_tensors(self.architecture)
         return {to_hf.get(name, name) for name in weights}
+
+    def problem(self, hf_name: str, shape: tuple[int, ...]) -> str:
+        """What the header says against a tensor of this shape; empty if nothing."""
+        tensor = self._tensors[self._places[hf_name][0]]
+        stored = _shape(tensor)
+        if stored != shape:
+            return f"{hf_name} has shape {stored}, not {shape}"
+        kind = tensor.tensor_type.name
+        return f"{hf_name} has type {kind}, not a float" if kind in _INTEGERS else ""
 
     def read(self, hf_name: str) -> np.ndarray:
         """One tensor as float32 in Hugging Face's shape and row order.

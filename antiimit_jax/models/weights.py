@@ -1,31 +1,35 @@
 """From a name on the command line to parameters on a device: strict, tensor by tensor.
 
-A checkpoint is anything with `path`, `config()`, `names()` and `read(name)` in Hugging Face's
-naming and layout; GGUF files and safetensors folders both are. Everything missing, unexpected,
-wrongly shaped or not finite is collected and reported in one error.
+A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)` and `read(name)`
+in Hugging Face's naming and layout; GGUF files and safetensors folders both are. Everything
+missing, unexpected, of another shape or dtype (by the headers, before any weight is read) or not
+finite is collected and reported in one error.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp  # registers bfloat16 with numpy before safetensors reads any
+import jax.numpy as jnp
 import numpy as np
-import safetensors
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.catalog import CATALOG, embedded_file, near_misses
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.families import parse_config, text_name
+from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
+from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
 from antiimit_jax.models.leaves import Leaf, leaves_of
+from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, read_json
 
-_IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,89 +102,6 @@ def _download(model_id: str, revision: str | None) -> Path:
         ) from error
 
 
-class SafetensorsCheckpoint:
-    """A Hugging Face folder: config.json and one or several safetensors files."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        config_file = path / "config.json"
-        if not config_file.is_file():
-            raise UserError(f"{path}: no config.json; name a Hugging Face model folder")
-        self._config = read_json(config_file)
-        self._files = self._index()
-        self._stored = {text_name(name, self._config): name for name in self._files}
-
-    def config(self) -> dict[str, Any]:
-        return self._config
-
-    def names(self) -> set[str]:
-        """Names of the language model's tensors, without the prefix of a model that also sees."""
-        return {name for name in self._stored if name and not name.endswith(_IGNORED_SUFFIXES)}
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor as stored (float32, float16 or bfloat16)."""
-        stored = self._stored[name]
-        with _open_safetensors(self._files[stored]) as file:
-            try:
-                return file.get_tensor(stored)
-            except (TypeError, AttributeError) as error:  # 4-bit and other types numpy lacks
-                dtype = file.get_slice(stored).get_dtype()
-                raise UserError(
-                    f"{self._files[name]}: {name} of type {dtype} is not read"
-                ) from error
-
-    def _index(self) -> dict[str, Path]:
-        index = self.path / "model.safetensors.index.json"
-        single = self.path / "model.safetensors"
-        if not index.is_file():
-            if not single.is_file():
-                pickles = [f.name for f in self.path.iterdir() if f.suffix in (".bin", ".pt")]
-                hint = f" ({', '.join(pickles)} is a pickle and never read)" if pickles else ""
-                raise UserError(f"{self.path}: no model.safetensors{hint}; convert to safetensors")
-            with _open_safetensors(single) as file:
-                return {name: single for name in file.keys()}
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{index}: has no weight_map")
-        for name, shard in weight_map.items():
-            # Only plain names beside the index: an index must not point anywhere else.
-            if not isinstance(shard, str) or Path(shard).name != shard:
-                raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
-            if not (self.path / shard).is_file():
-                raise UserError(f"{index}: shard {shard} is missing; fetch it again")
-        files = {}
-        for shard in sorted(set(weight_map.values())):
-            with _open_safetensors(self.path / shard) as file:
-                for name in file.keys():
-                    if weight_map.get(name, shard) != shard:
-                        told = weight_map[name]
-                        raise UserError(f"{index}: {name} lies in {shard}, the index says {told}")
-                    files[name] = self.path / shard
-        if lost := sorted(set(weight_map) - set(files)):
-            raise UserError(f"{index}: {lost[0]} is not in {weight_map[lost[0]]}; fetch it again")
-        return files
-
-
-def _open_safetensors(path: Path):
-    try:
-        return safetensors.safe_open(path, framework="np")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); fetch it again"
-        ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; UserError if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value
-
-
 def load_config(source: Source) -> ModelConfig:
     """The model's shape alone, without weights."""
     return parse_config(source.open().config(), str(source.path))
@@ -193,13 +114,16 @@ def load_params(
 ) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
-    Norm weights and biases stay in float32. Host memory holds the tree and one tensor.
+    Norm weights and biases stay in float32. The arrays cannot be written to and are aligned so that
+    JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and, for each of
+    up to four threads, the tensor that it is placing.
 
     Args:
       checkpoint: the source, where it is open already.
 
     Raises:
-      UserError: one message for all missing, unexpected, misshaped and non-finite tensors.
+      UserError: one message for all tensors that are missing, unexpected, of another shape or
+        dtype, or not finite.
     """
     checkpoint = checkpoint or source.open()
     cfg = parse_config(checkpoint.config(), str(source.path))
@@ -213,30 +137,70 @@ def load_params(
     for leaf in leaves_of(cfg):
         for i in range(cfg.n_layers) if leaf.stacked else (0,):
             wanted.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
-    if cfg.tied_head and "lm_head.weight" in present:  # some files store the head a second time
-        present.discard("lm_head.weight")
-        tied = (checkpoint.read(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
-        if not np.array_equal(*tied):
-            raise UserError(
-                f"{source.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
-                "embedding; set it to false in config.json or take an unmodified checkpoint"
-            )
+    copied_head = cfg.tied_head and _HEAD in present  # some files store the head a second time
+    if copied_head:
+        present.discard(_HEAD)
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
-    params: dict = {}
-    for name, places in wanted.items():
-        if name not in present:
-            continue
+    sound = []
+    for name in (name for name in wanted if name in present):
+        problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
+        problems += [problem] if problem else []
+        sound += [] if problem else [name]
+    params = {} if problems else empty_params(cfg, dtype)
+
+    def place(name: str) -> str:
         array = checkpoint.read(name)
-        if problem := _fault(name, array, places[0][0].stored_shape(cfg)):
-            problems.append(problem)
-            continue
-        for leaf, i in places:
-            _place(params, leaf, i, array[leaf.rows(cfg)], cfg, dtype)
+        if problems:  # what else is wrong is still to be said
+            finite = [is_finite(array)]
+        else:
+            finite = [_place(_leaf(params, leaf, i), array, leaf, cfg) for leaf, i in wanted[name]]
+        return "" if all(finite) else f"{name} holds NaN or infinity"
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        problems = [*problems, *filter(None, pool.map(place, sound))]
     if problems:
-        shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
-        raise UserError(f"{source.path}: {len(problems)} faulty tensors: {shown}")
+        shown = "; ".join(problem[:200] for problem in problems[:8])
+        more = "; ..." if len(problems) > 8 else ""
+        raise UserError(f"{source.path}: {len(problems)} faulty tensors: {shown}{more}")
+    if copied_head and not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
+        raise UserError(
+            f"{source.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
+            "embedding; set it to false in config.json or take an unmodified checkpoint"
+        )
+    for leaf in jax.tree.leaves(params):
+        leaf.flags.writeable = False
     return cfg, params
+
+
+def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
+    """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
+    params: dict = {}
+    for leaf in leaves_of(cfg):
+        shape = leaf.shape(cfg)
+        kept = np.dtype(dtype if len(shape) > 1 else jnp.float32)
+        shape = shape[::-1] if leaf.transposed else shape
+        node = params
+        for key in leaf.path[:-1]:
+            node = node.setdefault(key, {})
+        node[leaf.path[-1]] = aligned_empty((cfg.n_layers, *shape) if leaf.stacked else shape, kept)
+    return params
+
+
+def _leaf(params: Any, leaf: Leaf, i: int) -> np.ndarray:
+    for key in leaf.path:
+        params = params[key]
+    return params[i] if leaf.stacked else params
+
+
+def _place(to: np.ndarray, array: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> bool:
+    """Writes one parameter where it belongs; false if it is not finite there."""
+    array = array[leaf.rows(cfg)]
+    if leaf.transposed:
+        transpose_into(to, array)
+    else:
+        np.copyto(to, array, casting="unsafe")
+    return is_finite(to)
 
 
 def is_matrix(path: tuple) -> bool:
@@ -245,34 +209,8 @@ def is_matrix(path: tuple) -> bool:
 
 
 def cast_matrices(params: Any, dtype: str) -> Any:
-    """The parameters with matrices in `dtype`; norms and biases as they are."""
+    """The parameters with matrices in `dtype`; norms, biases and what has it as they are."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.astype(dtype) if is_matrix(path) else leaf, params
+        lambda path, leaf: leaf.astype(dtype) if is_matrix(path) and leaf.dtype != dtype else leaf,
+        params,
     )
-
-
-def _fault(name: str, array: np.ndarray, shape: tuple[int, ...]) -> str:
-    if array.shape != shape:
-        return f"{name} has shape {array.shape}, not {shape}"
-    if not (jnp.issubdtype(array.dtype, jnp.floating)):
-        return f"{name} has dtype {array.dtype}, not a float"
-    if not np.isfinite(np.asarray(array, np.float32)).all():
-        return f"{name} holds NaN or infinity"
-    return ""
-
-
-def _place(
-    params: dict, leaf: Leaf, i: int, array: np.ndarray, cfg: ModelConfig, dtype: jnp.dtype
-) -> None:
-    """Copies one stored tensor into its place in the (stacked) tree."""
-    array = array.T if leaf.transposed else array
-    kept = np.dtype(jnp.float32 if array.ndim == 1 else dtype)
-    node = params
-    for key in leaf.path[:-1]:
-        node = node.setdefault(key, {})
-    if not leaf.stacked:
-        node[leaf.path[-1]] = array.astype(kept)
-        return
-    if leaf.path[-1] not in node:
-        node[leaf.path[-1]] = np.empty((cfg.n_layers, *array.shape), kept)
-    node[leaf.path[-1]][i] = array

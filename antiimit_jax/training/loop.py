@@ -18,6 +18,7 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.weights import cast_matrices
+from antiimit_jax.parallel import compiler_options
 from antiimit_jax.training.batches import BatchSource, TrainBatch
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
@@ -26,8 +27,6 @@ from antiimit_jax.training.step import init_state, make_optimizer, make_schedule
 Tree = Any
 ADAPTERS = ("tuned", "placebo")
 _INIT_STREAM = 21
-# XLA's CPU backend would widen bfloat16 weights of all layers to float32 before the scan.
-_KEEP_BFLOAT16 = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
 def train(
@@ -118,7 +117,7 @@ def jit_step(
     return jax.jit(
         make_step(decoder, jnp.asarray(stops), cfg, optimizer),
         donate_argnums=0,
-        compiler_options=_KEEP_BFLOAT16 if jax.default_backend() == "cpu" else None,
+        compiler_options=compiler_options(),
     )
 
 

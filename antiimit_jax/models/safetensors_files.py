@@ -1,0 +1,197 @@
+"""A Hugging Face folder: `config.json` and one or several safetensors files, read strictly.
+
+The safetensors library judges the files (offsets, sizes, coverage). Tensors are then read from
+their place with one plain read each, into memory that is used for nothing else: the library's own
+way through a mapped file costs four times as much.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.families import text_name
+
+_IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
+_FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """What a file's header says of a tensor."""
+
+    name: str
+    file: Path
+    dtype: str  # as the format spells it: BF16, F32, ...
+    shape: tuple[int, ...]
+    start: int  # its first byte in the file
+
+    def read(self) -> np.ndarray:
+        """The values, in the stored dtype.
+
+        Raises:
+          UserError: a dtype that is no float, or the file has become shorter.
+        """
+        if problem := self.dtype_problem:
+            raise UserError(f"{self.file}: {self.name} {problem}")
+        dtype, count = np.dtype(_FLOATS[self.dtype]), math.prod(self.shape)
+        # As integers: numpy moves its own types faster than those that others register.
+        raw = np.fromfile(self.file, f"u{dtype.itemsize}", count, offset=self.start)
+        if len(raw) != count:
+            raise UserError(f"{self.file}: ends within {self.name}; fetch it again")
+        return raw.view(dtype).reshape(self.shape)
+
+    @property
+    def dtype_problem(self) -> str:
+        """Why the values cannot be weights; empty if they can."""
+        if self.dtype in _FLOATS:
+            return ""
+        return f"has dtype {self.dtype}, which is not one of {', '.join(_FLOATS)}"
+
+
+class SafetensorsCheckpoint:
+    """A model folder. Opening it reads the headers of all files, and no weights."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens and checks the folder.
+
+        Raises:
+          UserError: no config, no weights, or files and index that contradict each other.
+        """
+        self.path = path
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path}: no config.json; name a Hugging Face model folder")
+        self._config = read_json(path / "config.json")
+        stored = self._indexed() if (path / _INDEX).is_file() else self._single()
+        self._tensors: dict[str, StoredTensor] = {}
+        for tensor in stored:
+            name = text_name(tensor.name, self._config)
+            if name and name in self._tensors:
+                raise UserError(f"{tensor.file}: {name} is there twice; take it from one source")
+            self._tensors[name] = tensor
+
+    def config(self) -> dict[str, Any]:
+        """The parsed `config.json`."""
+        return self._config
+
+    def names(self) -> set[str]:
+        """Names of the language model's tensors, without the prefix of a model that also sees."""
+        return {name for name in self._tensors if name and not name.endswith(_IGNORED_SUFFIXES)}
+
+    def problem(self, name: str, shape: tuple[int, ...]) -> str:
+        """What the header says against a tensor of this shape; empty if nothing."""
+        tensor = self._tensors[name]
+        if tensor.shape != shape:
+            return f"{name} has shape {tensor.shape}, not {shape}"
+        return f"{name} {tensor.dtype_problem}" if tensor.dtype_problem else ""
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor as stored (float64, float32, float16 or bfloat16).
+
+        Raises:
+          UserError: a dtype that is no float, or the file has become shorter.
+        """
+        return self._tensors[name].read()
+
+    def _single(self) -> list[StoredTensor]:
+        file = self.path / _SINGLE
+        if not file.is_file():
+            pickles = [f.name for f in self.path.iterdir() if f.suffix in (".bin", ".pt", ".pth")]
+            hint = f" ({', '.join(sorted(pickles))} is a pickle and never read)" if pickles else ""
+            raise UserError(f"{self.path}: no {_SINGLE}{hint}; convert to safetensors")
+        if not self._inside(_SINGLE):
+            raise UserError(f"{file}: is a link that leads out of the folder; copy the file")
+        return read_header(file)
+
+    def _indexed(self) -> list[StoredTensor]:
+        index = self.path / _INDEX
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict) or not where:
+            raise UserError(f"{index}: has no weight_map")
+        for name, shard in where.items():
+            # Only plain names beside the index: an index must not point anywhere else.
+            if not isinstance(shard, str) or Path(shard).name != shard or not self._inside(shard):
+                raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
+            if not (self.path / shard).is_file():
+                raise UserError(f"{index}: shard {shard} is missing; fetch it again")
+        tensors = {}
+        for shard in sorted(set(where.values())):
+            for tensor in read_header(self.path / shard):
+                if where.get(tensor.name, shard) != shard:
+                    told = where[tensor.name]
+                    raise UserError(f"{index}: {tensor.name} lies in {shard}, the index says {told}")
+                if tensor.name in tensors:
+                    other = tensors[tensor.name].file.name
+                    raise UserError(f"{index}: {tensor.name} lies in {other} and in {shard}")
+                tensors[tensor.name] = tensor
+        if lost := sorted(set(where) - set(tensors)):
+            raise UserError(f"{index}: {lost[0]} is not in {where[lost[0]]}; fetch it again")
+        return list(tensors.values())
+
+    def _inside(self, file: str) -> bool:
+        """Whether a name leads to the folder itself, or to where the hub's cache keeps its files."""
+        try:
+            parent, folder = (self.path / file).resolve().parent, self.path.resolve()
+        except (OSError, RuntimeError, ValueError):  # a ring of links, a name with a zero byte
+            return False
+        blobs = folder.parent.parent / "blobs"
+        return parent == folder or (folder.parent.name == "snapshots" and parent == blobs)
+
+
+def read_header(file: Path) -> list[StoredTensor]:
+    """What a safetensors file holds; reads no weights.
+
+    Raises:
+      UserError: not a sound safetensors file.
+    """
+    try:
+        with safetensors.safe_open(file, framework="np"):  # refuses all but duplicate names
+            pass
+        with file.open("rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            rows = json.loads(opened.read(size), object_pairs_hook=_once)
+    except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
+        raise UserError(
+            f"{file}: not a readable safetensors file ({error}); fetch it again"
+        ) from error
+    return [
+        StoredTensor(
+            name=name,
+            file=file,
+            dtype=row["dtype"],
+            shape=tuple(row["shape"]),
+            start=8 + size + row["data_offsets"][0],
+        )
+        for name, row in rows.items()
+        if name != "__metadata__"
+    ]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; UserError if it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, endless digits or brackets
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} is there twice")
+    return values
