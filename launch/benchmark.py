@@ -2,7 +2,7 @@
 
     python -m launch.benchmark --workdir=runs/benchmark
     python -m launch.benchmark --what=evaluate --workloads=given-bare --peers=strong --n_items=16 \\
-        --repeats=1 --nogrowth --workdir=runs/short
+        --repeats=1 --growth= --workdir=runs/short
 
 Every side runs in a process of its own on two cores with the same weights, items, prompts and token
 paths, in turns. Peers: `usual`, as commonly written, and `strong`, with prefix caches, packed paths
@@ -52,13 +52,16 @@ flags.DEFINE_list(
 flags.DEFINE_list("peers", list(PEERS), f"Against whom, of {', '.join(PEERS)}.")
 flags.DEFINE_integer("repeats", 3, "Times of each side, in turns.", lower_bound=1)
 flags.DEFINE_integer("n_items", None, "Items of an evaluation; else the workload's.", lower_bound=1)
-flags.DEFINE_bool("growth", True, "Measure how time and memory grow.")
+flags.DEFINE_list(
+    "growth", list(growth.AXES), f"What grows, of {', '.join(growth.AXES)}; empty for nothing."
+)
 flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
 flags.DEFINE_string("workdir", None, "Folder for the results, made if absent.")
 
 
 def main() -> None:
     names, peers = _known("workloads", workloads.WORKLOADS), _known("peers", PEERS)
+    axes = _known("growth", growth.AXES) if cli.FLAGS.growth else []
     what = None if cli.FLAGS.what is None else _known("what", WHAT)
     workdir = Path(cli.needed("workdir")).expanduser()
     if workdir.exists() and not workdir.is_dir():
@@ -82,16 +85,16 @@ def main() -> None:
                 found, figures = comparison.compare(name, kind)
                 result["rows"] += found
                 result["figures"] += figures
-        if cli.FLAGS.growth:
+        if axes:
             kinds, repeats = what or list(WHAT), cli.FLAGS.repeats
-            if "evaluate" in kinds:
+            if "one-prompt" in axes and "evaluate" in kinds:
                 cli.say("words and forms behind one prompt")
                 count = cli.FLAGS.n_items or _BEHIND_ITEMS
                 result["behind_one_prompt"] = growth.words_behind_a_prompt(
                     lm, cli.FLAGS.model, count, repeats
                 )
             result["growth"] = growth.measure(
-                lm, kinds, repeats, Path(scratch), cli.say, cli.FLAGS.n_items
+                lm, kinds, axes, repeats, Path(scratch), cli.say, cli.FLAGS.n_items
             )
     result["machine"] = rows.machine(cores, rate)
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"

@@ -31,6 +31,7 @@ from launch.benchmark_workloads import (
     write_model,
 )
 
+AXES = ("one-prompt", "words", "prompt", "batch", "depth", "devices")
 _BASE_SHOTS, _MORE_SHOTS = 4, 9  # the longer prompts are about twice as long
 _DEVICES = 8
 _ENOUGH_S = 30.0
@@ -62,23 +63,28 @@ class Point:
 def measure(
     lm: LanguageModel,
     what: Sequence[str],
+    axes: Sequence[str],
     repeats: int,
     folder: Path,
     say: Callable[[str], None],
     n_items: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows {what, axis, before, after, factor, time and memory with exponents}.
+    """Rows {what, axis, factor, seconds and memory with exponents} of the axes that apply.
 
     Args:
       folder: for the models of fewer layers.
-      n_items: of each evaluation, else enough to fill the devices.
+      n_items: of an evaluation, else 128; four times as many to fill the devices.
     """
-    found = []
+    found: list[dict[str, Any]] = []
+    if not set(axes) & set(AXES[1:]):
+        return found
     depth = max(1, min(4, lm.cfg.n_layers // 2))
     for layers in (depth, 2 * depth):
         write_model(folder / str(layers), lm, layers)
     for kind in what:
         for axis, (before, after, factor) in _axes(lm, kind, depth, folder, n_items).items():
+            if axis not in axes:
+                continue
             say(f"growth, {kind}: {axis}")
             sides = {"before": before, "after": after}
             figures = _figures(sides, repeats)
@@ -91,19 +97,18 @@ def _axes(
 ) -> dict[str, tuple[Point, Point, float]]:
     """Of each axis: the cases before and after, and the factor between them."""
 
-    def point(layers: int, mixture: Mixture, size: int = 1, devices: int = 1, per_item=True) -> Point:
+    def point(layers: int, mixture: Mixture, size: int = 1, per_item: bool = True) -> Point:
         cfg = dataclasses.replace(lm.cfg, n_layers=layers)
         place = str(folder / str(layers))
         if what == "train":
-            work_here = Workload(mixture=mixture, n_items=0, groups=2 * size, row_tokens=256)
-            job = training_job(
-                dataclasses.replace(lm, cfg=cfg), work_here, place, folder / f"adapter-{layers}"
-            )
+            workload = Workload(mixture=mixture, n_items=0, groups=2 * size, row_tokens=256)
+            smaller = dataclasses.replace(lm, cfg=cfg)
+            job = training_job(smaller, workload, place, folder / f"adapter-{layers}")
         else:
             count = size * (n_items or 128)
             job = evaluation_job(lm, Workload(mixture=mixture, n_items=count), place)
         per = len(job.queries) if per_item else 1
-        return Point(job=job, cfg=cfg, devices=devices, per=per)
+        return Point(job=job, cfg=cfg, per=per)
 
     two, ten = Mixture(ks=(2,)), Mixture(ks=(10,))
     short, long = Mixture(shots=(_BASE_SHOTS,)), Mixture(shots=(_MORE_SHOTS,))
@@ -111,14 +116,14 @@ def _axes(
     alone = point(depth, two, per_item=False)
     prompts = point(depth, short), point(depth, long)
     axes = {
-        "words 2 to 10": (base, point(depth, ten), 5.0),
-        "prompt doubled": (*prompts, prompts[1].prompt_tokens / prompts[0].prompt_tokens),
-        "batch doubled": (alone, point(depth, two, 2, per_item=False), 2.0),
-        "depth doubled": (base, point(2 * depth, two), 2.0),
+        "words": (base, point(depth, ten), 5.0),
+        "prompt": (*prompts, prompts[1].prompt_tokens / prompts[0].prompt_tokens),
+        "batch": (alone, point(depth, two, 2, per_item=False), 2.0),
+        "depth": (base, point(2 * depth, two), 2.0),
     }
     if what == "evaluate":  # as in the study, where training takes one device
         many = point(depth, two, 4)
-        axes["devices 1 to 8"] = many, dataclasses.replace(many, devices=_DEVICES), float(_DEVICES)
+        axes["devices"] = many, dataclasses.replace(many, devices=_DEVICES), float(_DEVICES)
     return axes
 
 

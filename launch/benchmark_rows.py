@@ -23,6 +23,7 @@ _PACKAGES = (
 )  # fmt: skip
 _MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change all sides' speed
 _MATMUL_SIZE = 2048
+_TINY = 1e-12
 
 
 def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
@@ -31,12 +32,10 @@ def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
     For training, results are losses step by step, and the difference of losses counts (in nats).
     """
     if isinstance(ours[0], float):
-        return max(abs(a - b) for a, b in zip(ours, peer))
-    worst = 0.0
-    for a, b in zip(ours[0], peer[0], strict=True):
-        a, b = np.asarray(a, float), np.asarray(b, float)
-        worst = max(worst, float((np.abs(a - b) / np.maximum(np.maximum(a, b), 1e-12)).max()))
-    return worst
+        steps = min(len(ours), len(peer))
+        return float(np.abs(np.subtract(ours[:steps], peer[:steps])).max())
+    pairs = zip(np.concatenate(ours[0]), np.concatenate(peer[0]), strict=True)
+    return float(np.max([abs(a - b) / max(a, b, _TINY) for a, b in pairs]))  # NaN stays NaN
 
 
 def make_row(
@@ -88,6 +87,7 @@ def make_figures(
         "what": what,
         "side": side,
         "dtype": dtype,
+        "n_items": n_items,
         "seconds": took,
         "spread": [min(seconds), max(seconds)],
         "items_per_s": n_items / took,

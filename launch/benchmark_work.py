@@ -54,9 +54,9 @@ def forward_flops(cfg: ModelConfig, need: Needed) -> int:
 
 
 def step_flops(cfg: ModelConfig, need: Needed, lora: LoraConfig) -> int:
-    """Operations of a training step with adapters in all layers, without the optimizer's.
+    """Operations of a training step with adapters on q, k and v at least, in all layers.
 
-    The first layer's q, k and v need no gradient of their input.
+    The first layer's q, k and v need no gradient of their input. Without the optimizer's own.
     """
     shapes = _linear_shapes(cfg)
     thin = {name: lora.rank * sum(shapes[name]) for name in lora.targets}

@@ -2,7 +2,7 @@
 
     python -m launch.benchmark_worker FILE_DESCRIPTOR
 
-Processes of their own keep the sides' memory apart: a peer's process holds no JAX, ours no torch.
+Processes of their own keep the sides' memory apart; a peer's process holds no JAX.
 """
 
 from __future__ import annotations
