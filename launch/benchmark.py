@@ -119,7 +119,12 @@ class Comparison:
     """Ours and the peers on one workload after another."""
 
     def __init__(
-        self, lm: LanguageModel, peers: Sequence[str], rate: rows.MatmulRate, cores: int, scratch: Path
+        self,
+        lm: LanguageModel,
+        peers: Sequence[str],
+        rate: rows.MatmulRate,
+        cores: int,
+        scratch: Path,
     ) -> None:
         """Args:
         scratch: a folder for the peers' model and the adapters all sides start from.

@@ -1,8 +1,10 @@
 """How time and memory grow: words, prompt, batch, depth and devices, one made larger at a time.
 
-The exponent of a growth is log(figure after / before) / log(factor). Beside the measured one stands
-the expected one: for time from the operations that the workload needs (`benchmark_work`), for memory
-from what has to be held at once: weights on every device, and in training the activations.
+The exponent of a growth is log(figure after / before) / log(factor). Beside the measured one
+stands the expected one: for time from the operations that the workload needs (`benchmark_work`),
+for memory from what has to be held at once: weights on every device, and in training the
+activations. A request names its words, so prompts grow with them; `words_behind_a_prompt` holds
+the prompts still.
 """
 
 from __future__ import annotations
@@ -128,9 +130,8 @@ def _axes(
 
 
 def _weights(cfg: ModelConfig) -> int:
-    return sum(
-        math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1) for leaf in leaves_of(cfg)
-    )
+    times = lambda leaf: cfg.n_layers if leaf.stacked else 1
+    return sum(math.prod(leaf.shape(cfg)) * times(leaf) for leaf in leaves_of(cfg))
 
 
 def devices(count: int) -> dict[str, str]:
@@ -164,10 +165,11 @@ def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, A
             worker.call("run")
         facts = {name: worker.call("facts")[1] for name, worker in workers.items()}
         times, _ = interleave(workers, repeats, _ENOUGH_S, lambda done: None)
+        each = {name: [t / points[name].per for t in times[name]] for name in points}
         return {
             name: {
-                "seconds": statistics.median(times[name]) / points[name].per,
-                "spread": [min(times[name]) / points[name].per, max(times[name]) / points[name].per],
+                "seconds": statistics.median(each[name]),
+                "spread": [min(each[name]), max(each[name])],
                 "devices": facts[name]["devices"],
                 "expected_bytes": _held_bytes(points[name], facts[name]),
                 "memory_mb": worker.memory.peak_mb,
@@ -226,7 +228,10 @@ def words_behind_a_prompt(
         for name, queries in cases.items()
     }
     seconds = {name: figure["seconds"] for name, figure in _figures(points, repeats).items()}
-    pairs = (("words 2 to 5", "two", "five", 1.25), ("forms strict to lenient", "five", "lenient", 1.5))
+    pairs = (
+        ("words 2 to 5", "two", "five", 1.25),
+        ("forms strict to lenient", "five", "lenient", 1.5),
+    )
     return [
         {
             "axis": axis,

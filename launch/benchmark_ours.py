@@ -1,4 +1,4 @@
-"""Our side of the benchmark: evaluation as `evaluation.runner` does it, training as `training.loop`."""
+"""Our side of the benchmark: what `evaluation.runner` and `training.loop` do."""
 
 from __future__ import annotations
 

@@ -83,11 +83,10 @@ class CachedPrefixes:
     ) -> list[torch.Tensor]:
         """log P(path, then a terminator | prompt) of the paths of each query."""
         rests = [query.prompt_ids[length:] for query in queries]
-        cache = DynamicCache(
-            [(layer.keys.expand(len(rests), -1, -1, -1), layer.values.expand(len(rests), -1, -1, -1))
-             for layer in prefix.layers if layer.get_seq_length()],
-            config=self._model.config,
-        )  # fmt: skip
+        wide = lambda tensor: tensor.expand(len(rests), -1, -1, -1)
+        layers = [layer for layer in prefix.layers if layer.get_seq_length()]
+        pairs = [(wide(layer.keys), wide(layer.values)) for layer in layers]
+        cache = DynamicCache(pairs, config=self._model.config)
         seen = torch.ones(len(rests), length, dtype=torch.long)
         starts = torch.full((len(rests),), length)
         hidden, seen = self._extend(rests, starts, seen, cache)
@@ -165,14 +164,14 @@ class PackedPaths:
             at = len(query.prompt_ids)
             ids[row, :at] = torch.tensor(query.prompt_ids)
             positions[row, :at] = torch.arange(at)
-            mask[row, 0, :at, :at] = torch.ones(at, at, dtype=torch.bool).tril()
+            mask[row, 0, :at, :at] = _causal(at)
             answers.append((row, at - 1))
             for path in query.paths:
                 end = at + len(path.tokens)
                 ids[row, at:end] = torch.tensor(path.tokens)
                 positions[row, at:end] = len(query.prompt_ids) + torch.arange(end - at)
                 mask[row, 0, at:end, : len(query.prompt_ids)] = True
-                mask[row, 0, at:end, at:end] = torch.ones(end - at, end - at, dtype=torch.bool).tril()
+                mask[row, 0, at:end, at:end] = _causal(end - at)
                 tokens += [(row, place) for place in range(at, end)]
                 at = end
             self.used += at
@@ -213,6 +212,10 @@ def path_log_mass(
         z, before, token = torch.tensor(inner).T
         mass = mass.index_add(0, z, logits[before, token] - total[before])
     return mass
+
+
+def _causal(length: int) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def _packed_length(query: WordQuery) -> int:

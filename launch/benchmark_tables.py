@@ -108,7 +108,8 @@ def _page(result: Result, heading: Callable[[str], str], table: Callable) -> str
     versions = place["versions"]
     names = ", ".join(f"{n} {versions[n]}" for n in ("jax", "torch", "transformers", "peft"))
     rate = place["matmul_gflops_float32"]["median"]
-    parts.append(f"{place['cores']} cores of {place['cpu']}, float32 products at {rate:.0f} GFLOP/s; {names}.")
+    cores = f"{place['cores']} cores of {place['cpu']}"
+    parts.append(f"{cores}, float32 products at {rate:.0f} GFLOP/s; {names}.")
     return "\n".join(parts) + "\n"
 
 

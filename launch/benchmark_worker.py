@@ -54,7 +54,7 @@ class Side(Protocol):
         """`tokens` it computes without padding, `padded_share`, and what else it knows."""
 
     def trial(self, batch: int) -> int | None:
-        """A peer: runs a few items in batches of a size; how many, None if the size is too large."""
+        """A peer: runs a few items in batches of a size; how many, or None for too large a size."""
 
 
 def held_mb(pid: int | str) -> float | None:
@@ -77,7 +77,8 @@ def build(job: Job) -> Iterator[Side | None]:
         from launch import benchmark_ours
 
         yield None
-        yield {"evaluate": benchmark_ours.Evaluation, "train": benchmark_ours.Training}[job.what](job)
+        kinds = {"evaluate": benchmark_ours.Evaluation, "train": benchmark_ours.Training}
+        yield kinds[job.what](job)
     else:
         from launch import benchmark_peer
 

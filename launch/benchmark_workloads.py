@@ -143,7 +143,8 @@ def _groups(found: list[Item]) -> list[list[int]]:
 
 def peer_folder(lm: LanguageModel, into: Path) -> str:
     """A folder that transformers can read the model from, written where there is none."""
-    return str(lm.source.path if lm.source.path.is_dir() else write_model(into, lm, lm.cfg.n_layers))
+    there = lm.source.path.is_dir()
+    return str(lm.source.path if there else write_model(into, lm, lm.cfg.n_layers))
 
 
 def write_model(folder: Path, lm: LanguageModel, n_layers: int) -> Path:

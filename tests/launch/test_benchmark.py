@@ -66,7 +66,8 @@ def test_each_peers_word_probabilities_are_ours_whatever_its_batch(tiny, folder)
         ("One of these, at random:", ("chrysanthemum", "café", "12", "a", "otherwise")),
     ]
     queries = list(job.queries) + [
-        word_query(tiny.tokenizer, text_prompt(tiny.tokenizer, text), words) for text, words in texts
+        word_query(tiny.tokenizer, text_prompt(tiny.tokenizer, text), words)
+        for text, words in texts
     ]
     groups = [*job.groups, [len(job.queries)], [len(job.queries) + 1]]
     expected = ours(tiny, queries)

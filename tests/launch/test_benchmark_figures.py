@@ -26,7 +26,8 @@ COMMON = dict(workload="w", what="evaluate", peer="usual", n_items=10)
 
 
 def query(prompt, *paths) -> WordQuery:
-    return WordQuery(tuple(prompt), tuple(FormPath("", p, i) for i, p in enumerate(paths)), len(paths))
+    forms = tuple(FormPath("", path, i) for i, path in enumerate(paths))
+    return WordQuery(tuple(prompt), forms, len(paths))
 
 
 def one_by_one(model, queries):
@@ -134,7 +135,8 @@ def test_a_peer_that_answers_otherwise_does_not_count():
 
 def test_small_probabilities_are_compared_relatively_and_losses_step_by_step():
     q = [np.array([1e-6, 0.5])]
-    assert benchmark_rows.distance([q], [[np.array([1.002e-6, 0.5])]]) == pytest.approx(2e-3, rel=0.01)
+    near = [np.array([1.002e-6, 0.5])]
+    assert benchmark_rows.distance([q], [near]) == pytest.approx(2e-3, rel=0.01)
     assert benchmark_rows.distance([q], [q]) == 0
     assert math.isnan(benchmark_rows.distance([q], [[np.array([np.nan, 0.5])]]))
     assert benchmark_rows.distance([5.0, 4.0, 3.0], [5.0, 4.5]) == 0.5
