@@ -79,6 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cli.say(f"loading {cli.FLAGS.model}")
         lm = load_language_model(cli.FLAGS.model)
+        if not workloads.is_plain_llama(lm.cfg):
+            raise UserError(f"--model={cli.FLAGS.model}: the benchmark takes plain llama models only")
         comparison = Comparison(lm, peers, rate, cores, Path(scratch))
         for name in names:
             for kind in what or workloads.WORKLOADS[name].what:

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -15,9 +16,11 @@ from safetensors.numpy import save_file
 
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import save_adapter
+from antiimit_jax.models.rope import Rope
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, Mixture, evaluation_items
@@ -81,8 +84,8 @@ WORKLOADS = {
 STANDARD = ("given-bare", "given-fewshot", "five-words", "mixed")
 SHAPE_1B = {
     "vocab_size": 128256, "hidden_size": 2048, "n_layers": 16, "n_heads": 32, "n_kv_heads": 8,
-    "head_dim": 64, "mlp_size": 8192, "max_positions": 8192, "rope_theta": 500000.0,
-    "tied_head": True, "attention_bias": False, "mlp_bias": False,
+    "head_dim": 64, "mlp_size": 8192, "max_positions": 8192, "tied_head": True,
+    "ropes": (Rope(theta=500_000.0, dim=64),),
 }  # fmt: skip
 
 
@@ -148,7 +151,7 @@ def peer_folder(lm: LanguageModel, into: Path) -> str:
 
 
 def write_model(folder: Path, lm: LanguageModel, n_layers: int) -> Path:
-    """Writes the first layers of a model in float32, as a Hugging Face folder."""
+    """Writes the first layers of a plain llama in float32, as a Hugging Face folder."""
     cfg = dataclasses.replace(lm.cfg, n_layers=n_layers)
     tensors = {}
     for leaf, i, name in _names(cfg):
@@ -184,8 +187,13 @@ def _names(cfg: ModelConfig) -> Iterator[tuple[Leaf, int, str]]:
             yield leaf, i, leaf.hf.format(i=i)
 
 
-def _write(folder: Path, cfg: ModelConfig, tensors: dict, tokenizer: Tokenizer) -> Path:
-    config = {
+def is_plain_llama(cfg: ModelConfig) -> bool:
+    """Whether `_hf_config` says all there is to say about a model."""
+    return cfg.family == "llama" and parse_config(_hf_config(cfg), cfg.family) == cfg
+
+
+def _hf_config(cfg: ModelConfig) -> dict[str, Any]:
+    return {
         "model_type": cfg.family,
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": cfg.vocab_size,
@@ -197,14 +205,15 @@ def _write(folder: Path, cfg: ModelConfig, tensors: dict, tokenizer: Tokenizer) 
         "intermediate_size": cfg.mlp_size,
         "max_position_embeddings": cfg.max_positions,
         "rms_norm_eps": cfg.norm_eps,
-        "rope_theta": cfg.rope_theta,
+        "rope_theta": cfg.ropes[0].theta,
         "tie_word_embeddings": cfg.tied_head,
-        "attention_bias": cfg.attention_bias,
-        "mlp_bias": cfg.mlp_bias,
         "hidden_act": "silu",
     }
+
+
+def _write(folder: Path, cfg: ModelConfig, tensors: dict, tokenizer: Tokenizer) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(_hf_config(cfg)), encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.hf.save_pretrained(folder)
     return folder

@@ -129,6 +129,12 @@ def test_few_shot_items_meet_eight_shot_sets(tiny, folder):
     assert sorted(i for group in job.groups for i in group) == list(range(len(job.queries)))
 
 
+def test_only_models_that_a_written_folder_describes_are_taken(tiny):
+    assert workloads.is_plain_llama(tiny.cfg)
+    for change in ({"qkv_bias": True}, {"family": "gemma2"}, {"embed_scale": 2.0}):
+        assert not workloads.is_plain_llama(dataclasses.replace(tiny.cfg, **change))
+
+
 def test_a_micro_batch_too_large_for_memory_is_not_tried(tiny, folder, tmp_path, monkeypatch):
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
     peer = benchmark_peer.build(dataclasses.replace(job, side="strong", threads=1))
