@@ -137,7 +137,7 @@ def plot(result: Result, file: Path) -> None:
         below.bar(at, memory, width, color=COLOURS[side])
     above.set_yscale("log")
     above.set_ylabel("seconds per item")
-    above.legend(frameon=False, ncols=len(COLOURS))
+    figure.legend(loc="outside upper center", frameon=False, ncols=len(COLOURS))
     below.set_ylabel("peak memory, GiB")
     middle = (len(sides) - 1) * width / 2
     below.set_xticks([i + middle for i in range(len(cases))], [f"{w}\n{k}" for w, k in cases])
