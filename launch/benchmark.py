@@ -80,7 +80,7 @@ def main() -> None:
         cli.say(f"loading {cli.FLAGS.model}")
         lm = load_language_model(cli.FLAGS.model)
         if not workloads.is_plain_llama(lm.cfg):
-            raise UserError(f"--model={cli.FLAGS.model}: the benchmark takes plain llama models only")
+            raise UserError(f"--model={cli.FLAGS.model}: the benchmark takes plain llama models")
         comparison = Comparison(lm, peers, rate, cores, Path(scratch))
         for name in names:
             for kind in what or workloads.WORKLOADS[name].what:
