@@ -24,7 +24,7 @@ board: .venv/installed
 	$(BIN)/tensorboard --logdir $(WORKDIR)/tensorboard
 
 benchmark: .venv/installed-test
-	$(BIN)/python -m launch.benchmark --what=train,evaluate --workdir=runs/benchmark $(ARGS)
+	$(BIN)/python -m launch.benchmark --workdir=runs/benchmark $(ARGS)
 
 .venv/installed: setup.cfg
 	$(PYTHON) -m venv .venv

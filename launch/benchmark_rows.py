@@ -1,4 +1,4 @@
-"""What the benchmark measures and writes: interleaved times, rows, the machine, tables."""
+"""What the benchmark writes: rows, figures, the machine, and tables of them."""
 
 from __future__ import annotations
 
@@ -7,108 +7,99 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Row = dict[str, Any]
-SCHEMA = 1
+SCHEMA = 2
 TOLERANCE = 1e-3  # a peer whose probabilities or losses are further from ours does not count
-BATCH_SIZES = (4, 8, 16, 32)
-_PACKAGES = ("antiimit_jax", "jax", "jaxlib", "flax", "optax", "numpy")
-_MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change both sides' speed
+_PACKAGES = (
+    "antiimit_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "peft",
+)  # fmt: skip
+_MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change all sides' speed
 _MATMUL_SIZE = 2048
+_TINY = 1e-12
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
+    """How far a peer's results are from ours: the largest relative difference of a probability.
 
-
-def interleave(
-    runs: Mapping[str, Callable[[], Any]], repeats: int, done: Callable[[int], None]
-) -> dict[str, list[float]]:
-    """Seconds of every run, `repeats` times in turn, so that a busy moment hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            times[name].append(seconds(run))
-            done(1)
-    return times
-
-
-def best_batch(
-    trial: Callable[[int], Any],
-    n_items: int,
-    fits: Callable[[int], bool] = lambda size: True,
-) -> tuple[int, dict[int, float]]:
-    """The fastest of the batch sizes and the seconds of each, one call of `trial` a size.
-
-    Sizes that do not fit are left out, but for the smallest; so are those that n_items cannot fill.
+    For training, results are losses step by step, and the difference of losses counts (in nats).
     """
-    first, *larger = BATCH_SIZES
-    sizes = [first] + [size for size in larger if size < 2 * n_items and fits(size)]
-    times = {size: seconds(lambda: trial(size)) for size in sizes}
-    return min(times, key=times.__getitem__), times
+    if isinstance(ours[0], float):
+        steps = min(len(ours), len(peer))
+        return float(np.abs(np.subtract(ours[:steps], peer[:steps])).max())
+    pairs = zip(np.concatenate(ours[0]), np.concatenate(peer[0]), strict=True)
+    return float(np.max([abs(a - b) / max(a, b, _TINY) for a, b in pairs]))  # NaN stays NaN
 
 
 def make_row(
-    *,
-    workload: str,
-    what: str,
-    ours: Sequence[float],
-    peer: Sequence[float],
-    n_items: int,
-    ours_tokens: int,
-    peer_tokens: int,
-    agrees: bool,
-    note: str = "",
-    **more: Any,
-) -> Row:
+    *, workload: str, what: str, peer: str, ours_s: Sequence[float], peer_s: Sequence[float],
+    n_items: int, difference: float, note: str = "",
+) -> Row:  # fmt: skip
     """One row of benchmark.json: medians of seconds, spreads as [least, most].
 
-    Args:
-      ours_tokens, peer_tokens: what each computes for the same items, without padding.
-      agrees: whether the peer's answers equal ours; if not, its time is null.
-      more: further keys.
+    A peer that is further from ours than TOLERANCE has no time and no ratio.
     """
-    ours_s = statistics.median(ours)
-    peer_s = statistics.median(peer) if agrees else None
+    agrees = difference <= TOLERANCE  # false where it is not a number
     if not agrees:
-        difference = f"the peer's answers differ from ours by more than {TOLERANCE:g}"
-        note = "; ".join(filter(None, (note, f"{difference}: its time does not count")))
-    rate = lambda count, took: None if took is None else count / took
+        reason = f"its answers differ from ours by more than {TOLERANCE:g}: its time does not count"
+        note = "; ".join(filter(None, (note, reason)))
+    ours, theirs = statistics.median(ours_s), statistics.median(peer_s)
     return {
         "workload": workload,
         "what": what,
-        "peer": "usual",
-        "ratio": rate(peer_s, ours_s) if agrees else None,
-        "ours_s": ours_s,
-        "peer_s": peer_s,
+        "peer": peer,
+        "ratio": theirs / ours if agrees else None,
+        "ours_s": ours,
+        "peer_s": theirs if agrees else None,
         "spread": {
-            "ours": [min(ours), max(ours)],
-            "peer": [min(peer), max(peer)] if agrees else None,
+            "ours": [min(ours_s), max(ours_s)],
+            "peer": [min(peer_s), max(peer_s)] if agrees else None,
         },
-        "repeats": len(ours),
+        "repeats": {"ours": len(ours_s), "peer": len(peer_s)},
         "n_items": n_items,
-        "ours_items_per_s": rate(n_items, ours_s),
-        "peer_items_per_s": rate(n_items, peer_s),
-        "ours_tokens": ours_tokens,
-        "peer_tokens": peer_tokens,
-        "ours_tokens_per_s": rate(ours_tokens, ours_s),
-        "peer_tokens_per_s": rate(peer_tokens, peer_s),
-        **more,
+        "difference": difference if np.isfinite(difference) else None,
         "note": note or None,
     }
 
 
+def make_figures(
+    *, workload: str, what: str, side: str, dtype: str, seconds: Sequence[float], n_items: int,
+    flops: float, rate: float, facts: Mapping[str, Any], **more: Any,
+) -> Row:  # fmt: skip
+    """How one side did.
+
+    Args:
+      flops: operations that the workload needs, whoever computes it (`benchmark_work`).
+      rate: the machine's own, in operations a second.
+      facts: of the side: tokens it computed, padded share, compilation.
+      more: further keys.
+    """
+    took = statistics.median(seconds)
+    return {
+        "workload": workload,
+        "what": what,
+        "side": side,
+        "dtype": dtype,
+        "n_items": n_items,
+        "seconds": took,
+        "spread": [min(seconds), max(seconds)],
+        "items_per_s": n_items / took,
+        "tokens_per_s": facts["tokens"] / took,
+        "matmul_share": flops / took / rate,
+        **facts,
+        **more,
+    }
+
+
 def hold_cores(count: int) -> int:
-    """Keeps this process, and so both sides, on so many cores where the system can; how many.
+    """Keeps this process and its children on so many cores where the system can; how many.
 
     Call it before JAX starts its threads.
     """
@@ -120,39 +111,41 @@ def hold_cores(count: int) -> int:
 
 
 class MatmulRate:
-    """The machine's own float32 rate in GFLOP/s, by JAX, measured several times in a run."""
+    """The machine's own float32 rate by JAX, in operations a second, measured often in a run."""
 
     def __init__(self) -> None:
         self._matrix = jax.random.normal(jax.random.key(0), (_MATMUL_SIZE, _MATMUL_SIZE))
         self._product = jax.jit(jnp.matmul)
         self._rates: list[float] = []
-        self._once()
-
-    def _once(self) -> None:
         jax.block_until_ready(self._product(self._matrix, self._matrix))
 
-    def measure(self) -> None:
-        """Five products more."""
-        self._rates += [2e-9 * _MATMUL_SIZE**3 / seconds(self._once) for _ in range(5)]
+    def measure(self) -> float:
+        """The median of five products."""
+        rates = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.block_until_ready(self._product(self._matrix, self._matrix))
+            rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
+        self._rates += rates
+        return statistics.median(rates)
 
     def summary(self) -> dict[str, Any]:
-        """Median and [least, most] of all products so far."""
+        """Median and [least, most] of all products so far, in GFLOP/s."""
         return {
-            "median": statistics.median(self._rates),
-            "spread": [min(self._rates), max(self._rates)],
+            "median": 1e-9 * statistics.median(self._rates),
+            "spread": [1e-9 * min(self._rates), 1e-9 * max(self._rates)],
         }
 
 
-def machine(cores: int, rate: MatmulRate, versions: Mapping[str, str]) -> dict[str, Any]:
+def machine(cores: int, rate: MatmulRate) -> dict[str, Any]:
     """Where and with what the run was made."""
-    ours = {name: _version(name) for name in _PACKAGES}
     return {
         "cpu": _cpu_name(),
         "cores": cores,
         "system": platform.platform(),
         "matmul_gflops_float32": rate.summary(),
         "malloc": {name: value for name, value in os.environ.items() if name.startswith(_MALLOC)},
-        "versions": {"python": platform.python_version(), **ours, **versions},
+        "versions": {"python": platform.python_version(), **{n: _version(n) for n in _PACKAGES}},
     }
 
 
@@ -170,58 +163,3 @@ def _cpu_name() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-_HEAD = (
-    "workload", "what", "ours in", "ours s", "peer s", "ratio", "items/s", "peer's", "tokens/s",
-    "peer's",
-)  # fmt: skip
-
-
-def _cells(row: Row) -> list[str]:
-    spread = row["spread"]
-    number = lambda value, form: "-" if value is None else format(value, form)
-
-    def timed(side: str) -> str:
-        if spread[side] is None:
-            return "-"
-        return f"{row[side + '_s']:.2f} ({spread[side][0]:.2f}-{spread[side][1]:.2f})"
-
-    return [
-        row["workload"], row["what"], row["ours_dtype"], timed("ours"), timed("peer"),
-        number(row["ratio"], ".2f"), number(row["ours_items_per_s"], ".2f"),
-        number(row["peer_items_per_s"], ".2f"), number(row["ours_tokens_per_s"], ".0f"),
-        number(row["peer_tokens_per_s"], ".0f"),
-    ]  # fmt: skip
-
-
-def plain_table(rows: Sequence[Row]) -> str:
-    """For a terminal; notes below."""
-    lines = [_HEAD, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(l, widths)).rstrip() for l in lines]
-    return "\n".join(shown + _notes(rows)) + "\n"
-
-
-def markdown_table(rows: Sequence[Row], place: Mapping[str, Any]) -> str:
-    """For a README: the table, its notes, and the machine in one sentence."""
-    lines = [_HEAD, ["---"] * 3 + ["---:"] * (len(_HEAD) - 3), *map(_cells, rows)]
-    table = ["| " + " | ".join(cells) + " |" for cells in lines]
-    notes = [f"\n{note}" for note in _notes(rows)]
-    versions = place["versions"]
-    peers = ", ".join(
-        f"{name} {versions[name]}" for name in ("jax", "torch", "transformers", "peft")
-    )
-    words = (
-        f"\nMedians (least-most) in seconds. {place['cores']} cores of {place['cpu']}, float32 "
-        f"products at {place['matmul_gflops_float32']['median']:.0f} GFLOP/s; {peers}."
-    )
-    return "\n".join([*table, *notes, words]) + "\n"
-
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    return [
-        f"{row['workload']}, {row['what']}, {row['ours_dtype']}: {row['note']}."
-        for row in rows
-        if row["note"]
-    ]

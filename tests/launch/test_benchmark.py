@@ -1,9 +1,11 @@
-"""The benchmark's peer does the same work as ours, and what it writes can be read by others."""
+"""The benchmark's peers do the same work as ours, and what it writes can be read by others."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,23 +13,26 @@ import numpy as np
 import pytest
 import torch
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
-from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.text.formats import text_prompt
-from antiimit_jax.training.batches import BatchSource
-from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.step import make_schedule
-from tests.launch.processes import launch, refused
+from launch import benchmark_ours, benchmark_peer, benchmark_sides, benchmark_strong
+from launch import benchmark_workloads as workloads
+from tests.launch.processes import ROOT, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
 ROW_KEYS = {"workload", "what", "peer", "ratio", "ours_s", "peer_s", "spread"}
-FEW = TrainConfig(groups=1, rows=2, warmup_steps=2, anchor_weight=0.0)
+FEW_TURNS = workloads.Workload(
+    mixture=Mixture(shots=(0, 2), shot_weights=(1.0, 1.0)), n_items=10, groups=1, rows=2
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", scale=0.3)
 
 
@@ -36,19 +41,15 @@ def tiny(folder) -> LanguageModel:
     return load_language_model(str(folder))
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    """The program as a module, and its peer; flags are defined once in a process."""
-    from launch import benchmark as module
-    from launch import benchmark_peer, benchmark_rows
-
-    torch.set_num_threads(1)
-    return module, benchmark_peer, benchmark_rows
-
-
 def ours(lm: LanguageModel, queries) -> list[np.ndarray]:
     runner = Runner(lm, jax.local_devices()[:1])
     return [answer.q for answer in runner.word_probs(runner.base, queries)]
+
+
+def scorers(model, lm: LanguageModel, groups):
+    stops = lm.terminators.standard
+    usual = benchmark_peer.Padded(model, stops)
+    return usual, benchmark_strong.CachedPrefixes(model, stops, groups)
 
 
 def assert_equal(found, expected, relative: float = 1e-3) -> None:
@@ -58,149 +59,156 @@ def assert_equal(found, expected, relative: float = 1e-3) -> None:
         np.testing.assert_allclose(a, b, rtol=relative, atol=0)
 
 
-def test_the_peers_word_probabilities_are_ours_whatever_its_batch(tiny, benchmark):
-    module, peer, _ = benchmark
-    queries = module.evaluation_queries(tiny, module.WORKLOADS["given-bare"], 8)
-    queries += [  # lengths differ, paths differ, one word's event lies inside another's
-        word_query(tiny.tokenizer, text_prompt(tiny.tokenizer, text), words)
-        for text, words in (
-            ("Say", ("rock", "rock.", "apple")),
-            ("One of these, at random:", ("chrysanthemum", "café", "12", "a", "otherwise")),
-        )
+def test_each_peers_word_probabilities_are_ours_whatever_its_batch(tiny, folder):
+    job = workloads.evaluation_job(tiny, FEW_TURNS, str(folder))
+    texts = [  # lengths differ, paths differ, one word's event lies inside another's
+        ("Say", ("rock", "rock.", "apple")),
+        ("One of these, at random:", ("chrysanthemum", "café", "12", "a", "otherwise")),
     ]
+    queries = list(job.queries) + [
+        word_query(tiny.tokenizer, text_prompt(tiny.tokenizer, text), words)
+        for text, words in texts
+    ]
+    groups = [*job.groups, [len(job.queries)], [len(job.queries) + 1]]
     expected = ours(tiny, queries)
-    scorer = peer.Scorer(peer.llama(tiny.cfg, tiny.params), tiny.terminators.standard)
-    for size in (1, 3, 32):
-        assert_equal(scorer.word_probs(queries, size), expected)
+    for scorer in scorers(benchmark_peer.load(str(folder)), tiny, groups):
+        for size in (1, 3, 32):
+            assert_equal(scorer.word_probs(queries, size), expected)
+        assert 0 < scorer.used <= scorer.computed
 
 
-def test_the_peers_word_probabilities_are_ours_on_the_real_model(smollm2, benchmark):
-    module, peer, _ = benchmark
-    queries = module.evaluation_queries(smollm2, module.WORKLOADS["given-bare"], 3)
-    scorer = peer.Scorer(peer.llama(smollm2.cfg, smollm2.params), smollm2.terminators.standard)
-    found = scorer.word_probs(queries, 2)
-    assert_equal(found, ours(smollm2, queries))
-    assert max(q.max() for q in found) > 1e-3  # else the benchmark's own check would see nothing
+def test_each_peers_word_probabilities_are_ours_on_the_real_model(smollm2, tmp_path):
+    folder = workloads.peer_folder(smollm2, tmp_path / "model")
+    workload = workloads.Workload(mixture=Mixture(shots=(1,)), n_items=3)
+    job = workloads.evaluation_job(smollm2, workload, folder)
+    expected = ours(smollm2, job.queries)
+    assert max(q.max() for q in expected) > 1e-3
+    for scorer in scorers(benchmark_peer.load(folder), smollm2, job.groups):
+        assert_equal(scorer.word_probs(job.queries, 2), expected)
 
 
-def test_the_peers_training_steps_are_ours(tiny, benchmark):
+def test_the_strong_peer_computes_a_shared_prefix_once(tiny, folder):
+    workload = workloads.Workload(mixture=Mixture(shots=(2,)), n_items=8)
+    job = workloads.evaluation_job(tiny, workload, str(folder))
+    usual, strong = scorers(benchmark_peer.load(str(folder)), tiny, job.groups)
+    for scorer in (usual, strong):
+        scorer.word_probs(job.queries, 4)
+    whole = sum(len(query.prompt_ids) for query in job.queries)
+    assert usual.used > 4 * whole  # each of four paths behind its own prompt
+    assert strong.used < 0.6 * whole
+
+
+@pytest.mark.parametrize("side", ["usual", "strong"])
+def test_each_peers_training_steps_are_ours(tiny, folder, tmp_path, side):
     """The same losses step by step: the same gradients, clipping, AdamW and learning rates."""
-    module, peer, _ = benchmark
-    lora = LoraConfig(rank=3, alpha=5.0, targets=("q", "o", "down"), first_layer=1)
-    source = BatchSource(
-        FEW, tiny.tokenizer, tiny.terminators.standard, prompt_format=tiny.prompt_format,
-        forms="strict", seed=0, placebo=False,
-    )  # fmt: skip
-    batch, examples = source(0), source.examples(0)
-    assert len(examples) == int(batch.n_items) > 4
-    adapter = jax.tree.map(np.array, init_adapter(jax.random.key(0), tiny.cfg, lora))
-    step = module.OurStep(tiny, batch, adapter, FEW, lora)
-    model = peer.llama(tiny.cfg, tiny.params)
-    trainer = peer.Trainer(model, tiny.terminators.standard, adapter, tiny.cfg, lora, FEW)
-    schedule = make_schedule(FEW, FEW.steps)
-    losses = []
-    for n in range(5):
-        step()
-        losses.append(trainer.step(examples, (4, 100)[n % 2], float(schedule(n))))
-    assert losses[-1] < losses[0] - 0.01
-    assert step.losses == pytest.approx(losses, abs=1e-3)
-    assert trainer.fits(examples, 4) and not trainer.fits(examples, 10**9)
+    job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
+    step = benchmark_ours.Training(job)
+    peers = [
+        benchmark_peer.build(dataclasses.replace(job, side=side, batch=size, threads=1))
+        for size in (4, 100)
+    ]
+    expected = [step.run() for _ in range(5)]
+    assert expected[-1] < expected[0] - 0.01
+    for peer in peers:
+        assert [peer.run() for _ in range(5)] == pytest.approx(expected, abs=1e-3)
+    assert step.facts()["tokens"] < peers[0].facts()["tokens"]
 
 
-def test_examples_are_the_items_of_the_packed_batch(tiny):
-    cfg = dataclasses.replace(FEW, groups=2, accumulate=2)
-    source = BatchSource(
-        cfg, tiny.tokenizer, tiny.terminators.standard, prompt_format=tiny.prompt_format,
-        forms="strict", seed=1, placebo=True,
-    )  # fmt: skip
-    batch, examples = source(3), source.examples(3)
-    assert len(examples) == int(batch.n_items)
+def test_examples_of_the_peers_are_the_items_of_our_packed_batch(tiny, folder, tmp_path):
+    job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
+    batch = benchmark_ours.batch_source(tiny, job.train)(0)
+    assert len(job.queries) == len(job.shares) == int(batch.n_items) > 4
     used = batch.packed.word_item >= 0
-    assert batch.target[used] == pytest.approx([t for _, shares in examples for t in shares])
+    assert batch.target[used] == pytest.approx([t for shares in job.shares for t in shares])
 
 
-def test_both_sides_take_turns(benchmark):
-    _, _, rows = benchmark
-    order, done = [], []
-    runs = {name: lambda name=name: order.append(name) for name in ("ours", "peer")}
-    times = rows.interleave(runs, 3, done.append)
-    assert order == ["ours", "peer"] * 3 and sum(done) == 6
-    assert {name: len(taken) for name, taken in times.items()} == {"ours": 3, "peer": 3}
+def test_few_shot_items_meet_eight_shot_sets(tiny, folder):
+    workload = workloads.WORKLOADS["given-fewshot"]
+    job = workloads.evaluation_job(tiny, workload, str(folder))
+    assert len(job.groups) >= 8 and {len(group) for group in job.groups} == {4}
+    assert sorted(i for group in job.groups for i in group) == list(range(len(job.queries)))
 
 
-def test_a_peer_that_answers_otherwise_does_not_count(benchmark):
-    _, _, rows = benchmark
-    common = dict(
-        workload="w", what="evaluate", ours=[2.0, 1.0, 4.0], peer=[9.0, 6.0, 5.0], n_items=10,
-        ours_tokens=100, peer_tokens=600, ours_dtype="float32",
-    )  # fmt: skip
-    counted, refused_row = (rows.make_row(agrees=agrees, **common) for agrees in (True, False))
-    assert (counted["ours_s"], counted["peer_s"], counted["ratio"]) == (2.0, 6.0, 3.0)
-    assert counted["spread"] == {"ours": [1.0, 4.0], "peer": [5.0, 9.0]}
-    assert (counted["ours_items_per_s"], counted["peer_tokens_per_s"]) == (5.0, 100.0)
-    assert counted["note"] is None
-    for key in ("peer_s", "ratio", "peer_items_per_s", "peer_tokens_per_s"):
-        assert refused_row[key] is None
-    assert refused_row["spread"]["peer"] is None and refused_row["ours_s"] == 2.0
-    assert "does not count" in refused_row["note"]
-    assert "does not count" in rows.plain_table([counted, refused_row])
+def test_only_models_that_a_written_folder_describes_are_taken(tiny):
+    assert workloads.is_plain_llama(tiny.cfg)
+    for change in ({"qkv_bias": True}, {"family": "gemma2"}, {"embed_scale": 2.0}):
+        assert not workloads.is_plain_llama(dataclasses.replace(tiny.cfg, **change))
 
 
-def test_the_best_batch_is_the_fastest_that_fits_and_can_be_filled(benchmark):
-    _, _, rows = benchmark
-    tried = []
-
-    def trial(size: int) -> None:
-        tried.append(size)
-        sum(range(2_000_000 if size != 8 else 0))
-
-    assert rows.best_batch(trial, 100)[0] == 8 and tried == [4, 8, 16, 32]
-    assert set(rows.best_batch(trial, 12)[1]) == {4, 8, 16}
-    assert set(rows.best_batch(trial, 1)[1]) == {4}
-    assert set(rows.best_batch(trial, 100, lambda size: size <= 8)[1]) == {4, 8}
+def test_a_micro_batch_too_large_for_memory_is_not_tried(tiny, folder, tmp_path, monkeypatch):
+    job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
+    peer = benchmark_peer.build(dataclasses.replace(job, side="strong", threads=1))
+    assert peer.trial(4) == 4
+    assert peer.trial(2 * len(job.queries)) is None  # smaller ones hold all there is
+    monkeypatch.setattr(benchmark_peer, "memory_available", lambda: 1e6)
+    assert peer.trial(4) is None
 
 
-def test_the_program_writes_its_rows_and_tables(folder, tmp_path):
+def test_a_peers_process_holds_no_jax():
+    program = (
+        "import sys, numpy as np\n"
+        "from launch.benchmark_worker import Job, build\n"
+        "job = Job(side='strong', what='train', model='', queries=(), stops=np.zeros(1, bool))\n"
+        "assert next(build(job)) is None\nassert 'peft' in sys.modules and 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, env=environment())
+
+
+def test_a_side_that_dies_ends_in_one_line(tiny, tmp_path):
+    job = workloads.evaluation_job(tiny, FEW_TURNS, str(tmp_path / "nowhere"), n_items=1)
+    with benchmark_sides.Worker(job) as worker, pytest.raises(UserError, match="'ours' ended"):
+        worker.call("run")
+
+
+def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_path):
     workdir = tmp_path / "made" / "here"
     result = launch(
         "benchmark", f"--model={folder}", f"--workdir={workdir}", "--what=train,evaluate",
-        "--n_items=5", "--repeats=1", timeout=600,
+        "--workloads=given-bare", "--peers=strong", "--n_items=5", "--repeats=1",
+        "--growth=devices,one-prompt", timeout=800,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads((workdir / "benchmark.json").read_text())
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert {"jax", "torch", "transformers", "peft"} <= found["machine"]["versions"].keys()
-    assert found["machine"]["cores"] >= 1
     assert found["machine"]["matmul_gflops_float32"]["median"] > 0
-    kinds = [(row["workload"], row["what"], row["ours_dtype"]) for row in found["rows"]]
-    assert kinds == [
-        ("given-bare", "evaluate", "float32"),
-        ("given-bare", "train", "float32"),
-        ("given-bare", "train", "bfloat16"),
-    ]
+    kinds = [(row["workload"], row["what"], row["peer"]) for row in found["rows"]]
+    assert kinds == [("given-bare", w, "strong") for w in ("train", "evaluate")]
     for row in found["rows"]:
-        assert ROW_KEYS <= row.keys() and row["peer"] == "usual" and row["repeats"] == 1
+        assert ROW_KEYS <= row.keys() and row["note"] is None and row["difference"] <= 1e-3
         assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"])
         for side in ("ours", "peer"):
             least, most = row["spread"][side]
             assert 0 < least <= row[f"{side}_s"] <= most
-        assert row["peer_batch"] in (4, 8, 16, 32)
-        assert 0 <= row["ours_padded_share"] < 1
-        assert 0 < row["ours_tokens"] < row["peer_tokens"]
-    evaluated, trained, narrow = found["rows"]
-    assert evaluated["n_items"] == 5
-    assert evaluated["difference"] <= 1e-3 and trained["difference"] <= 1e-3
-    assert "bfloat16" in narrow["note"]
-    table = (workdir / "benchmark.md").read_text().splitlines()
-    assert len({line.count("|") for line in table[:5]}) == 1
-    assert result.stdout.count("given-bare") >= 3
+    assert [(one["what"], one["side"]) for one in found["figures"]] == [
+        ("train", "ours"), ("train", "ours bfloat16"), ("train", "strong"),
+        ("evaluate", "ours"), ("evaluate", "strong"),
+    ]  # fmt: skip
+    for one in found["figures"]:
+        assert 0 < one["matmul_share"] < 1 and 0 <= one["padded_share"] < 1
+        assert 0 < one["loaded_memory_mb"] <= one["peak_memory_mb"]
+        assert one["items_per_s"] == pytest.approx(one["n_items"] / one["seconds"])
+        assert one["first_s"] > 0 and one["tokens_per_s"] > 0
+        assert (one.get("compile_s", 0) > 0) == one["side"].startswith("ours")
+        assert one.get("batch") in ((None,) if one["side"].startswith("ours") else (4, 8, 16, 32))
+    assert [row["axis"] for row in found["behind_one_prompt"]] == [
+        "words 2 to 5", "forms strict to lenient",
+    ]  # fmt: skip
+    (grown,) = found["growth"]
+    assert grown["devices"] == [1, 8] and grown["time_expected"] == 0
+    assert (workdir / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    tables = (workdir / "benchmark.md").read_text()
+    for part in ("given-bare", "ours bfloat16", "forms strict to lenient", "devices"):
+        assert part in tables and part in result.stdout
 
 
 @pytest.mark.parametrize(
     "flags, parts",
     [
         (("--what=train,evaluat",), ("evaluat", "did you mean evaluate")),
-        (("--workload=given-bar",), ("given-bar", "did you mean given-bare")),
+        (("--workloads=given-bar",), ("given-bar", "did you mean given-bare")),
+        (("--peers=stronk",), ("stronk", "did you mean strong")),
+        (("--growth=word",), ("word", "did you mean words")),
         (("--repeats=0",), ("repeats",)),
         (("--n_items=0",), ("n_items",)),
     ],

@@ -1,0 +1,154 @@
+"""The sides of a comparison as seen by the benchmark: processes, their turns and their memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+from antiimit_jax.errors import UserError
+from launch.benchmark_worker import Job, held_mb
+
+BATCH_SIZES = (4, 8, 16, 32)
+_CLEARLY_SLOWER = 1.1  # larger batches are not tried after one that is slower by so much
+_LOOK_EVERY_S = 0.02
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class MemoryWatch:
+    """The most that a process has held since it began, looked at every 20 ms."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._stop = threading.Event()
+        self.peak_mb: float | None = None  # None where the system does not say
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_LOOK_EVERY_S):
+            if (held := held_mb(self._pid)) is not None:
+                self.peak_mb = max(self.peak_mb or 0.0, held)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Worker:
+    """A process that holds one side; to be closed, or used as a context manager."""
+
+    def __init__(self, job: Job, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the process and its loading; the first call waits for it.
+
+        Args:
+          environment: variables set for this process alone.
+        """
+        self._side = job.side
+        self._pipe, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "launch.benchmark_worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            cwd=_ROOT,
+            env=os.environ | _QUIET | dict(environment or {}),
+        )
+        theirs.close()
+        self.memory = MemoryWatch(self._process.pid)
+        self.started_mb: float | None = None  # held when its libraries were imported
+        self.loaded_mb: float | None = None  # and when its model was loaded
+        self._loading = True
+        self._send(job)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self.memory.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def call(self, name: str, *arguments: Any) -> tuple[float, Any]:
+        """(seconds, result) of a method of `benchmark_worker.Side`.
+
+        Raises:
+          UserError: the process ended.
+        """
+        if self._loading:
+            self.started_mb, self.loaded_mb = self._receive(), self._receive()
+            self._loading = False
+        self._send((name, arguments))
+        return self._receive()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except BrokenPipeError as error:
+            raise self._ended() from error
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._ended() from error
+
+    def _ended(self) -> UserError:
+        return UserError(
+            f"the process of side {self._side!r} ended with status {self._process.wait()}; what it "
+            "said stands above (status -9: memory ran out, take fewer --workloads or --n_items)"
+        )
+
+
+# Compilation is measured cold, and the peers find nothing on a hub.
+_QUIET = {
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def interleave(
+    workers: Mapping[str, Worker], repeats: int, enough_s: float, done: Callable[[int], None]
+) -> tuple[dict[str, list[float]], dict[str, list[Any]]]:
+    """Seconds and results of `run` of every side, in turns, so that a busy moment hits all alike.
+
+    A side that has run for `enough_s` in all is left out of further rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    results: dict[str, list[Any]] = {name: [] for name in workers}
+    for _ in range(repeats):
+        for name, worker in workers.items():
+            if sum(times[name]) < enough_s:
+                took, result = worker.call("run")
+                times[name].append(took)
+                results[name].append(result)
+            done(1)
+    return times, results
+
+
+def best_batch(worker: Worker) -> tuple[int, dict[int, float]]:
+    """The batch size with the least seconds per item, and these of each size that was tried.
+
+    Sizes go up until one cannot be filled, does not fit, or is clearly slower than the best.
+    """
+    worker.call("trial", BATCH_SIZES[0])  # the first call of all is slower
+    times: dict[int, float] = {}
+    for size in BATCH_SIZES:
+        took, items = worker.call("trial", size)
+        if items is None and times:
+            break
+        times[size] = took / (items or 1)
+        if times[size] > _CLEARLY_SLOWER * min(times.values()):
+            break
+    return min(times, key=times.__getitem__), times
