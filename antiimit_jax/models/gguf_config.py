@@ -200,16 +200,17 @@ def _windows(arch: Architecture, metadata: Mapping[str, Any], layers: int) -> di
         if arch.model_type == "llama":  # the other families with this architecture have no window
             return {"model_type": "mistral", "sliding_window": window} if window else {}
         return {"sliding_window": window or None}
-    given = {} if window is None else {"sliding_window": window}
     if window == 0 or (window is None and arch.local_theta):  # Gemma-3 without: no layer slides
-        return {"layer_types": ["full_attention"] * layers}
+        return {"layer_types": ["full_attention"] * layers, "sliding_window": None}
     pattern = metadata.get(_PATTERN, arch.slides_but_every)
     if isinstance(pattern, int) and not isinstance(pattern, bool):
         pattern = [not pattern or (i + 1) % pattern != 0 for i in range(layers)]
     if not isinstance(pattern, list) or len(pattern) != layers:
         raise ValueError(f"{_PATTERN} must be a period or say yes or no for {layers} layers")
     kinds = ["sliding_attention" if slides else "full_attention" for slides in pattern]
-    return given | {"layer_types": kinds}
+    if not any(pattern):
+        return {"layer_types": kinds, "sliding_window": None}
+    return {"layer_types": kinds} | ({} if window is None else {"sliding_window": window})
 
 
 def _rope(

@@ -97,9 +97,14 @@ def test_the_largest_gemma_scales_queries_by_the_width_of_hidden_over_heads(tmp_
     _assert_read(model, write_gguf(model, tmp_path / "m.gguf"), _tokens())
 
 
-def test_a_gemma3_file_without_window_sees_everything_everywhere(tmp_path):
+@pytest.mark.parametrize(
+    "metadata",
+    [{"attention.sliding_window": None}, {"attention.sliding_window": 0},
+     {"attention.sliding_window_pattern": 1}],
+    ids=["no key", "zero", "every layer the last of its period"],
+)  # fmt: skip
+def test_a_gemma3_file_without_window_sees_everything_everywhere(metadata, tmp_path):
     model = random_model("gemma3_text: two ropes", **_GEMMA3 | {"layer_types": _KINDS[:1] * 7})
-    metadata = {"attention.sliding_window": None}
     _assert_read(model, write_gguf(model, tmp_path / "m.gguf", metadata=metadata), _tokens())
 
 
