@@ -15,12 +15,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from antiimit_jax.language_model import LanguageModel
-from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.config import ModelConfig, Rope
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import save_adapter
-from antiimit_jax.models.rope import Rope
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, Mixture, evaluation_items

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.rope import Rope
+from antiimit_jax.models.config import ModelConfig, Rope
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.text.tokenizer import Tokenizer

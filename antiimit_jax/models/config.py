@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
-from antiimit_jax.models.rope import Rope
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+    """How positions become angles. Frequencies are those of Hugging Face's half-split layout."""
+
+    kind: str = "default"  # default, none, linear, dynamic, yarn, longrope or llama3
+    theta: float = 10_000.0
+    dim: int = 0  # rotated features of a head, the first ones; the rest passes unturned
+    factor: float = 1.0
+    original: int = 0  # positions before scaling; for "dynamic" the window itself
+    attention_factor: float = 1.0  # multiplies cos and sin
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factors: tuple[float, ...] = ()  # longrope, and divisors stored in GGUF files
+    long_factors: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

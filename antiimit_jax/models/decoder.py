@@ -30,6 +30,7 @@ from flax import linen as nn
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.layers import Block, Kind, RMSNorm, View, rearrange
+from antiimit_jax.models.rope import rope_table
 
 Array = jax.Array
 _WIDENED_BYTES = 2**27  # of the head's table that are held as float32 at once
@@ -87,7 +88,7 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
         trunk_masks=tuple(trunk_mask & near(place, place, w) for w in cfg.windows),
         row_masks=tuple(row_mask & near(forest.positions, keys, w) for w in cfg.windows),
         trunk_of=forest.trunk_of,
-        ropes=tuple(rope.table(positions) for rope in cfg.ropes),
+        ropes=tuple(rope_table(rope, positions) for rope in cfg.ropes),
         dense=forest.dense,
     )
 

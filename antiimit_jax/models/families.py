@@ -12,9 +12,8 @@ import dataclasses
 from typing import Any, Callable, Mapping
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.config import ModelConfig, Rope
 from antiimit_jax.models.config_keys import Keys
-from antiimit_jax.models.rope import Rope
 from antiimit_jax.models.rope_config import read_rope
 
 _REFUSED = {
@@ -38,7 +37,7 @@ class Family:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # ModelConfig fields
     flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # key -> fields
     numbers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # key -> field
-    slides: Callable[[Keys, int], list[bool]] = lambda keys, layers: [False] * layers  # per layer
+    slides: Callable[[Keys, int], list[bool]] | None = None  # which layers; None: never any
     rotates: Callable[[Keys, int], list[bool]] = lambda keys, layers: [True] * layers
     act_key: str = "hidden_act"
     activations: Mapping[str, str] = dataclasses.field(default_factory=lambda: _SILU)
@@ -259,7 +258,10 @@ def _scaled(family: Family) -> bool:
 
 def _layer_kinds(keys: Keys, family: Family, layers: int, head_dim: int) -> dict[str, Any]:
     """Windows and rotary embeddings: the distinct ones, and which of them each layer has."""
-    slides, rotates = family.slides(keys, layers), family.rotates(keys, layers)
+    slides, rotates = [False] * layers, family.rotates(keys, layers)
+    if family.slides is not None:
+        slides = family.slides(keys, layers)
+        keys.take("sliding_window")  # may be there where no layer slides
     kinds = keys.take("layer_types", [_SLIDING if s else _FULL for s in slides])
     if not isinstance(kinds, list) or len(kinds) != layers or not {*kinds} <= {_SLIDING, _FULL}:
         keys.problems.append(

@@ -6,68 +6,52 @@ scaling, linear interpolation, dynamic NTK, YaRN (arXiv 2309.00071), LongRoPE (a
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from antiimit_jax.models.config import Rope
+
 Array = jax.Array
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rope:
-    """How positions become angles. Frequencies are those of Hugging Face's half-split layout."""
+def rope_table(rope: Rope, positions: Array) -> tuple[Array, Array]:
+    """cos and sin, float32 [M, dim / 2], of positions int32 [M].
 
-    kind: str = "default"  # default, none, linear, dynamic, yarn, longrope or llama3
-    theta: float = 10_000.0
-    dim: int = 0  # rotated features of a head, the first ones; the rest passes unturned
-    factor: float = 1.0
-    original: int = 0  # positions before scaling; for "dynamic" the window itself
-    attention_factor: float = 1.0  # multiplies cos and sin
-    low_freq_factor: float = 1.0  # llama3
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0  # yarn
-    beta_slow: float = 1.0
-    truncate: bool = True
-    short_factors: tuple[float, ...] = ()  # longrope, and divisors stored in GGUF files
-    long_factors: tuple[float, ...] = ()
+    "dynamic" and "longrope" depend on the longest position of the batch, as in transformers.
+    """
+    if rope.kind == "none":
+        ones = jnp.ones((len(positions), rope.dim // 2), jnp.float32)
+        return ones, jnp.zeros_like(ones)
+    length = jnp.max(positions, initial=0) + 1
+    angles = positions[:, None].astype(jnp.float32) * inv_freq(rope, length)
+    return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
-    def table(self, positions: Array) -> tuple[Array, Array]:
-        """cos and sin, float32 [M, dim / 2], of positions int32 [M].
 
-        "dynamic" and "longrope" depend on the longest position of the batch, as in transformers.
-        """
-        if self.kind == "none":
-            ones = jnp.ones((len(positions), self.dim // 2), jnp.float32)
-            return ones, jnp.zeros_like(ones)
-        length = jnp.max(positions, initial=0) + 1
-        angles = positions[:, None].astype(jnp.float32) * self.inv_freq(length)
-        return jnp.cos(angles) * self.attention_factor, jnp.sin(angles) * self.attention_factor
-
-    def inv_freq(self, length: Array | int = 0) -> Array | np.ndarray:
-        """Radians per position, float32 [dim / 2]; `length` is the longest position plus one."""
-        exponents = np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim)
-        powers = np.float32(self.theta) ** exponents
-        plain = np.float32(1.0) / powers
-        if self.kind == "linear":
-            return plain / np.float32(self.factor)
-        if self.kind == "llama3":
-            return _llama3(plain, self)
-        if self.kind == "yarn":
-            return _yarn(powers, self)
-        if self.kind == "longrope":
-            short, long = (
-                np.float32(1.0) / (np.asarray(factors, np.float32) * powers)
-                for factors in (self.short_factors, self.long_factors)
-            )
-            return jnp.where(length > self.original, long, short)
-        if self.kind == "dynamic":
-            reach = jnp.maximum(length, self.original) / self.original
-            stretch = (self.factor * reach - (self.factor - 1)) ** (self.dim / (self.dim - 2))
-            return 1.0 / (self.theta * stretch) ** exponents
-        return plain
+def inv_freq(rope: Rope, length: Array | int = 0) -> Array | np.ndarray:
+    """Radians per position, float32 [dim / 2]; `length` is the longest position plus one."""
+    exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
+    powers = np.float32(rope.theta) ** exponents
+    plain = np.float32(1.0) / powers
+    if rope.kind == "linear":
+        return plain / np.float32(rope.factor)
+    if rope.kind == "llama3":
+        return _llama3(plain, rope)
+    if rope.kind == "yarn":
+        return _yarn(powers, rope)
+    if rope.kind == "longrope":
+        short, long = (
+            np.float32(1.0) / (np.asarray(factors, np.float32) * powers)
+            for factors in (rope.short_factors, rope.long_factors)
+        )
+        return jnp.where(length > rope.original, long, short)
+    if rope.kind == "dynamic":
+        reach = jnp.maximum(length, rope.original) / rope.original
+        stretch = (rope.factor * reach - (rope.factor - 1)) ** (rope.dim / (rope.dim - 2))
+        return 1.0 / (rope.theta * stretch) ** exponents
+    return plain
 
 
 def _llama3(plain: np.ndarray, rope: Rope) -> np.ndarray:

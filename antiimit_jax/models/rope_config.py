@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Mapping
 
+from antiimit_jax.models.config import Rope
 from antiimit_jax.models.config_keys import Keys, is_count, is_positive
-from antiimit_jax.models.rope import Rope
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 _PLACES = ("rope_parameters", "rope_scaling")

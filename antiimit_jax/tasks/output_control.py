@@ -69,9 +69,11 @@ class Mixture:
 
 
 def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:
-    """The endless items of one row of one training step: one template and shot set, many words.
+    """The endless items of one group of a training step: one template and shot set, many words.
 
-    A shot set has one word count, so items with shots all have the same.
+    Every word set is asked twice, the second time with the percentages turned by one place, so
+    that what tells the two apart is the request and not the words. A shot set has one word count,
+    so items with shots all have the same.
     """
     rng = np.random.default_rng([seed, _TRAIN_STREAM, step, row])
     template = int(rng.choice(mixture.templates))
@@ -82,10 +84,10 @@ def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator
         if not (k and n_shots):
             k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
         words, percents = _draw(rng, "train", k)
-        yield _make_item(
-            f"train/{step}/{row}/{number}", "train", words, percents, template, n_shots, shot_set, 0
-        )
-        number += 1
+        for asked in (percents, (*percents[1:], percents[0])):
+            name = f"train/{step}/{row}/{number}"
+            yield _make_item(name, "train", words, asked, template, n_shots, shot_set, 0)
+            number += 1
 
 
 def evaluation_items(mixture: Mixture, split: str, n_items: int, seed: int) -> list[Item]:
