@@ -196,8 +196,8 @@ def read_header(file: Path) -> list[StoredTensor]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; UserError if it is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, endless digits or brackets
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:  # not UTF-8, a key twice, endless brackets
         raise UserError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object")
@@ -209,5 +209,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is there twice")
+        raise ValueError(f"{twice[:80]!r} is there twice")
     return values
