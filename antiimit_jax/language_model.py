@@ -18,12 +18,12 @@ from antiimit_jax.text.formats import Message, Prompt, build_prompt
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPT_FORMATS = ("auto", "chat", "base")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """One loaded model; `params` is the tree of `Decoder`, as numpy arrays."""
+    """One loaded model; `params` is the tree of `Decoder`, as numpy arrays (read only)."""
 
     source: Source
     cfg: ModelConfig
@@ -48,7 +48,8 @@ def load_language_model(
 
     Args:
       model: alias, hub id, folder or GGUF file.
-      dtype: of the matrices; norms and biases stay float32.
+      dtype: of the matrices; norms and biases stay float32. "auto" is float32 up to three billion
+        parameters and beyond them the stored one.
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
 
@@ -63,7 +64,9 @@ def load_language_model(
     if prompt_format != "base":
         RENDERER.start()  # ready when the weights are read
     checkpoint = source.open()
-    cfg, params = load_params(source, jnp.dtype(dtype), checkpoint)
+    cfg, params = load_params(
+        source, None if dtype == "auto" else jnp.dtype(dtype), checkpoint
+    )
     tokenizer = load_tokenizer(
         checkpoint if isinstance(checkpoint, GgufCheckpoint) else source.path,
         needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),

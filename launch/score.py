@@ -16,7 +16,7 @@ from absl import flags
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
@@ -28,6 +28,9 @@ flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
 flags.DEFINE_string("prompt", None, "The prompt as text.")
 flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
 flags.DEFINE_string("messages", None, "A JSON file with a chat.")
+flags.DEFINE_enum(
+    "dtype", "auto", DTYPES, "Of the weights; auto: float32, or as stored beyond 3e9 parameters."
+)
 flags.DEFINE_list("words", None, "The words, with commas between.")
 flags.DEFINE_string("forms", "strict", "What counts as saying a word: strict or lenient.")
 
@@ -39,7 +42,10 @@ def main() -> None:
         raise UserError("give one of --prompt, --prompt_file and --messages")
     messages = read_messages(Path(cli.FLAGS.messages)) if given == ["messages"] else None
     cli.say(f"loading {cli.FLAGS.model}")
-    lm = load_language_model(cli.FLAGS.model, revision=cli.FLAGS.revision)
+    lm = load_language_model(
+        cli.FLAGS.model, revision=cli.FLAGS.revision, dtype=cli.FLAGS.dtype
+    )
+    cli.say(f"weights in {lm.params['embed']['embedding'].dtype}")
     prompt = chat_prompt(lm.tokenizer, messages) if messages else _text(lm)
     query = word_query(lm.tokenizer, prompt, words, forms=cli.FLAGS.forms)
     runner = Runner(lm)

@@ -1,7 +1,7 @@
 """From a name on the command line to parameters on a device: strict, tensor by tensor.
 
-A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)` and `read(name)`
-in Hugging Face's naming and layout; GGUF files and safetensors folders both are. Everything
+A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)`, `read(name)` and
+`blocks(name)` in Hugging Face's naming and layout; GGUF files and safetensors folders both are. Everything
 missing, unexpected, of another shape or dtype (by the headers, before any weight is read) or not
 finite is collected and reported in one error.
 """
@@ -9,6 +9,7 @@ finite is collected and reported in one error.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, read_js
 
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_WIDE_PARAMETERS = 3_000_000_000
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -109,14 +111,15 @@ def load_config(source: Source) -> ModelConfig:
 
 def load_params(
     source: Source,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: jnp.dtype | None = jnp.float32,
     checkpoint: GgufCheckpoint | SafetensorsCheckpoint | None = None,
 ) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
+    Without a dtype it is float32 up to three billion parameters and beyond them the stored one.
     Norm weights and biases stay in float32. The arrays cannot be written to and are aligned so that
-    JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and, for each of
-    up to four threads, the tensor that it is placing.
+    JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and some rows
+    of one tensor (of a GGUF file: one tensor) for each of up to four threads.
 
     Args:
       checkpoint: the source, where it is open already.
@@ -147,15 +150,18 @@ def load_params(
         problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
         problems += [problem] if problem else []
         sound += [] if problem else [name]
-    params = {} if problems else empty_params(cfg, dtype)
+    kept = np.dtype(dtype or _fitting_dtype(cfg, checkpoint.config()))
+    params = {} if problems else empty_params(cfg, kept)
 
     def place(name: str) -> str:
-        array = checkpoint.read(name)
-        if problems:  # what else is wrong is still to be said
-            finite = [is_finite(array)]
-        else:
-            finite = [_place(_leaf(params, leaf, i), array, leaf, cfg) for leaf, i in wanted[name]]
-        return "" if all(finite) else f"{name} holds NaN or infinity"
+        finite = True
+        for first, rows in checkpoint.blocks(name):
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity
+                rows = rows.astype(kept if rows.ndim > 1 else np.float32, copy=False)
+            finite = finite and is_finite(rows)
+            for leaf, i in wanted[name] if params else ():
+                _place(_leaf(params, leaf, i), first, rows, leaf, cfg)
+        return "" if finite else f"{name} holds NaN or infinity"
 
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [*problems, *filter(None, pool.map(place, sound))]
@@ -171,6 +177,15 @@ def load_params(
     for leaf in jax.tree.leaves(params):
         leaf.flags.writeable = False
     return cfg, params
+
+
+def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
+    sizes = (math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1)
+             for leaf in leaves_of(cfg))  # fmt: skip
+    if sum(sizes) <= _WIDE_PARAMETERS:
+        return jnp.float32
+    stored = config.get("dtype") or config.get("torch_dtype")
+    return jnp.float16 if stored == "float16" else jnp.bfloat16
 
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
@@ -193,14 +208,19 @@ def _leaf(params: Any, leaf: Leaf, i: int) -> np.ndarray:
     return params[i] if leaf.stacked else params
 
 
-def _place(to: np.ndarray, array: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> bool:
-    """Writes one parameter where it belongs; false if it is not finite there."""
-    array = array[leaf.rows(cfg)]
+def _place(
+    to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig
+) -> None:
+    """Writes the part of some stored rows that belongs to a parameter where it belongs."""
+    own = leaf.rows(cfg)
+    start, stop = max(own.start, first), min(own.stop, first + len(rows))
+    if start >= stop:
+        return
+    rows, place = rows[start - first : stop - first], slice(start - own.start, stop - own.start)
     if leaf.transposed:
-        transpose_into(to, array)
+        transpose_into(to[:, place], rows)
     else:
-        np.copyto(to, array, casting="unsafe")
-    return is_finite(to)
+        to[place] = rows
 
 
 def is_matrix(path: tuple) -> bool:
