@@ -1,4 +1,4 @@
-# make study | make test | make install | make board | make benchmark
+# make study | make test | make test-large | make install | make board | make benchmark
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
@@ -10,13 +10,17 @@ export MALLOC_MMAP_THRESHOLD_ := 17179869184
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: study test install board benchmark
+.PHONY: study test test-large install board benchmark
 
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-large: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lm-eval]"
+	$(BIN)/python -m pytest -m large
 
 install: .venv/installed
 
