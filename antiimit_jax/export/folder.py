@@ -16,7 +16,7 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
 from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
-from antiimit_jax.models.whole_folder import whole_folder
+from antiimit_jax.models.whole_files import whole_folder
 
 FORMATS = ("hf", "peft")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

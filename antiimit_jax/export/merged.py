@@ -6,24 +6,20 @@ memory holds a shard and a tensor, never the model.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from huggingface_hub.serialization import split_state_dict_into_shards_factory
-from safetensors.numpy import save_file
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.peft import Adapter
+from antiimit_jax.models.whole_files import save_tensors
 
 _BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
 Places = dict[str, list[tuple[Leaf, int]]]  # stored name -> the parameters it holds, with layers
@@ -82,7 +78,7 @@ def write_merged(
         for name in names:
             shard[name] = _merged(name, checkpoint, places[name], cfg, adapter, dtype)
             done(1)
-        _save(shard, folder / file)
+        save_tensors(shard, folder / file)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True)
@@ -149,12 +145,3 @@ def _blocks(rows: slice, array: np.ndarray) -> Iterator[slice]:
     step = max(1, _BLOCK_BYTES // (4 * int(np.prod(array.shape[1:]))))
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
-
-
-def _save(tensors: dict[str, np.ndarray], file: Path) -> None:
-    try:
-        save_file(tensors, file, metadata={"format": "pt"})
-    except safetensors.SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code), str(file)) from error

@@ -24,7 +24,7 @@ from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
 from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
-from antiimit_jax.models.whole_folder import whole_folder
+from antiimit_jax.models.whole_files import whole_folder
 
 Tree = Any
 # The adapter's own name, which PEFT leaves out of files, stands behind lora_A in state dicts.

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.peft_config import CONFIG_FILE, adapter_config
+from antiimit_jax.models.whole_files import save_tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -66,7 +66,7 @@ def write_adapter(
         base_model=base_model,
         revision=revision,
     )
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS_FILE)
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 

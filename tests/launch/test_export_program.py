@@ -94,9 +94,6 @@ def test_a_card_leaves_out_figures_of_another_adapter_and_says_what_the_base_was
         (("--out=OUT", "--format=gguf"), ("gguf", "peft")),
         (("--out=OUT", "--dtype=int8"), ("int8", "bfloat16")),
         (("--out=OUT", "--max_shard_size=2"), ("--max_shard_size=2", "5GB")),
-        (("--out=OUT", "--adapter=/nowhere"), ("/nowhere", "adapter_config.json")),
-        (("--out=OUT", "--format=peft"), ("--adapter",)),
-        (("--out=OUT", "--model=no-such"), ("no-such",)),
     ],
 )
 def test_bad_input_ends_in_one_line_and_writes_nothing(run, tmp_path, flags, parts):

@@ -12,9 +12,11 @@ import torch
 import transformers
 
 from antiimit_jax.models.families import FAMILIES
-from antiimit_jax.models.lora import ALL_LINEAR, LoraConfig, init_adapter
+from antiimit_jax.models.lora import ALL_LINEAR, LoraConfig
 from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.models.peft_write import write_adapter
+from antiimit_jax.models.weights import find_model, load_config
+from tests.models.adapter_peers import merged_model, random_tree
 from tests.models.family_peers import CASES, random_model
 from tests.models.llama_peer import assert_same_logits, load, our_logits, torch_logits, write
 
@@ -23,31 +25,18 @@ ONE_OF_EACH = [next(case for case in CASES if case.startswith(f"{name}:")) for n
 LLAMA, PHI3 = ONE_OF_EACH[0], "phi3: fused projections"
 
 
-def random_tree(cfg, lora, seed=1):
-    """As training would leave it: b is not zero where the adapter trains."""
-    rng, (first, last) = np.random.default_rng(seed), lora.layer_range(cfg)
-
-    def fill(leaf):
-        noise = rng.normal(0, 0.4, leaf.shape).astype(np.float32)
-        trains = (np.arange(len(leaf)) >= first) & (np.arange(len(leaf)) < last)
-        return noise * trains[:, None, None]
-
-    return jax.tree.map(fill, init_adapter(jax.random.key(0), cfg, lora))
+def shape_of(case, folder):
+    """Our shape of the random model of a case."""
+    return load_config(find_model(str(write(random_model(case), folder / "model"))))
 
 
-def their_logits(case, folder):
-    """Of the torch model with the adapter that lies in a folder."""
-    return torch_logits(peft.PeftModel.from_pretrained(random_model(case), folder), TOKENS)
-
-
-def assert_peft_agrees(case, folder, cfg, params, tree, scale):
-    """Peft computes with the files what we compute with the tree, and so do we with the files."""
-    theirs = their_logits(case, folder)
-    assert_same_logits(our_logits(params, cfg, TOKENS, lora=tree, lora_scale=scale), theirs)
+def assert_peft_agrees(case, folder, cfg, tree, scale):
+    """Peft computes with the files what the tree means, and we read the files as that."""
+    model = peft.PeftModel.from_pretrained(random_model(case), folder)
+    theirs = torch_logits(model, TOKENS)
+    assert_same_logits(torch_logits(merged_model(case, tree, scale), TOKENS), theirs)
     again = load_adapter(folder, cfg)
-    assert_same_logits(
-        our_logits(params, cfg, TOKENS, lora=again.tree, lora_scale=again.scale), theirs
-    )
+    assert_same_logits(torch_logits(merged_model(case, again.tree, again.scale), TOKENS), theirs)
     assert np.abs(theirs - torch_logits(random_model(case), TOKENS)).max() > 0.1
     return again
 
@@ -62,10 +51,10 @@ def assert_peft_agrees(case, folder, cfg, params, tree, scale):
     ],
 )
 def test_peft_opens_our_adapter_with_the_same_logits(case, lora, tmp_path):
-    cfg, params = load(write(random_model(case), tmp_path / "model"))
+    cfg = shape_of(case, tmp_path)
     tree = random_tree(cfg, lora)
     save_adapter(tmp_path / "a", tree, cfg, lora, "base")
-    again = assert_peft_agrees(case, tmp_path / "a", cfg, params, tree, lora.scale)
+    again = assert_peft_agrees(case, tmp_path / "a", cfg, tree, lora.scale)
     assert again.scale == lora.scale and again.rank == lora.rank
     if set(lora.targets) == set(ALL_LINEAR):
         jax.tree.map(np.testing.assert_array_equal, again.tree, tree)
@@ -73,7 +62,7 @@ def test_peft_opens_our_adapter_with_the_same_logits(case, lora, tmp_path):
 
 @pytest.mark.parametrize("alike", ["everywhere", "in one layer"])
 def test_fused_projections_that_share_a_keep_their_rank(alike, tmp_path):
-    cfg, params = load(write(random_model(PHI3), tmp_path / "model"))
+    cfg = shape_of(PHI3, tmp_path)
     lora = LoraConfig(rank=2, alpha=3.0, targets=("q", "k", "v"))
     tree = random_tree(cfg, lora)
     attn = tree["layers"]["attn"]
@@ -81,7 +70,7 @@ def test_fused_projections_that_share_a_keep_their_rank(alike, tmp_path):
         layers = slice(None) if alike == "everywhere" else slice(1)
         attn[name]["a"][layers] = attn["q"]["a"][layers]
     save_adapter(tmp_path / "a", tree, cfg, lora, "base")
-    assert_peft_agrees(PHI3, tmp_path / "a", cfg, params, tree, lora.scale)
+    assert_peft_agrees(PHI3, tmp_path / "a", cfg, tree, lora.scale)
     pattern = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["rank_pattern"]
     assert pattern == ({} if alike == "everywhere" else {"qkv_proj": 6})
 
@@ -108,9 +97,8 @@ MADE_BY_PEFT = [(case, ALL) for case in ONE_OF_EACH] + [
 
 @pytest.mark.parametrize("case, kind", MADE_BY_PEFT)
 def test_an_adapter_made_by_peft_opens_here_with_the_same_logits(case, kind, tmp_path):
-    cfg, params = load(write(random_model(case), tmp_path / "model"))
+    cfg = shape_of(case, tmp_path)
     torch.manual_seed(0)
-    # peft keeps names and modules in sets and prints warnings; the truth is what it loads again.
     made = peft.get_peft_model(
         random_model(case),
         peft.LoraConfig(
@@ -119,7 +107,7 @@ def test_an_adapter_made_by_peft_opens_here_with_the_same_logits(case, kind, tmp
     )
     made.save_pretrained(tmp_path / "theirs")
     ours = load_adapter(tmp_path / "theirs", cfg)
-    assert_peft_agrees(case, tmp_path / "theirs", cfg, params, ours.tree, ours.scale)
+    assert_peft_agrees(case, tmp_path / "theirs", cfg, ours.tree, ours.scale)
     # and what was read goes out again in our own words
     pairs = {name: pair for group in ours.tree["layers"].values() for name, pair in group.items()}
     (tmp_path / "ours").mkdir()
@@ -132,13 +120,30 @@ def test_an_adapter_made_by_peft_opens_here_with_the_same_logits(case, kind, tmp
         layers=range(cfg.n_layers),
         base_model="base",
     )
-    assert_peft_agrees(case, tmp_path / "ours", cfg, params, ours.tree, ours.scale)
+    assert_peft_agrees(case, tmp_path / "ours", cfg, ours.tree, ours.scale)
+
+
+@pytest.mark.parametrize("case", [LLAMA, PHI3])
+def test_our_own_forward_pass_gives_pefts_logits(case, tmp_path):
+    """What a tree means is shown with torch above; here our decoder computes with it."""
+    cfg, params = load(write(random_model(case), tmp_path / "model"))
+    torch.manual_seed(0)
+    kind = dict(r=4, lora_alpha=6, rank_pattern={"o_proj": 2}, alpha_pattern={"down_proj": 9})
+    made = peft.get_peft_model(
+        random_model(case), peft.LoraConfig(**kind | ALL, init_lora_weights=False)
+    )
+    made.save_pretrained(tmp_path / "a")
+    ours = load_adapter(tmp_path / "a", cfg)
+    assert_same_logits(
+        our_logits(params, cfg, TOKENS, lora=ours.tree, lora_scale=ours.scale),
+        torch_logits(made, TOKENS),
+    )
 
 
 def test_an_adapter_of_a_model_that_also_sees_opens_in_its_language_model(tmp_path):
     """Gemma-3's language model lies deeper there, and so do the names of its modules."""
     text = random_model("gemma3_text: two ropes")
-    cfg, params = load(write(text, tmp_path / "model"))
+    cfg = shape_of("gemma3_text: two ropes", tmp_path)
     vision = dict(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         image_size=28, patch_size=14,
@@ -154,14 +159,12 @@ def test_an_adapter_of_a_model_that_also_sees_opens_in_its_language_model(tmp_pa
     made = peft.get_peft_model(seeing, peft.LoraConfig(**config, target_modules=where))
     made.save_pretrained(tmp_path / "a")
     ours = load_adapter(tmp_path / "a", cfg)
-    assert_same_logits(
-        our_logits(params, cfg, TOKENS, lora=ours.tree, lora_scale=ours.scale),
-        torch_logits(made, TOKENS),
-    )
+    mine = merged_model("gemma3_text: two ropes", ours.tree, ours.scale)
+    assert_same_logits(torch_logits(mine, TOKENS), torch_logits(made, TOKENS))
 
 
 def test_the_config_is_written_as_peft_writes_it(tmp_path):
-    cfg, _ = load(write(random_model(LLAMA), tmp_path / "model"))
+    cfg = shape_of(LLAMA, tmp_path)
     lora = LoraConfig(rank=2, alpha=5.0)
     save_adapter(tmp_path / "a", random_tree(cfg, lora), cfg, lora, "org/name", "main")
     text = (tmp_path / "a" / "adapter_config.json").read_text()

@@ -1,13 +1,19 @@
-"""Folders that appear whole or not at all: made beside their place, then renamed into it."""
+"""Writing: folders that appear whole or not at all, and tensors for other programs."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
 
 
 @contextlib.contextmanager
@@ -36,3 +42,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
+    """Writes a safetensors file as torch programs want it.
+
+    Raises:
+      OSError: the disk is full, or the place cannot be written.
+    """
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(file)) from error
