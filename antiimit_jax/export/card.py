@@ -67,7 +67,7 @@ def write_card(folder: Path, subject: Subject) -> None:
     lines += _facts("What it was made from", {
         "base model": model,
         "revision": subject.revision or "not stated",
-        "weights": "LoRA alone, float32" if peft else f"merged in float32, stored in {subject.dtype}",
+        "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
         "adapter sha256": subject.adapter.sha256 if subject.adapter else "no adapter",
     })  # fmt: skip
     if subject.run is not None:

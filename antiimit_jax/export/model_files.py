@@ -73,7 +73,8 @@ def _architecture(config: dict[str, Any]) -> str:
 
 
 def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> int:
-    files = sorted({file for pattern in patterns for file in source.glob(pattern) if file.is_file()})
+    found = {file for pattern in patterns for file in source.glob(pattern)}
+    files = [file for file in sorted(found) if file.is_file()]
     for file in files:
         shutil.copyfile(file, folder / file.name)
     return len(files)
