@@ -22,6 +22,7 @@ from antiimit_jax.models.peft import Adapter
 from antiimit_jax.models.whole_files import save_tensors
 
 _BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 Places = dict[str, list[tuple[Leaf, int]]]  # stored name -> the parameters it holds, with layers
 
 
@@ -57,7 +58,7 @@ def write_merged(
     """Writes `model*.safetensors`, and the index where there is more than one file.
 
     Args:
-      checkpoint: with `path`, `names()` and `read(name)`.
+      checkpoint: with `path`, `names()`, `problem(name, shape)` and `read(name)`.
       dtype: of all tensors written.
       done: is told the number of tensors after each.
 
@@ -66,7 +67,7 @@ def write_merged(
       OSError: the disk is full.
     """
     places = stored_tensors(cfg)
-    _check_names(checkpoint, places, cfg)
+    _check(checkpoint, places, cfg)
     plan = split_state_dict_into_shards_factory(
         places,
         get_storage_size=lambda held: _bytes(held, cfg, dtype),
@@ -85,12 +86,17 @@ def write_merged(
         (folder / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _check_names(checkpoint: Any, places: Places, cfg: ModelConfig) -> None:
+def _check(checkpoint: Any, places: Places, cfg: ModelConfig) -> None:
+    """What the headers say against the checkpoint, before anything is written."""
     present = checkpoint.names()
-    if cfg.tied_head:
-        present = present - {"lm_head.weight"}  # some files store the tied head a second time
+    copied = cfg.tied_head and _HEAD in present  # some files store the head a second time
+    present = present - {_HEAD} if copied else present
     problems = [f"missing {name}" for name in sorted(set(places) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(places))]
+    for name in (name for name in places if name in present):
+        problems += filter(None, [checkpoint.problem(name, places[name][0][0].stored_shape(cfg))])
+    if copied and not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
+        problems.append(f"`tie_word_embeddings` is true, and {_HEAD} is not the embedding")
     if problems:
         shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
         raise UserError(f"{checkpoint.path}: {len(problems)} faulty tensors: {shown}")
@@ -111,12 +117,7 @@ def _merged(
     """One stored tensor, with what the adapter adds to the parameters in it."""
     array = checkpoint.read(name)
     fault = lambda what: UserError(f"{checkpoint.path}: {name} {what}")
-    shape = held[0][0].stored_shape(cfg)
-    if array.shape != shape:
-        raise fault(f"has shape {array.shape}, not {shape}")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise fault(f"has dtype {array.dtype}, not a float")
-    merged = np.empty(shape, jnp.dtype(dtype))
+    merged = np.empty(array.shape, jnp.dtype(dtype))
     for leaf, i in held:
         pair = _pair(adapter, leaf)
         for rows in _blocks(leaf.rows(cfg), array):

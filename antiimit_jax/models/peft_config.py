@@ -15,7 +15,7 @@ from typing import Any
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config_keys import is_count, is_positive
 from antiimit_jax.models.name_patterns import match_names
-from antiimit_jax.models.weights import read_json
+from antiimit_jax.models.safetensors_files import read_json
 
 CONFIG_FILE = "adapter_config.json"
 _FORMAT = "0.21.2"  # the version of peft whose format is written

@@ -195,10 +195,11 @@ NAME = "model.layers.2.mlp.down_proj.weight"
         (lambda t: t.pop(NAME), {}, ("missing", NAME)),
         (lambda t: t.update(more=t[NAME][:1]), {}, ("unexpected", "more")),
         (lambda t: t.update({NAME: t[NAME][1:]}), {}, (NAME, "shape")),
+        (lambda t: t.update({NAME: t[NAME].astype(np.int32)}), {}, (NAME, "I32")),
         (lambda t: t[NAME].fill(np.nan), {}, (NAME, "NaN")),
         (lambda t: t[NAME].fill(7e4), {"dtype": "float16"}, (NAME, "float16", "bfloat16")),
     ],
-    ids=["missing", "unexpected", "shape", "nan", "too large"],
+    ids=["missing", "unexpected", "shape", "dtype", "nan", "too large"],
 )
 def test_a_faulty_checkpoint_leaves_nothing_and_an_earlier_export_as_it_was(
     change, how, parts, tmp_path
@@ -212,6 +213,17 @@ def test_a_faulty_checkpoint_leaves_nothing_and_an_earlier_export_as_it_was(
             exported(tmp_path, out, overwrite=True, **how)
     assert {file.name: file.read_bytes() for file in (tmp_path / "old").iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"model", "a", "old"}
+
+
+def test_a_head_that_is_stored_beside_the_embedding_it_is_tied_to_is_written_once(tmp_path):
+    prepared(tmp_path, FAMILIES["gemma"])
+    head = "lm_head.weight"
+    damaged(tmp_path, lambda t: t.update({head: t["model.embed_tokens.weight"].copy()}))
+    exported(tmp_path)
+    assert head not in load_file(tmp_path / "out" / "model.safetensors")
+    damaged(tmp_path, lambda t: t[head].fill(1))
+    with refused("tie_word_embeddings", head):
+        exported(tmp_path, "other")
 
 
 def test_only_an_earlier_export_is_replaced_and_only_when_told(tmp_path):
