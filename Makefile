@@ -20,7 +20,8 @@ test: .venv/installed-test
 
 # Up to 20 GB under TMPDIR and as much memory; what does not fit is skipped and says so.
 test-large: .venv/installed-test
-	$(BIN)/python -m pytest -m large -rs -s tests/large
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lm-eval]"
+	$(BIN)/python -m pytest -m large -rs -s
 
 install: .venv/installed
 

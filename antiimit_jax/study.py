@@ -95,7 +95,9 @@ class Study:
         )
         live.close()
         run_files.write_text(self._log_file(name), json.dumps(log))
-        save_adapter(folder, tree, self.lm.cfg, config.lora, config.model)
+        save_adapter(
+            folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None
+        )
         return load_adapter(folder, self.lm.cfg)
 
     def evaluate(self, stage: str, adapter: Adapter | None) -> None:

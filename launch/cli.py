@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.catalog import near_misses
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 
 FLAGS = flags.FLAGS
@@ -72,6 +74,18 @@ def needed(flag: str) -> str:
     if FLAGS[flag].value is None:
         raise UserError(f"--{flag} is needed; see --help")
     return FLAGS[flag].value
+
+
+def read_adapter(folder: str, cfg: ModelConfig, model: str) -> Adapter:
+    """An adapter for a model; says so if its file names another base.
+
+    Raises:
+      UserError: it cannot be read, or does not fit the model.
+    """
+    adapter = load_adapter(Path(folder).expanduser(), cfg)
+    if not adapter.made_for(model):
+        say(f"note: the adapter was made for {adapter.base_model}, not {model}")
+    return adapter
 
 
 def run(main: Callable[[], None]) -> None:

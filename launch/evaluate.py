@@ -7,11 +7,8 @@ Without --adapter the base is measured alone; with it the base comes first, then
 stages "base" and "tuned" of a run. The adapter may be anybody's PEFT LoRA.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.study import Study
 from launch import cli
@@ -29,11 +26,9 @@ def main() -> None:
     with open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir:
         study = Study(config, workdir, tell=cli.say, progress=cli.bar)
         folder = cli.FLAGS.adapter
-        adapter = load_adapter(Path(folder), study.lm.cfg) if folder else None
+        adapter = cli.read_adapter(folder, study.lm.cfg, config.model) if folder else None
         study.evaluate("base", None)
         if adapter is not None:
-            if adapter.base_model and adapter.base_model != config.model:
-                cli.say(f"note: the adapter was made for {adapter.base_model}")
             study.evaluate("tuned", adapter)
         report = study.write()
         print(console_table(workdir), end="")

@@ -17,7 +17,6 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
-from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
 from launch import cli
@@ -51,7 +50,7 @@ def main() -> None:
     runner = Runner(lm)
     variant = runner.base
     if cli.FLAGS.adapter is not None:
-        adapter = load_adapter(Path(cli.FLAGS.adapter), lm.cfg)
+        adapter = cli.read_adapter(cli.FLAGS.adapter, lm.cfg, cli.FLAGS.model)
         variant = runner.adapted(adapter.tree, adapter.scale)
     (answer,) = runner.word_probs(variant, [query])
     forms: dict[str, list] = {word: [] for word in words}

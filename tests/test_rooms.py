@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    "launch", "study", "run_config", "reporting", "evaluation", "training", "metrics",
-    "language_model", "scoring", "tasks", "text", "models", "parallel", "errors",
+    "launch", "study", "run_config", "export", "reporting", "evaluation", "training",
+    "metrics", "language_model", "scoring", "tasks", "text", "models", "parallel", "errors",
 )  # fmt: skip
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}
 TORCH = {"torch", "peft"}

@@ -1,40 +1,43 @@
 """Adapters on disk in PEFT's format: `adapter_config.json` beside `adapter_model.safetensors`.
 
-Our tree stores a and b in PEFT's orientation, stacked over layers, so each file tensor is one slice.
+Our tree has one rank and one scale: an adapter whose modules differ is padded with zero ranks, and
+each module's scale is multiplied into its b. Both change nothing about what the adapter computes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import math
-import os
-import shutil
-import tempfile
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp  # registers bfloat16 with numpy before safetensors reads any
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.leaves import LORA_TARGETS, Leaf
+from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
-from antiimit_jax.models.weights import read_json
+from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
+from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
+from antiimit_jax.models.whole_files import whole_folder
 
 Tree = Any
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_REFUSED = {
-    "use_dora": "DoRA is not ported",
+# The adapter's own name, which PEFT leaves out of files, stands behind lora_A in state dicts.
+_KEY = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>\w+))?\.weight"
+)
+_FOREIGN = {
+    "lora_embedding_": "adapters of the embedding are not ported",
+    "lora_magnitude_vector": "DoRA is not ported",
     "modules_to_save": "fully trained modules are not ported",
-    "rank_pattern": "ranks that differ between modules are not ported",
-    "alpha_pattern": "scales that differ between modules are not ported",
-    "trainable_token_indices": "trained tokens are not ported",
-    "lora_bias": "biases in LoRA are not ported",
+    "lm_head": "adapters of the output head are not ported",
+    "embed_tokens": "adapters of the embedding are not ported",
+    ".bias": "trained biases are not ported",
 }
 
 
@@ -47,9 +50,31 @@ class Adapter:
     base_model: str
     sha256: str  # of the weights file
 
+    @property
+    def rank(self) -> int:
+        """The greatest of its modules."""
+        first = next(iter(next(iter(self.tree["layers"].values())).values()))
+        return first["a"].shape[1]
+
+    def made_for(self, model: str) -> bool:
+        """Whether its file names this model as its base, or none."""
+        names = {base_name(model), str(Path(model).expanduser().resolve())}
+        base = self.base_model
+        return not base or base_name(base) in names or str(Path(base).resolve()) in names
+
+
+def base_name(model: str) -> str:
+    """What others call a model: the hub id of an alias, any other name as it is."""
+    return CATALOG[model].hub_id if model in CATALOG else model
+
 
 def save_adapter(
-    folder: Path, adapter: Tree, cfg: ModelConfig, lora: LoraConfig, base_model: str
+    folder: Path,
+    adapter: Tree,
+    cfg: ModelConfig,
+    lora: LoraConfig,
+    base_model: str,
+    revision: str | None = None,
 ) -> str:
     """Writes an adapter whole or not at all, replacing one that is there; returns its sha256.
 
@@ -58,40 +83,21 @@ def save_adapter(
     Raises:
       OSError: the folder cannot be written.
     """
-    first, last = lora.layer_range(cfg)
-    tensors = {}
-    for name in lora.targets:
-        leaf = LORA_TARGETS[name]
-        pair = adapter["layers"][leaf.path[1]][name]
-        for i in range(first, last):
-            for side, array in (("lora_A", pair["a"]), ("lora_B", pair["b"])):
-                tensors[_file_name(leaf, i, side)] = np.ascontiguousarray(array[i], np.float32)
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": sorted(LORA_TARGETS[name].hf.split(".")[-2] for name in lora.targets),
-        "layers_to_transform": None if (first, last) == (0, cfg.n_layers) else [*range(first, last)],
-        "layers_pattern": None if (first, last) == (0, cfg.n_layers) else "layers",
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "inference_mode": True,
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        save_file(tensors, made / WEIGHTS_FILE, metadata={"format": "pt"})
-        (made / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with whole_folder(folder) as made:
+        write_adapter(
+            made,
+            {
+                name: adapter["layers"][leaf.path[1]][name]
+                for name, leaf in lora_leaves(cfg).items()
+                if name in lora.targets
+            },
+            cfg,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            layers=range(*lora.layer_range(cfg)),
+            base_model=base_name(base_model),
+            revision=revision,
+        )
     return _sha256(folder / WEIGHTS_FILE)
 
 
@@ -102,90 +108,143 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
       UserError: not an adapter folder, a kind of adapter that is not ported, or tensors that do
         not fit the model; all faulty tensors in one message.
     """
-    config = _read_config(folder)
-    rank, alpha = config["r"], config["lora_alpha"]
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    file = folder / WEIGHTS_FILE
-    try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error})") from error
-    tree: dict = {}
-    problems = []
-    for name, leaf in LORA_TARGETS.items():
-        pair = _stacked(name, leaf, tensors, cfg, rank, problems)
-        if pair is not None:
-            tree.setdefault(leaf.path[1], {})[name] = pair
-    problems += [f"unexpected {name}" for name in sorted(tensors)]
-    if not tree:
+    config = read_adapter_config(folder)
+    file = _weights_file(folder)
+    problems: list[str] = []
+    found = _by_module(_read_tensors(file), problems)
+    expected = config.rank_and_scale(list(found))
+    problems += [
+        f"{module} has tensors, and {CONFIG_FILE} does not target it"
+        for module in config.not_targeted(list(found))
+    ]
+    places: dict[str, list[tuple[str, Leaf, int]]] = {}
+    for name, leaf in lora_leaves(cfg).items():
+        for i in range(cfg.n_layers):
+            module = leaf.hf.format(i=i).removesuffix(".weight")
+            places.setdefault(module, []).append((name, leaf, i))
+    pieces: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, float]] = {}
+    for module, sides in found.items():
+        here = places.get(_text_module(module, cfg))
+        if here is None:
+            why = next((why for part, why in _FOREIGN.items() if part in module), "")
+            problems.append(f"unexpected {module}" + (f": {why}" if why else ""))
+            continue
+        rank, scale = expected[module]
+        if faults := _faults(module, sides, rank, here[0][1].stored_shape(cfg)):
+            problems += faults
+            continue
+        a, b = (np.asarray(sides[side], np.float32) for side in "AB")
+        for name, leaf, i in here:
+            pieces[name, i] = *_part(leaf, a, b, cfg), scale
+    if not pieces and not problems:
         problems.append("holds no LoRA tensors of this model")
     if problems:
         shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
         raise UserError(f"{file}: does not fit the model: {shown}")
-    base = str(config.get("base_model_name_or_path") or "")
-    return Adapter(tree={"layers": tree}, scale=scale, base_model=base, sha256=_sha256(file))
+    tree, scale = _stacked(pieces, cfg)
+    return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=_sha256(file))
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG_FILE
+def _weights_file(folder: Path) -> Path:
+    file = folder / WEIGHTS_FILE
     if not file.is_file():
-        raise UserError(f"{folder}: no {CONFIG_FILE}; name a folder with a PEFT adapter")
-    if not (folder / WEIGHTS_FILE).is_file():
-        pickles = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt")]
+        pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth"))
         hint = f" ({', '.join(pickles)} is a pickle and never read)" if pickles else ""
         raise UserError(f"{folder}: no {WEIGHTS_FILE}{hint}")
-    config = read_json(file)
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{file}: peft_type {config.get('peft_type')!r} is not ported (LORA is)")
-    for key, reason in _REFUSED.items():
-        if config.get(key):
-            raise UserError(f"{file}: `{key}` is set, and {reason}")
-    if config.get("bias", "none") != "none":
-        raise UserError(f"{file}: `bias` = {config['bias']!r}, and trained biases are not ported")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or alpha <= 0:
-        raise UserError(f"{file}: `r` = {rank!r} and `lora_alpha` = {alpha!r} must be positive")
-    return config
+    return file
+
+
+def _read_tensors(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(file, framework="np") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}
+    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error})") from error
+
+
+def _by_module(
+    tensors: Mapping[str, np.ndarray], problems: list[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Module name in the torch model -> its sides "A" and "B"."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    names = set()
+    for key, array in sorted(tensors.items()):
+        match = _KEY.fullmatch(key)
+        if match is None:
+            why = next((why for part, why in _FOREIGN.items() if part in key), "")
+            problems.append(f"unexpected {key}" + (f": {why}" if why else ""))
+            continue
+        names.add(match["name"])
+        sides = found.setdefault(match["module"], {})
+        if match["side"] in sides:
+            problems.append(f"{key} is there under two names")
+        sides[match["side"]] = array
+    if len(names) > 1:
+        shown = ", ".join(sorted(str(name) for name in names))
+        problems.append(f"tensors of several adapters ({shown}); save one alone")
+    return found
+
+
+def _text_module(module: str, cfg: ModelConfig) -> str:
+    """The module's name in the language model alone, where one that also sees was adapted."""
+    if cfg.family != "gemma3_text":
+        return module
+    return module.replace("model.language_model.", "model.").removeprefix("language_model.")
+
+
+def _faults(
+    module: str, sides: Mapping[str, np.ndarray], rank: int, shape: tuple[int, ...]
+) -> list[str]:
+    if len(sides) == 1:
+        return [f"{module}: only one of lora_A and lora_B is there"]
+    faults = []
+    for side, wanted in (("A", (rank, shape[1])), ("B", (shape[0], rank))):
+        array = sides[side]
+        if array.shape != wanted:
+            faults.append(
+                f"{module}.lora_{side} has shape {array.shape}, not {wanted} "
+                f"(rank {rank} by {CONFIG_FILE})"
+            )
+        elif not jnp.issubdtype(array.dtype, jnp.floating):
+            faults.append(f"{module}.lora_{side} has dtype {array.dtype}, not a float")
+        elif not np.isfinite(np.asarray(array, np.float32)).all():
+            faults.append(f"{module}.lora_{side} holds NaN or infinity")
+    return faults
+
+
+def _part(leaf: Leaf, a: np.ndarray, b: np.ndarray, cfg: ModelConfig) -> tuple:
+    """One parameter's share of a stored tensor's adapter, without ranks that do not reach it."""
+    if leaf.stored_rows is None:
+        return a, b
+    b = b[leaf.rows(cfg)]
+    reach = b.any(axis=0)
+    return a[reach], b[:, reach]
 
 
 def _stacked(
-    name: str,
-    leaf: Leaf,
-    tensors: dict[str, np.ndarray],
-    cfg: ModelConfig,
-    rank: int,
-    problems: list[str],
-) -> dict[str, np.ndarray] | None:
-    """a and b of one module over all layers, taken out of `tensors`; absent layers are zero."""
-    out, inp = leaf.shape(cfg)
-    pair = {
-        "a": np.zeros((cfg.n_layers, rank, inp), np.float32),
-        "b": np.zeros((cfg.n_layers, out, rank), np.float32),
-    }
-    found = 0
-    for i in range(cfg.n_layers):
-        sides = [(key, _file_name(leaf, i, side)) for key, side in (("a", "lora_A"), ("b", "lora_B"))]
-        present = [file_name for _, file_name in sides if file_name in tensors]
-        if len(present) == 1:
-            problems.append(f"layer {i} {name}: only one of lora_A and lora_B is there")
-        for key, file_name in sides:
-            if file_name not in tensors:
-                continue
-            array = tensors.pop(file_name)
-            if array.shape != pair[key].shape[1:]:
-                problems.append(f"{file_name} has shape {array.shape}, not {pair[key].shape[1:]}")
-            elif not np.isfinite(np.asarray(array, np.float32)).all():
-                problems.append(f"{file_name} holds NaN or infinity")
-            else:
-                pair[key][i] = array
-                found += 1
-    return pair if found else None
-
-
-def _file_name(leaf: Leaf, i: int, side: str) -> str:
-    return _PREFIX + leaf.hf.format(i=i).replace(".weight", f".{side}.weight")
+    pieces: Mapping[tuple[str, int], tuple[np.ndarray, np.ndarray, float]], cfg: ModelConfig
+) -> tuple[Tree, float]:
+    """The tree of one rank, and the one scale."""
+    rank = max(1, *(len(a) for a, _, _ in pieces.values()))
+    scales = {scale for _, _, scale in pieces.values()}
+    common = scales.pop() if len(scales) == 1 else None
+    tree: dict = {}
+    for name, leaf in lora_leaves(cfg).items():
+        present = [i for i in range(cfg.n_layers) if (name, i) in pieces]
+        if not present:
+            continue
+        out, inp = leaf.shape(cfg)
+        pair = tree.setdefault(leaf.path[1], {})[name] = {
+            "a": np.zeros((cfg.n_layers, rank, inp), np.float32),
+            "b": np.zeros((cfg.n_layers, out, rank), np.float32),
+        }
+        for i in present:
+            a, b, scale = pieces[name, i]
+            pair["a"][i, : len(a)] = a
+            pair["b"][i, :, : len(a)] = b if common is not None else b * np.float32(scale)
+    return {"layers": tree}, 1.0 if common is None else common
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What was trained leaves in formats that others read."""

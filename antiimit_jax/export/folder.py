@@ -1,0 +1,128 @@
+"""The whole export: checked before anything is written, then there whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.export.card import Subject, run_of, write_card
+from antiimit_jax.export.merged import stored_tensors, total_bytes, write_merged
+from antiimit_jax.export.model_files import stored_dtype, write_model_files
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.peft import Adapter, base_name, load_adapter
+from antiimit_jax.models.peft_write import write_adapter
+from antiimit_jax.models.weights import Source, load_config
+from antiimit_jax.models.whole_files import whole_folder
+
+FORMATS = ("hf", "peft")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_OURS = ("config.json", "adapter_config.json")  # an export holds one of them
+Progress = Callable[[str, int], Callable[[int], None]]
+_SPARE = 64 * 2**20  # bytes for what stands beside the weights
+
+
+def export(
+    source: Source,
+    adapter_folder: Path | None,
+    out: Path,
+    *,
+    form: str,
+    dtype: str = "auto",
+    max_shard_size: int | str = "2GB",
+    overwrite: bool = False,
+    tell: Callable[[str], None] = print,
+    progress: Progress = lambda what, total: lambda count: None,
+) -> None:
+    """Writes a model with an adapter merged in ("hf"), or the adapter alone ("peft").
+
+    Args:
+      dtype: of the weights written in "hf"; "auto" is the checkpoint's own, float32 for GGUF.
+      overwrite: an export that lies at `out` is replaced, once the new one is whole.
+
+    Raises:
+      UserError: a checkpoint or adapter that does not fit, a folder that is not free, or too
+        little space.
+      OSError: the disk is full after all.
+    """
+    cfg = load_config(source)
+    adapter = load_adapter(adapter_folder, cfg) if adapter_folder else None
+    if adapter is not None and not adapter.made_for(source.name):
+        tell(f"note: the adapter was made for {adapter.base_model}, not {source.name}")
+    if form == "peft" and adapter is None:
+        raise UserError("--format=peft writes an adapter; name one with --adapter")
+    _check_free(out, overwrite, [source.path, adapter_folder])
+    checkpoint = source.open()
+    if dtype == "auto":
+        dtype = stored_dtype(source, checkpoint.config())
+    subject = Subject(
+        model=source.name,
+        base=base_name(source.name),
+        revision=source.revision,
+        adapter=adapter,
+        run=run_of(adapter_folder) if adapter_folder else None,
+        form=form,
+        dtype=dtype,
+    )
+    if form == "hf":
+        _check_space(out, total_bytes(cfg, dtype) + _SPARE)
+    with whole_folder(out) as made:
+        if form == "peft":
+            _write_adapter(made, adapter, cfg, subject)
+        else:
+            for note in write_model_files(made, source, cfg, dtype):
+                tell(f"note: {note}")
+            write_merged(
+                made,
+                checkpoint,
+                cfg,
+                adapter,
+                dtype,
+                max_shard_size=max_shard_size,
+                done=progress("exporting", len(stored_tensors(cfg))),
+            )
+        write_card(made, subject)
+
+
+def _check_free(out: Path, overwrite: bool, sources: list[Path | None]) -> None:
+    """The folder is new or empty, or an earlier export that may go."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; name a folder")
+    for source in sources:
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"--out={out}: holds {source}, which is read; name another folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(f"--out={out}: is not empty; name another folder, or --overwrite it")
+    if not any((out / name).is_file() for name in _OURS):
+        raise UserError(f"--out={out}: holds files that are not of an export; name another folder")
+
+
+def _check_space(out: Path, needed: int) -> None:
+    above = next(path for path in out.resolve().parents if path.exists())
+    free = shutil.disk_usage(above).free
+    if free < needed:
+        raise UserError(
+            f"--out={out}: needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there"
+        )
+
+
+def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, subject: Subject) -> None:
+    groups = adapter.tree["layers"].values()
+    pairs = {name: pair for group in groups for name, pair in group.items()}
+    layers = range(cfg.n_layers)
+    adapted = [i for i in layers if any(np.any(pair["a"][i]) for pair in pairs.values())]
+    write_adapter(
+        folder,
+        pairs,
+        cfg,
+        rank=adapter.rank,
+        alpha=adapter.scale * adapter.rank,
+        layers=adapted or layers,
+        base_model=subject.base,
+        revision=subject.revision,
+    )

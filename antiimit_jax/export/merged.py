@@ -1,0 +1,148 @@
+"""A checkpoint's tensors with an adapter merged in, as safetensors shards.
+
+One tensor at a time is read, merged in float32, cast once and kept until its shard is full, so
+memory holds a shard and a tensor, never the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from huggingface_hub.serialization import split_state_dict_into_shards_factory
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.leaves import Leaf, leaves_of
+from antiimit_jax.models.peft import Adapter
+from antiimit_jax.models.whole_files import save_tensors
+
+_BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+Places = dict[str, list[tuple[Leaf, int]]]  # stored name -> the parameters it holds, with layers
+
+
+def stored_tensors(cfg: ModelConfig) -> Places:
+    """All tensors of a checkpoint, layer by layer. A tied head is not among them."""
+    leaves = leaves_of(cfg)
+    places: Places = {}
+    for leaf in (leaf for leaf in leaves if leaf.path[0] == "embed"):
+        places[leaf.hf] = [(leaf, 0)]
+    for i in range(cfg.n_layers):
+        for leaf in (leaf for leaf in leaves if leaf.stacked):
+            places.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
+    for leaf in (leaf for leaf in leaves if not leaf.stacked):
+        places.setdefault(leaf.hf, [(leaf, 0)])
+    return places
+
+
+def total_bytes(cfg: ModelConfig, dtype: str) -> int:
+    """What all tensors take on disk."""
+    return sum(_bytes(places, cfg, dtype) for places in stored_tensors(cfg).values())
+
+
+def write_merged(
+    folder: Path,
+    checkpoint: Any,
+    cfg: ModelConfig,
+    adapter: Adapter | None,
+    dtype: str,
+    *,
+    max_shard_size: int | str = "2GB",
+    done: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Writes `model*.safetensors`, and the index where there is more than one file.
+
+    Args:
+      checkpoint: with `path`, `names()`, `problem(name, shape)` and `read(name)`.
+      dtype: of all tensors written.
+      done: is told the number of tensors after each.
+
+    Raises:
+      UserError: tensors that are missing, unexpected, misshaped, not finite, or beyond float16.
+      OSError: the disk is full.
+    """
+    places = stored_tensors(cfg)
+    _check(checkpoint, places, cfg)
+    plan = split_state_dict_into_shards_factory(
+        places,
+        get_storage_size=lambda held: _bytes(held, cfg, dtype),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    for file, names in plan.filename_to_tensors.items():
+        shard = {}
+        for name in names:
+            shard[name] = _merged(name, checkpoint, places[name], cfg, adapter, dtype)
+            done(1)
+        save_tensors(shard, folder / file)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True)
+        (folder / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _check(checkpoint: Any, places: Places, cfg: ModelConfig) -> None:
+    """What the headers say against the checkpoint, before anything is written."""
+    present = checkpoint.names()
+    copied = cfg.tied_head and _HEAD in present  # some files store the head a second time
+    present = present - {_HEAD} if copied else present
+    problems = [f"missing {name}" for name in sorted(set(places) - present)]
+    problems += [f"unexpected {name}" for name in sorted(present - set(places))]
+    for name in (name for name in places if name in present):
+        problems += filter(None, [checkpoint.problem(name, places[name][0][0].stored_shape(cfg))])
+    if copied and not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
+        problems.append(f"`tie_word_embeddings` is true, and {_HEAD} is not the embedding")
+    if problems:
+        shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
+        raise UserError(f"{checkpoint.path}: {len(problems)} faulty tensors: {shown}")
+
+
+def _bytes(held: list[tuple[Leaf, int]], cfg: ModelConfig, dtype: str) -> int:
+    return int(np.prod(held[0][0].stored_shape(cfg))) * jnp.dtype(dtype).itemsize
+
+
+def _merged(
+    name: str,
+    checkpoint: Any,
+    held: list[tuple[Leaf, int]],
+    cfg: ModelConfig,
+    adapter: Adapter | None,
+    dtype: str,
+) -> np.ndarray:
+    """One stored tensor, with what the adapter adds to the parameters in it."""
+    array = checkpoint.read(name)
+    fault = lambda what: UserError(f"{checkpoint.path}: {name} {what}")
+    merged = np.empty(array.shape, jnp.dtype(dtype))
+    for leaf, i in held:
+        pair = _pair(adapter, leaf)
+        for rows in _blocks(leaf.rows(cfg), array):
+            part = array[rows].astype(np.float32)
+            if not np.isfinite(part).all():
+                raise fault("holds NaN or infinity")
+            if pair is not None:
+                first = leaf.rows(cfg).start
+                b = pair["b"][i, rows.start - first : rows.stop - first]
+                part += np.float32(adapter.scale) * (b @ pair["a"][i])
+            with np.errstate(over="ignore"):
+                merged[rows] = part
+            if not np.isfinite(merged[rows]).all():
+                raise fault(f"does not fit {dtype}; export with --dtype=bfloat16 or float32")
+    return merged
+
+
+def _pair(adapter: Adapter | None, leaf: Leaf) -> Mapping[str, np.ndarray] | None:
+    if adapter is None or leaf.path[-1] != "kernel":
+        return None
+    _, group, name, _ = leaf.path
+    return adapter.tree["layers"].get(group, {}).get(name)
+
+
+def _blocks(rows: slice, array: np.ndarray) -> Iterator[slice]:
+    step = max(1, _BLOCK_BYTES // (4 * int(np.prod(array.shape[1:]))))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
