@@ -156,6 +156,10 @@ class GgufCheckpoint:
             array = array - np.float32(1)
         return array
 
+    def blocks(self, hf_name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """The same as rows from the first on, in one piece."""
+        yield 0, self.read(hf_name)
+
     def _dequantised(self, name: str) -> np.ndarray:
         """One tensor by its GGUF name, as float32."""
         tensor = self._tensors[name]
@@ -170,10 +174,6 @@ class GgufCheckpoint:
 def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
     """GGUF counts dimensions from the innermost."""
     return tuple(int(n) for n in reversed(tensor.shape))
-
-    def blocks(self, hf_name: str) -> Iterator[tuple[int, np.ndarray]]:
-        """The same as rows from the first on, in one piece."""
-        yield 0, self.read(hf_name)
 
 
 def half_split_rows(array: np.ndarray, heads: int) -> np.ndarray:
