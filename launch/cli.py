@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
@@ -91,11 +92,20 @@ def read_adapter(folder: str, cfg: ModelConfig, model: str) -> Adapter:
 def run(main: Callable[[], None]) -> None:
     """Runs a program: mistakes of the user become one line on standard error and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _keep_compilations()
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
     except UserError as error:
         _fail(str(error))
+
+
+def _keep_compilations() -> None:
+    """Compiled programs are kept in the user's cache folder; JAX_COMPILATION_CACHE_DIR moves it."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "antiimit_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
