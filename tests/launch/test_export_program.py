@@ -58,7 +58,8 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
     assert (out.stat().st_mode & 0o777) == 0o755
     ours, theirs = map(transformers.AutoTokenizer.from_pretrained, (model, out))
     assert ours.chat_template == theirs.chat_template
-    assert ours("A naïve <|im_end|> 12")["input_ids"] == theirs("A naïve <|im_end|> 12")["input_ids"]
+    text = "A naïve <|im_end|> 12"
+    assert ours(text)["input_ids"] == theirs(text)["input_ids"]
     card = (out / "README.md").read_text()
     rows = run_files.read_metrics(workdir)["rows"]
     wanted = {"stage": "tuned", "suite": "control", "split": "heldout_words", "slice": "all",
