@@ -35,6 +35,11 @@ class Hardware:
         """Bytes of one device that a program may fill."""
         return int(self.device_bytes * self.share)
 
+    @property
+    def at_most(self) -> int:
+        """The same where a GPU's share is raised in the environment."""
+        return int(self.device_bytes * GPU_SHARE_AT_MOST) if self.kind == "gpu" else self.usable
+
 
 def _tpu(name: str, devices: int, gib: float) -> Hardware:
     return Hardware(

@@ -22,11 +22,11 @@ import numpy as np
 from antiimit_jax.evaluation.drift import differences
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, sequences
-from antiimit_jax.models.lora import init_adapter, train_mask
+from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
 from antiimit_jax.planning.hardware import GIB
-from antiimit_jax.planning.shapes import Shapes
+from antiimit_jax.planning.shapes import Shaper, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
@@ -81,120 +81,113 @@ def n_params(cfg: ModelConfig) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
 
 
-class Estimate:
-    """Memory of one configuration of one model on one kind of machine."""
+class Estimator:
+    """Estimates of many configurations of one model on one kind of machine; compiles once each."""
 
-    def __init__(self, cfg: ModelConfig, run: RunConfig, shapes: Shapes, kind: str) -> None:
+    def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str) -> None:
         """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory."""
-        self._cfg, self._run, self._shapes, self._on_cpu = cfg, run, shapes, kind == "cpu"
-        run.lora.check(cfg)
-        self._adapter = jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, run.lora))
+        self.cfg, self._shaper, self._on_cpu = cfg, shaper, kind == "cpu"
+        self._known: dict[tuple, int] = {}
+        self.weights = functools.cache(lambda dtype: n_bytes(abstract_params(cfg, dtype)))
 
-    def weights(self, dtype: str) -> int:
-        """Bytes of the parameters with matrices in `dtype`."""
-        return n_bytes(abstract_params(self._cfg, dtype))
-
-    @functools.cached_property
-    def evaluate(self) -> list[Phase]:
+    def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter, suite by suite."""
-        run, shapes = self._run, self._shapes
         phases = []
+        resident = self._resident(run.dtype, run.dtype)
 
         def phase(name: str, temporaries: int, **more: int) -> None:
-            parts = self._loaded() | more | {"temporaries": temporaries}
-            phases.append(Phase(name=name, parts=parts))
+            phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
 
-        adapter = {"adapter": n_bytes(self._adapter)}
-        if shapes.words:
-            phase("control", self._asked(word_log_probs, shapes.words, run.dtype), **adapter)
-        if shapes.variants:
-            phase("scoring rules", self._asked(word_log_probs, shapes.variants, run.dtype), **adapter)
+        adapter = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
+        words, variants = self._shaper.words(run), self._shaper.variants(run)
+        if words:
+            phase("control", self._asked(word_log_probs, words, run), **adapter)
+        if variants:
+            phase("scoring rules", self._asked(word_log_probs, variants, run), **adapter)
             other = _OTHER[run.dtype]
-            phase(
-                "precision",
-                self._asked(word_log_probs, shapes.variants[:1], other, lora=False),
-                **{f"weights, cast to {other}": self.weights(other)},
-            )
-        if shapes.search:
-            phase("residual", self._asked(continuations, shapes.search, run.dtype), **adapter)
-        if shapes.text is not None:
-            phase("drift", self._compared(run.dtype, run.dtype), **adapter)
+            cast = {f"weights cast to {other}": self.weights(other)}
+            phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
+        if search := self._shaper.search(run):
+            phase("residual", self._asked(continuations, search, run), **adapter)
+        if (text := self._shaper.text(run)) is not None:
+            phase("drift", self._compared(text, run), **adapter)
             if run.drift.rulers:
-                changed = {"weights, changed by a ruler": self.weights("float32")}
+                changed = {"weights changed by a ruler": self.weights("float32")}
                 if self._on_cpu:  # made as numpy arrays, then copied to the device
                     changed["the same in the making"] = self.weights("float32")
-                phase("rulers", self._compared(run.dtype, "float32", lora=False), **changed)
-        return phases
+                phase("rulers", self._compared(text, run, "float32"), **changed)
+        return phases or [Phase(name="nothing", parts=resident)]
 
-    @functools.cached_property
-    def finetune(self) -> list[Phase]:
+    def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on the first device."""
-        run = self._run
-        parts = {f"weights ({run.train.dtype})": self.weights(run.train.dtype)}
-        if self._on_cpu:
-            parts = {"program": PROGRAM_BYTES, **self._read(), **parts}
-        state, step = self._step()
-        parts["adapter and Adam's moments"] = n_bytes(state)
-        return [Phase(name="finetune", parts=parts | {"temporaries": step})]
+        state, step = self._step(run)
+        parts = self._resident(run.dtype, run.train.dtype)
+        parts |= {"adapter and Adam's moments": state, "temporaries": step}
+        return [Phase(name="training", parts=parts)]
 
-    @property
-    def study(self) -> list[Phase]:
+    def study(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
-        kept = {"weights (kept by the evaluation)": self.weights(self._run.dtype)}
-        trained = [Phase(name="training", parts=kept | phase.parts) for phase in self.finetune]
-        return [*self.evaluate, *trained]
+        kept = {"weights kept for evaluating": self.weights(run.dtype)}
+        training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
+        return [*self.evaluate(run), *training]
 
-    def host(self) -> int:
-        """Bytes of the host's memory that the weights take while a program runs, at least."""
-        return self.weights(self._run.dtype)
+    def _resident(self, read: str, used: str) -> dict[str, int]:
+        """What lies there throughout: weights, and on a CPU the host's part."""
+        weights = {f"weights ({used})": self.weights(used)}
+        if not self._on_cpu:
+            return weights
+        return {"program": PROGRAM_BYTES, "weights as read": self.weights(read)} | weights
 
-    def _loaded(self) -> dict[str, int]:
-        weights = {f"weights ({self._run.dtype})": self.weights(self._run.dtype)}
-        return {"program": PROGRAM_BYTES, **self._read(), **weights} if self._on_cpu else weights
-
-    def _read(self) -> dict[str, int]:
-        return {"weights as read": self.weights(self._run.dtype)}
-
-    def _variables(self, dtype: str, lora: bool) -> dict[str, Tree]:
-        adapter = {"lora": self._adapter} if lora else {}
-        return {"params": abstract_params(self._cfg, dtype)} | adapter
+    def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
+        """Of the model as it runs, or of its base with matrices in another dtype."""
+        params = {"params": abstract_params(self.cfg, dtype or run.dtype)}
+        return params if dtype else params | {"lora": _adapter(self.cfg, run.lora)}
 
     def _asked(
-        self, fn: Callable, batches: Sequence[Any], dtype: str, *, lora: bool = True
+        self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = ""
     ) -> int:
         """Most temporaries of a scoring function over batches."""
-        decoder = Decoder(self._cfg, lora_scale=self._run.lora.scale)
-        stops = jax.ShapeDtypeStruct((self._cfg.vocab_size,), bool)
-        arguments = (self._variables(dtype, lora), stops)
-        call = functools.partial(fn, decoder)
-        return max(self._temporaries(call, arguments, batch) for batch in batches)
+        stops = jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool)
+        arguments = (self._variables(run, dtype), stops)
+        return max(self._temporaries(fn, arguments, batch) for batch in batches)
 
-    def _compared(self, base: str, other: str, *, lora: bool = True) -> int:
-        """Temporaries of the drift suite's comparison."""
-        decoder = Decoder(self._cfg, lora_scale=self._run.lora.scale)
-        arguments = (self._variables(base, False), self._variables(other, lora))
-        call = functools.partial(differences, decoder)
-        return self._temporaries(call, arguments, self._shapes.text)
+    def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
+        """Temporaries of the drift suite's comparison with the base."""
+        arguments = (self._variables(run, run.dtype), self._variables(run, dtype))
+        return self._temporaries(differences, arguments, text)
 
     def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree) -> int:
         """What a data-parallel call sets aside on one device, its batch and result included."""
-        parallel = DataParallel(lambda placed, one: fn(*placed, one), jax.devices("cpu")[:1])
-        options = None if self._on_cpu else KEEP_BFLOAT16
-        analysis = parallel.lower(arguments, batch).compile(options).memory_analysis()
-        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes + n_bytes(batch)
+        key = (fn.__name__, shape_key((arguments, batch)))
+        if key not in self._known:
+            decoder = Decoder(self.cfg)
+            parallel = DataParallel(
+                lambda placed, one: fn(decoder, *placed, one), jax.local_devices()[:1]
+            )
+            options = None if self._on_cpu else KEEP_BFLOAT16
+            analysis = parallel.lower(arguments, batch).compile(options).memory_analysis()
+            used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+            self._known[key] = used + n_bytes(batch)
+        return self._known[key]
 
-    def _step(self) -> tuple[Tree, int]:
-        """The training state's shapes and the step's temporaries."""
-        run, cfg = self._run, self._cfg
-        optimizer = make_optimizer(
-            run.train, run.train.steps, train_mask(self._adapter, cfg, run.lora)
-        )
-        state = jax.eval_shape(lambda adapter: init_state(adapter, optimizer), self._adapter)
-        decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=run.train.remat)
-        stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-        step = jit_step(decoder, stops, run.train, optimizer)
-        batch = self._shapes.train
-        lowered = step.lower(state, abstract_params(cfg, run.train.dtype), batch)
-        analysis = lowered.compile().memory_analysis()
-        fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-        return state, analysis.temp_size_in_bytes + fresh + n_bytes(batch)
+    def _step(self, run: RunConfig) -> tuple[int, int]:
+        """Bytes of the training state, and of what a step sets aside with its batch."""
+        cfg, train = self.cfg, run.train
+        adapter = _adapter(cfg, run.lora)
+        optimizer = make_optimizer(train, train.steps, train_mask(adapter, cfg, run.lora))
+        state = jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
+        batch = self._shaper.train(run)
+        key = ("step", train, run.lora, shape_key(batch))
+        if key not in self._known:
+            stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
+            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
+            step = jit_step(decoder, stops, train, optimizer)
+            lowered = step.lower(state, abstract_params(cfg, train.dtype), batch)
+            analysis = lowered.compile().memory_analysis()
+            fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+            self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch)
+        return n_bytes(state), self._known[key]
+
+
+def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))

@@ -7,13 +7,15 @@ do, so that shapes come out alike or a little larger.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from antiimit_jax.evaluation.config import ControlConfig
 from antiimit_jax.evaluation.control import VARIANTS, two_word_items
 from antiimit_jax.evaluation.drift import choose_prompts, row_tokens
 from antiimit_jax.run_config import RunConfig
@@ -26,75 +28,91 @@ from antiimit_jax.tasks.output_control import Item, evaluation_items
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.batches import BatchSource, TrainBatch
+from antiimit_jax.training.config import TrainConfig
 
 _PATHS = 24  # asked for behind each prompt in a round of the search
+Batches = tuple[PackedBatch, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """Batches of padding in the shapes a run uses; empty tuples where it does not use a function."""
+class Shaper:
+    """Makes batches of padding in the shapes that configurations use, under one tokenizer."""
 
-    words: tuple[PackedBatch, ...]  # the largest of the control suite
-    variants: tuple[PackedBatch, ...]  # the largest under other scoring rules
-    search: tuple[PackedBatch, ...]  # the largest of the search for other words
-    text: TextRow | None  # of the drift suite
-    train: TrainBatch
+    def __init__(self, tokenizer: Tokenizer, prompt_format: str) -> None:
+        """`prompt_format` is "chat" or "base"; base is taken where there is no chat template."""
+        self._tokenizer = tokenizer
+        self._style = prompt_format if tokenizer.hf.chat_template else "base"
+        self._stops = build_terminators(tokenizer, tokenizer.size).standard
 
+    def words(self, run: RunConfig) -> Batches:
+        """The largest batches of the control suite; none where it is not run."""
+        return self._words(run.control, run.forms, run.seed) if "control" in run.suites else ()
 
-def shapes_of(run: RunConfig, tokenizer: Tokenizer, prompt_format: str) -> Shapes:
-    """The shapes of a configuration under a tokenizer.
+    def variants(self, run: RunConfig) -> Batches:
+        """The largest batches under other scoring rules."""
+        if "control" not in run.suites or not run.control.n_variants:
+            return ()
+        return self._variants(run.control, run.forms, run.seed)
 
-    Args:
-      prompt_format: "chat" or "base"; base where the tokenizer has no template.
-    """
-    style = prompt_format if tokenizer.hf.chat_template else "base"
-    stops = build_terminators(tokenizer, tokenizer.size).mask(run.terminators)
+    def search(self, run: RunConfig) -> Batches:
+        """The largest batches of the search for the words that were said instead."""
+        if "control" not in run.suites or not run.control.n_explored:
+            return ()
+        items = two_word_items(run.control, run.seed, run.control.n_explored)
+        queries = [_searched(self._ask(item, item.messages, run.forms)) for item in items]
+        return _top(self._batches(queries))
 
-    def ask(item: Item, messages, forms: str = run.forms, tokenisations: int = 1) -> WordQuery:
-        prompt = build_prompt(tokenizer, messages, style)
-        return word_query(
-            tokenizer, prompt, item.words, forms=forms, max_tokenisations=tokenisations
-        )
+    def text(self, run: RunConfig) -> TextRow | None:
+        """A row of the drift suite; None where it is not run."""
+        if "drift" not in run.suites:
+            return None
+        texts = [
+            neutral_tokens(self._tokenizer, prompt.messages, prompt.text, self._style)
+            for prompt in choose_prompts(run.drift.n_prompts)
+        ]
+        return text_row([], row_tokens(texts))
 
-    words, variants, search = [], [], []
-    control = run.control
-    if "control" in run.suites:
+    def train(self, run: RunConfig) -> TrainBatch:
+        """The batch of a training step."""
+        return self._train(run.train, run.forms, run.seed)
+
+    @functools.cache
+    def _words(self, control: ControlConfig, forms: str, seed: int) -> Batches:
         items = [
             item
             for split in control.splits
-            for item in evaluation_items(control.mixture, split, control.n_items, run.seed)
+            for item in evaluation_items(control.mixture, split, control.n_items, seed)
         ]
-        words = [ask(item, item.messages) for item in items]
-        prior = {(item.prior_messages, item.words): item for item in items}
-        words_prior = [ask(item, item.prior_messages) for item in prior.values()]
-        explored = two_word_items(control, run.seed, control.n_explored)
-        search = [_searched(ask(item, item.messages)) for item in explored]
-        chosen = two_word_items(control, run.seed, control.n_variants)
-        variants = [
-            [ask(item, item.messages, forms or run.forms, many) for item in chosen]
-            for forms, _, many in VARIANTS.values()
+        prior = {(item.prior_messages, item.words): item for item in items}.values()
+        asked = [self._ask(item, item.messages, forms) for item in items]
+        before = [self._ask(item, item.prior_messages, forms) for item in prior]
+        return _top([*self._batches(asked), *self._batches(before)])
+
+    @functools.cache
+    def _variants(self, control: ControlConfig, forms: str, seed: int) -> Batches:
+        items = two_word_items(control, seed, control.n_variants)
+        rules = {(other or forms, many) for other, _, many in VARIANTS.values()}
+        found = [
+            self._batches([self._ask(item, item.messages, *rule) for item in items])
+            for rule in sorted(rules)
         ]
-        words = [*_largest(words, stops), *_largest(words_prior, stops)]
-        variants = list(itertools.chain.from_iterable(_largest(one, stops) for one in variants))
-        search = _largest(search, stops)
-    text = None
-    if "drift" in run.suites:
-        texts = [
-            neutral_tokens(tokenizer, prompt.messages, prompt.text, style)
-            for prompt in choose_prompts(run.drift.n_prompts)
-        ]
-        text = text_row([], row_tokens(texts))
-    source = BatchSource(
-        run.train, tokenizer, stops, prompt_format=style, forms=run.forms, seed=run.seed,
-        placebo=False,
-    )  # fmt: skip
-    return Shapes(
-        words=_top(words),
-        variants=_top(variants),
-        search=_top(search),
-        text=text,
-        train=source(0),
-    )
+        return _top(list(itertools.chain.from_iterable(found)))
+
+    @functools.cache
+    def _train(self, train: TrainConfig, forms: str, seed: int) -> TrainBatch:
+        source = BatchSource(
+            train, self._tokenizer, self._stops, prompt_format=self._style, forms=forms, seed=seed,
+            placebo=False,
+        )  # fmt: skip
+        return source(0)
+
+    def _ask(self, item: Item, messages: tuple, forms: str, tokenisations: int = 1) -> WordQuery:
+        prompt = build_prompt(self._tokenizer, messages, self._style)
+        return word_query(
+            self._tokenizer, prompt, item.words, forms=forms, max_tokenisations=tokenisations
+        )
+
+    def _batches(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
+        return [work.empty for work in plan(queries, self._stops)]
 
 
 def _searched(query: WordQuery) -> WordQuery:
@@ -103,19 +121,16 @@ def _searched(query: WordQuery) -> WordQuery:
     return WordQuery(query.prompt_ids, paths, len(paths))
 
 
-def _largest(queries: Sequence[WordQuery], stops: np.ndarray) -> list[PackedBatch]:
-    return [work.empty for work in plan(queries, stops)] if queries else []
-
-
-def _top(batches: Sequence[PackedBatch]) -> tuple[PackedBatch, ...]:
+def _top(batches: Sequence[PackedBatch]) -> Batches:
     """Those with most readouts (logits), most tokens (activations) and most pairs (attention)."""
-    distinct = {str(jax.tree.map(np.shape, batch)): batch for batch in batches}.values()
-    chosen = {}
-    for size in (_readouts, _tokens, _pairs):
-        if distinct:
-            best = max(distinct, key=size)
-            chosen[id(best)] = best
-    return tuple(chosen.values())
+    distinct = {shape_key(batch): batch for batch in batches}
+    chosen = [max(batches, key=size) for size in (_readouts, _tokens, _pairs)] if batches else ()
+    return tuple(distinct[key] for key in dict.fromkeys(map(shape_key, chosen)))
+
+
+def shape_key(tree: Any) -> str:
+    """Equal for trees of equal structure, shapes and dtypes."""
+    return str(jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype.name), tree))
 
 
 def _readouts(batch: PackedBatch) -> int:
