@@ -35,23 +35,18 @@ class Verdict:
 def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware) -> Verdict:
     """Estimates a program; where it does not fit, finds a small set of changes with which it does.
 
-    Changes are added in order of what they cost the study, until it fits; those that turn out not
-    to be needed are taken back.
+    Where all changes together do not help, that is what the verdict says.
     """
     estimate = PROGRAMS[program]
     phases = estimate(estimator, run)
     need, chosen = peak(phases), []
     hopeless = estimator.weights("bfloat16") > machine.at_most
     if need.total > machine.at_most and not hopeless:
-        for change in _changes(program, run):
-            chosen.append(change)
-            need = peak(estimate(estimator, apply(run, chosen)))
-            if need.total <= machine.at_most:
-                break
-        for change in list(chosen) if need.total <= machine.at_most else ():
-            without = [one for one in chosen if one != change]
-            if (smaller := peak(estimate(estimator, apply(run, without)))).total <= machine.at_most:
-                chosen, need = without, smaller
+        chosen = _changes(program, run)
+        need = peak(estimate(estimator, apply(run, chosen)))
+        if need.total <= machine.at_most:
+            chosen, need = _few(chosen, lambda some: peak(estimate(estimator, apply(run, some))),
+                                machine.at_most)
     return Verdict(
         program=program,
         phases=phases,
@@ -61,6 +56,24 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
         least=need,
         environment=_FRACTION if machine.usable < need.total <= machine.at_most else "",
     )
+
+
+def _few(
+    changes: list[Change], need_with: Callable[[list[Change]], Phase], limit: int
+) -> tuple[list[Change], Phase]:
+    """As many of the changes, in order, as it takes; then those taken back that were not needed.
+
+    Changes of the training step are not tried again: each is a compilation, and they come in order
+    of what they cost.
+    """
+    count = next(n for n in range(1, len(changes) + 1) if need_with(changes[:n]).total <= limit)
+    chosen = changes[:count]
+    for change in list(chosen):
+        without = [one for one in chosen if one != change]
+        known = not change[0].startswith("train.")
+        if known and need_with(without).total <= limit:
+            chosen = without
+    return chosen, need_with(chosen)
 
 
 def apply(run: RunConfig, changes: list[Change]) -> RunConfig:
@@ -89,15 +102,12 @@ def _changes(program: str, run: RunConfig) -> list[Change]:
         ("control.n_explored", 0),
         ("suites", ("control",) if "control" in run.suites else run.suites),
     ]
-    train = run.train
-    halves = [train.rows >> n for n in range(1, train.rows.bit_length())]
     training = [
         ("train.dtype", "bfloat16"),
         ("train.remat", True),
         ("train.groups", 1),
-        *[("train.rows", rows) for rows in halves if rows],
-        ("train.anchor_tokens", min(train.anchor_tokens, 64)),
-        ("train.anchor_weight", 0.0),
+        ("train.rows", 1),
+        ("train.anchor_tokens", min(run.train.anchor_tokens, 64)),
         ("lora.rank", min(run.lora.rank, 8)),
     ]
     # Fine-tuning alone reads the weights in `dtype`, on a CPU into the same memory.

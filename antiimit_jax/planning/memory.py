@@ -26,7 +26,7 @@ from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
 from antiimit_jax.planning.hardware import GIB
-from antiimit_jax.planning.shapes import Shaper, shape_key
+from antiimit_jax.planning.shapes import Shaper, largest, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
@@ -34,8 +34,9 @@ from antiimit_jax.training.loop import KEEP_BFLOAT16, jit_step
 from antiimit_jax.training.step import init_state, make_optimizer
 
 Tree = Any
-# Measured on the embedded model: Python and its packages, tokenizer, compiled code, tables.
-PROGRAM_BYTES = int(0.45 * GIB)
+# Measured on two small models: Python and its packages, tokenizer, XLA and what it compiled, tables;
+# in training also the larger program, checkpoints and TensorBoard.
+_EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
 _OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
 
 
@@ -93,17 +94,17 @@ class Estimator:
     def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter, suite by suite."""
         phases = []
-        resident = self._resident(run.dtype, run.dtype)
+        resident = self._resident(_EVALUATING, run.dtype, run.dtype)
 
         def phase(name: str, temporaries: int, **more: int) -> None:
             phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
 
         adapter = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
-        words, variants = self._shaper.words(run), self._shaper.variants(run)
-        if words:
-            phase("control", self._asked(word_log_probs, words, run), **adapter)
+        variants = self._shaper.variants(run)
+        if words := self._shaper.words(run):
+            asked = self._asked(word_log_probs, largest([*words, *variants]), run)
+            phase("control", asked, **adapter)
         if variants:
-            phase("scoring rules", self._asked(word_log_probs, variants, run), **adapter)
             other = _OTHER[run.dtype]
             cast = {f"weights cast to {other}": self.weights(other)}
             phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
@@ -121,7 +122,7 @@ class Estimator:
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on the first device."""
         state, step = self._step(run)
-        parts = self._resident(run.dtype, run.train.dtype)
+        parts = self._resident(_TRAINING, run.dtype, run.train.dtype)
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
@@ -131,12 +132,12 @@ class Estimator:
         training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
         return [*self.evaluate(run), *training]
 
-    def _resident(self, read: str, used: str) -> dict[str, int]:
+    def _resident(self, program: int, read: str, used: str) -> dict[str, int]:
         """What lies there throughout: weights, and on a CPU the host's part."""
         weights = {f"weights ({used})": self.weights(used)}
         if not self._on_cpu:
             return weights
-        return {"program": PROGRAM_BYTES, "weights as read": self.weights(read)} | weights
+        return {"program": program, "weights as read": self.weights(read)} | weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype."""

@@ -54,7 +54,11 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
         for line in (head, *cells)
     ]
-    notes = [f"{row['alias']}: {row['note']}" for row in rows if row["note"]]
+    notes = [
+        row["note"] if row["alias"] in row["note"] else f"{row['alias']}: {row['note']}"
+        for row in rows
+        if row["note"]
+    ]
     policy = "revision: the newest commit of the hub's default branch unless --revision names one"
     return "\n".join([*lines, "", *notes, policy]) + "\n"
 

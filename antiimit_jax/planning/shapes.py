@@ -59,7 +59,7 @@ class Shaper:
             return ()
         items = two_word_items(run.control, run.seed, run.control.n_explored)
         queries = [_searched(self._ask(item, item.messages, run.forms)) for item in items]
-        return _top(self._batches(queries))
+        return largest(self._batches(queries))
 
     def text(self, run: RunConfig) -> TextRow | None:
         """A row of the drift suite; None where it is not run."""
@@ -85,7 +85,7 @@ class Shaper:
         prior = {(item.prior_messages, item.words): item for item in items}.values()
         asked = [self._ask(item, item.messages, forms) for item in items]
         before = [self._ask(item, item.prior_messages, forms) for item in prior]
-        return _top([*self._batches(asked), *self._batches(before)])
+        return largest([*self._batches(asked), *self._batches(before)])
 
     @functools.cache
     def _variants(self, control: ControlConfig, forms: str, seed: int) -> Batches:
@@ -95,7 +95,7 @@ class Shaper:
             self._batches([self._ask(item, item.messages, *rule) for item in items])
             for rule in sorted(rules)
         ]
-        return _top(list(itertools.chain.from_iterable(found)))
+        return largest(list(itertools.chain.from_iterable(found)))
 
     @functools.cache
     def _train(self, train: TrainConfig, forms: str, seed: int) -> TrainBatch:
@@ -121,7 +121,7 @@ def _searched(query: WordQuery) -> WordQuery:
     return WordQuery(query.prompt_ids, paths, len(paths))
 
 
-def _top(batches: Sequence[PackedBatch]) -> Batches:
+def largest(batches: Sequence[PackedBatch]) -> Batches:
     """Those with most readouts (logits), most tokens (activations) and most pairs (attention)."""
     distinct = {shape_key(batch): batch for batch in batches}
     chosen = [max(batches, key=size) for size in (_readouts, _tokens, _pairs)] if batches else ()
