@@ -45,8 +45,8 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
         chosen = _changes(program, run)
         need = peak(estimate(estimator, apply(run, chosen)))
         if need.total <= machine.at_most:
-            chosen, need = _few(chosen, lambda some: peak(estimate(estimator, apply(run, some))),
-                                machine.at_most)
+            need_with = lambda some: peak(estimate(estimator, apply(run, some)))
+            chosen, need = _few(chosen, need_with, machine.at_most)
     return Verdict(
         program=program,
         phases=phases,
@@ -87,10 +87,9 @@ def apply(run: RunConfig, changes: list[Change]) -> RunConfig:
 
 
 def flag(change: Change) -> str:
-    """The change as it is given to a program."""
+    """The change as a program's argument, without a shell's quotes."""
     name, value = change
-    text = f"'{value}'" if isinstance(value, tuple) else str(value)
-    return f"--config.{name}={text}"
+    return f"--config.{name}={value}"
 
 
 def _changes(program: str, run: RunConfig) -> list[Change]:

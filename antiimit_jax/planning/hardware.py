@@ -81,6 +81,7 @@ def find_hardware(name: str) -> Hardware:
         return Hardware(
             name=name, kind="cpu", devices=1, device_bytes=memory, share=_CPU_SHARE
         )
-    hint = near_misses(name, [*HARDWARE, "cpu-16g", "cpu-24g", "cpu-32g", "cpu-64g"])
-    known = f"{', '.join(HARDWARE)}, and cpu-<GiB>g such as cpu-24g"
-    raise UserError(f"--hardware={name}: unknown{hint or f'; known: {known}'}")
+    known = [*HARDWARE, "cpu-16g", "cpu-24g", "cpu-32g", "cpu-64g"]
+    hint = near_misses(name, [one for one in known if one.startswith(name)] or known)
+    names = f"{', '.join(HARDWARE)}, and cpu-<GiB>g such as cpu-24g"
+    raise UserError(f"--hardware={name}: unknown{hint or f'; known: {names}'}")

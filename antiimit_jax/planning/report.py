@@ -129,7 +129,7 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
 
 
 def _way_out(verdict: Verdict) -> str:
-    flags = " ".join(map(flag, verdict.changes))
+    flags = " ".join(_quoted(flag(change)) for change in verdict.changes)
     least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
     if verdict.rescued:
         env = f"with {verdict.environment} in the environment" if verdict.environment else ""
@@ -137,6 +137,12 @@ def _way_out(verdict: Verdict) -> str:
         return f"fits {given}: {least}"
     tried = f"even with {flags} it takes {least}" if flags else f"the weights alone fill it: {least}"
     return f"no flag makes it fit: {tried}"
+
+
+def _quoted(argument: str) -> str:
+    """For a shell: what holds brackets in double quotes."""
+    name, _, value = argument.partition("=")
+    return f'{name}="{value}"' if "(" in value else argument
 
 
 def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
