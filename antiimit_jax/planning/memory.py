@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from antiimit_jax.evaluation.drift import differences
 from antiimit_jax.models.config import ModelConfig
@@ -34,7 +35,7 @@ from antiimit_jax.training.loop import KEEP_BFLOAT16, jit_step
 from antiimit_jax.training.step import init_state, make_optimizer
 
 Tree = Any
-# Measured on two small models: Python and its packages, tokenizer, XLA and what it compiled, tables;
+# Measured on two small models: Python and its packages, tokenizer, XLA, what it compiled, tables;
 # in training also the larger program, checkpoints and TensorBoard.
 _EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
 _OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
@@ -70,6 +71,13 @@ def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
         ),
         jax.eval_shape(init),
     )
+
+
+def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
+    """The optimizer, and shapes of the training state: adapter, moments, counters."""
+    adapter = _adapter(cfg, run.lora)
+    optimizer = make_optimizer(run.train, run.train.steps, train_mask(adapter, cfg, run.lora))
+    return optimizer, jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
 
 
 def n_bytes(tree: Tree) -> int:
@@ -174,9 +182,7 @@ class Estimator:
     def _step(self, run: RunConfig) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
         cfg, train = self.cfg, run.train
-        adapter = _adapter(cfg, run.lora)
-        optimizer = make_optimizer(train, train.steps, train_mask(adapter, cfg, run.lora))
-        state = jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
+        optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(run)
         key = ("step", train, run.lora, shape_key(batch))
         if key not in self._known:

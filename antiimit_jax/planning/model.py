@@ -62,7 +62,7 @@ def find_planned(model: str) -> PlannedModel:
             name=model, entry=None, cfg=cfg, config_from=model, tokenizer_path=path
         )
     if entry is not None:
-        source = "the catalog's table of published shapes (a loaded model's own config.json decides)"
+        source = "the catalog's published shapes (a loaded model's own config.json decides)"
         cfg = parse_config(entry.config, entry.hub_id)
         return PlannedModel(
             name=model, entry=entry, cfg=cfg, config_from=source,

@@ -135,8 +135,8 @@ def _way_out(verdict: Verdict) -> str:
         env = f"with {verdict.environment} in the environment" if verdict.environment else ""
         given = " and ".join(part for part in (f"with {flags}" if flags else "", env) if part)
         return f"fits {given}: {least}"
-    tried = f"even with {flags} it takes {least}" if flags else f"the weights alone fill it: {least}"
-    return f"no flag makes it fit: {tried}"
+    why = f"even with {flags} it takes" if flags else "the weights alone fill it:"
+    return f"no flag makes it fit: {why} {least}"
 
 
 def _quoted(argument: str) -> str:

@@ -1,4 +1,4 @@
-"""The named models: ids, pairs, and shapes whose totals equal transformers' and the published ones."""
+"""The named models: ids, pairs, and shapes whose totals are transformers' and the published."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ def test_a_cpu_is_named_by_its_memory():
     assert find_hardware("cpu-7g").device_bytes == 7 * GIB
 
 
-@pytest.mark.parametrize("typo, meant", [("v4-9", "v4-8"), ("a100", "a100-40"), ("cpu24g", "cpu-24g")])
+@pytest.mark.parametrize(
+    "typo, meant", [("v4-9", "v4-8"), ("a100", "a100-40"), ("cpu24g", "cpu-24g")]
+)
 def test_a_typo_names_near_misses(typo, meant):
     with pytest.raises(UserError, match=f"--hardware={typo}.*{meant}"):
         find_hardware(typo)
