@@ -123,6 +123,7 @@ class Study:
             prior=prior,
             progress=self._progress,
         )
+        source = self.lm.source
         kept = {item: q.tolist() for item, q in prior.items()} if prior and stage == "base" else None
         stages.write_stage(
             self.workdir,
@@ -130,7 +131,12 @@ class Study:
             rows=result.rows,
             tables=result.tables,
             samples=result.samples,
-            extra={"adapter_sha256": sha256, "prior": kept},
+            extra={
+                "adapter_sha256": sha256,
+                "prior": kept,
+                "hub_id": source.hub_id,
+                "commit": source.commit,
+            },
         )
 
     def _variant(self, adapter: Adapter | None) -> Variant:
@@ -163,6 +169,7 @@ class Study:
     def _info(self) -> dict[str, Any]:
         """The run block of metrics.json."""
         config = self.config
+        base = stages.read_extra(self.workdir, "base") or {}
         adapter_sha256 = (stages.read_extra(self.workdir, "tuned") or {}).get("adapter_sha256")
         placebo_sha256 = (stages.read_extra(self.workdir, "placebo") or {}).get("adapter_sha256")
         versions = {name: _version(name) for name in _PACKAGES}
@@ -170,6 +177,8 @@ class Study:
         return {
             "model": config.model,
             "revision": config.revision or None,
+            "hub_id": base.get("hub_id"),
+            "commit": base.get("commit"),
             "adapter_sha256": adapter_sha256,
             "placebo_sha256": placebo_sha256,
             "dtype": config.dtype,

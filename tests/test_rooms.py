@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    "launch", "study", "run_config", "export", "reporting", "evaluation", "training",
+    "launch", "study", "planning", "run_config", "export", "reporting", "evaluation", "training",
     "metrics", "language_model", "scoring", "tasks", "text", "models", "parallel", "errors",
 )  # fmt: skip
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

@@ -83,13 +83,13 @@ def drift(
     prompts = choose_prompts(cfg.n_prompts)
     lm = runner.lm
     texts = [neutral_tokens(lm.tokenizer, p.messages, p.text, lm.prompt_format) for p in prompts]
+    size = row_tokens(texts)
     longest = max(len(ids) for ids, _ in texts)
     if longest > lm.cfg.max_positions:
         raise UserError(
             f"the longest unrelated text has {longest} tokens, the model's window is "
             f"{lm.cfg.max_positions}: lower drift.n_prompts or leave out the suite drift"
         )
-    size = max(_ROW_TOKENS, longest)
     rows = first_fit([len(ids) for ids, _ in texts], size)
     batches = [text_row([texts[i] for i in row], size) for row in rows]
     arguments = (runner.base.variables, variant.variables)
@@ -127,6 +127,11 @@ def drift(
 
 
 _COLUMNS = ("stage", "prompt_id", "category", "position", "token", *Differences._fields)
+
+
+def row_tokens(texts: Sequence[tuple[Sequence[int], int]]) -> int:
+    """Tokens of a row of texts: the usual length, or the longest text."""
+    return max(_ROW_TOKENS, *(len(ids) for ids, _ in texts))
 
 
 def choose_prompts(count: int) -> list[NeutralPrompt]:

@@ -73,6 +73,7 @@ def evaluate(
             for ruler in drift_cfg.rulers:
                 changed = runner.with_params(apply_ruler(ruler, runner.lm.params))
                 result.add(drift(runner, changed, f"ruler:{ruler}", drift_cfg, **common))
+                del changed  # a whole model; the next ruler must not be made beside it
         else:
             result.add(drift(runner, variant, stage, drift_cfg, **common))
     return result, prior

@@ -76,6 +76,7 @@ def _smollm3_rotates(keys: Keys, layers: int) -> list[bool]:
 
 
 def _smollm3_slides(keys: Keys, layers: int) -> list[bool]:
+    keys.take("max_window_layers")  # the release's file has it; nothing reads it
     used = keys.flag("use_sliding_window") and keys.take("sliding_window") is not None
     return [used and not rotates for rotates in _smollm3_rotates(keys, layers)]
 
@@ -128,6 +129,11 @@ FAMILIES: dict[str, Family] = {
             "hidden_activation": "gelu_pytorch_tanh",
             "query_pre_attn_scalar": 256,
             "sliding_window": 4096,
+            # The releases with a vision tower leave these out.
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "vocab_size": 262208,
+            "max_position_embeddings": 131072,
         },
         fixed=_GEMMA_NORM | {"post_norm": True, "qk_norm": "head"},
         flags=_BIASES,
@@ -229,6 +235,8 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
     elif head_dim is not None and keys.count("head_dim") % 2:
         keys.problems.append(f"`head_dim` = {head_dim!r} must be an even positive integer")
     head_dim = keys.count("head_dim", max(2, hidden // heads))
+    if family.act_key != "hidden_act":
+        keys.take("hidden_act")  # Gemma-2's files have both; transformers reads the other alone
     scalar = keys.positive("query_pre_attn_scalar") if _scaled(family) else 0.0
     fields = {
         "vocab_size": keys.count("vocab_size"),

@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.catalog import CATALOG, embedded_file, near_misses
+from antiimit_jax.models.catalog import CATALOG, embedded_file, entry_of, near_misses
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
@@ -28,6 +29,7 @@ from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, read_json
 
+LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _WIDE_PARAMETERS = 3_000_000_000
@@ -42,6 +44,8 @@ class Source:
     path: Path  # a GGUF file or a folder
     revision: str | None
     prompt_format: str  # "chat", "base", or "" where the catalog does not know
+    hub_id: str | None = None  # where it came from the hub
+    commit: str | None = None  # of the hub's repository, what the revision was when it was fetched
 
     def open(self) -> GgufCheckpoint | SafetensorsCheckpoint:
         """Opens the checkpoint.
@@ -65,6 +69,8 @@ def find_model(model: str, revision: str | None = None) -> Source:
         raise UserError(f"{model}: pickled weights are never read; convert them to safetensors")
     if model in CATALOG:
         entry = CATALOG[model]
+        if entry.note:
+            logging.warning("--model=%s: %s", model, entry.note)
         if entry.package:
             return Source(
                 name=model,
@@ -81,16 +87,23 @@ def find_model(model: str, revision: str | None = None) -> Source:
         raise UserError(f"--model={model}: no such file or folder")
     elif "/" not in model:
         hint = near_misses(model, CATALOG)
-        raise UserError(
-            f"--model={model}: unknown alias{hint or '; known: ' + ', '.join(CATALOG)}"
-        )
+        raise UserError(f"--model={model}: unknown alias{hint}; {LISTED}")
     else:
-        model_id, prompt_format = model, ""
+        known = entry_of(model)
+        model_id, prompt_format = model, known.prompt_format if known else ""
     folder = _download(model_id, revision)
-    return Source(name=model, path=folder, revision=revision, prompt_format=prompt_format)
+    return Source(
+        name=model,
+        path=folder,
+        revision=revision,
+        prompt_format=prompt_format,
+        hub_id=model_id,
+        commit=folder.name,
+    )
 
 
 def _download(model_id: str, revision: str | None) -> Path:
+    """The files of a revision in the hub's cache: .../snapshots/COMMIT."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from antiimit_jax.language_model import load_language_model
-from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file
+from antiimit_jax.models.catalog import Entry, embedded_file
 from antiimit_jax.models.weights import find_model
 from tests.models.refusals import refused
 
@@ -49,15 +50,50 @@ def test_the_shape_of_the_embedded_model_comes_from_its_file(smollm2):
     assert (cfg.max_positions, cfg.ropes[0].theta) == (8192, 100_000.0)
 
 
-@pytest.mark.parametrize("typo", ["smollm2-135m", "SmolLM2-135M-Instruct", "smolm2-135m-instruct"])
+@pytest.mark.parametrize(
+    "typo", ["smollm2-135-instruct", "SmolLM2-135M-Instruct", "smolm2-135m-instruct"]
+)
 def test_an_unknown_alias_is_refused_with_near_misses(typo):
-    with refused(typo, "unknown alias", "did you mean smollm2-135m-instruct?"):
+    with refused(typo, "unknown alias", "did you mean smollm2-135m-instruct or"):
         find_model(typo)
 
 
-def test_an_alias_like_no_other_is_answered_with_those_known():
-    with refused("zzz", "unknown alias", *CATALOG):
+def test_an_alias_like_no_other_is_answered_with_where_all_are_listed():
+    with refused("zzz", "unknown alias", "launch.plan --list"):
         find_model("zzz")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub client whose answer is a snapshot folder, as the real one's; records what was asked."""
+    asked = []
+
+    def snapshot_download(model_id, revision=None, **_):
+        asked.append((model_id, revision))
+        return str(tmp_path / "snapshots" / "0123abc")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_what_a_model_of_the_hub_was_is_kept_with_it(hub):
+    source = find_model("qwen2-7b", "v1")
+    assert hub == [("Qwen/Qwen2-7B", "v1")]
+    assert (source.hub_id, source.commit, source.revision) == ("Qwen/Qwen2-7B", "0123abc", "v1")
+    source = find_model("Qwen/Qwen2-7B-Instruct")
+    assert (source.hub_id, source.revision) == ("Qwen/Qwen2-7B-Instruct", None)
+    assert source.prompt_format == "chat"  # the catalog knows the hub id too
+    assert find_model("somebody/else").prompt_format == ""
+
+
+def test_an_ambiguous_alias_says_which_version_it_means(hub, caplog):
+    find_model("deepseek-coder-7b-instruct")
+    (line,) = caplog.messages
+    assert "deepseek-coder-7b-instruct-v1.5" in line and "deepseek-coder-6.7b-instruct" in line
+    assert hub == [("deepseek-ai/deepseek-coder-7b-instruct-v1.5", None)]
+    caplog.clear()
+    find_model("deepseek-coder-6.7b")
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".ckpt"])

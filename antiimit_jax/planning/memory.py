@@ -1,0 +1,200 @@
+"""What lies in a device's memory at once, phase by phase of `evaluate`, `finetune` and `study`.
+
+Parameters, adapters and optimizer states are counted on abstract shapes; temporaries are what XLA's
+CPU compiler sets aside for our real functions on those shapes (`memory_analysis`). A TPU's or GPU's
+compiler lays them out differently; weights, which dominate, are the same everywhere.
+
+`pmap` replicates: every device holds the whole model. Training runs on the first device alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from antiimit_jax.evaluation.drift import differences
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.decoder import Decoder, sequences
+from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.weights import is_matrix
+from antiimit_jax.parallel import DataParallel
+from antiimit_jax.planning.hardware import GIB
+from antiimit_jax.planning.shapes import Shaper, largest, shape_key
+from antiimit_jax.run_config import RunConfig
+from antiimit_jax.scoring.top_words import continuations
+from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.training.loop import KEEP_BFLOAT16, jit_step
+from antiimit_jax.training.step import init_state, make_optimizer
+
+Tree = Any
+# Measured on two small models: Python and its packages, tokenizer, XLA, what it compiled, tables;
+# in training also the larger program, checkpoints and TensorBoard.
+_EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
+_OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One phase of a program: what lies in one device's memory at once, in bytes by kind."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def peak(phases: Sequence[Phase]) -> Phase:
+    """The phase that needs most."""
+    return max(phases, key=lambda phase: phase.total)
+
+
+def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
+    """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32."""
+
+    def init() -> Tree:
+        tokens = jnp.zeros((1, 2), jnp.int32)
+        return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.ShapeDtypeStruct(
+            leaf.shape, jnp.dtype(dtype) if is_matrix(path) else jnp.float32
+        ),
+        jax.eval_shape(init),
+    )
+
+
+def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
+    """The optimizer, and shapes of the training state: adapter, moments, counters."""
+    adapter = _adapter(cfg, run.lora)
+    optimizer = make_optimizer(run.train, run.train.steps, train_mask(adapter, cfg, run.lora))
+    return optimizer, jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
+
+
+def n_bytes(tree: Tree) -> int:
+    """Bytes of all arrays or abstract arrays of a tree."""
+    return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def n_params(cfg: ModelConfig) -> int:
+    """Parameters; a tied head counts once."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
+
+
+class Estimator:
+    """Estimates of many configurations of one model on one kind of machine; compiles once each."""
+
+    def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str) -> None:
+        """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory."""
+        self.cfg, self._shaper, self._on_cpu = cfg, shaper, kind == "cpu"
+        self._known: dict[tuple, int] = {}
+        self.weights = functools.cache(lambda dtype: n_bytes(abstract_params(cfg, dtype)))
+
+    def evaluate(self, run: RunConfig) -> list[Phase]:
+        """The phases of `launch.evaluate` with an adapter, suite by suite."""
+        phases = []
+        resident = self._resident(_EVALUATING, run.dtype, run.dtype)
+
+        def phase(name: str, temporaries: int, **more: int) -> None:
+            phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
+
+        adapter = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
+        variants = self._shaper.variants(run)
+        if words := self._shaper.words(run):
+            asked = self._asked(word_log_probs, largest([*words, *variants]), run)
+            phase("control", asked, **adapter)
+        if variants:
+            other = _OTHER[run.dtype]
+            cast = {f"weights cast to {other}": self.weights(other)}
+            phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
+        if search := self._shaper.search(run):
+            phase("residual", self._asked(continuations, search, run), **adapter)
+        if (text := self._shaper.text(run)) is not None:
+            phase("drift", self._compared(text, run), **adapter)
+            if run.drift.rulers:
+                changed = {"weights changed by a ruler": self.weights("float32")}
+                if self._on_cpu:  # made as numpy arrays, then copied to the device
+                    changed["the same in the making"] = self.weights("float32")
+                phase("rulers", self._compared(text, run, "float32"), **changed)
+        return phases or [Phase(name="nothing", parts=resident)]
+
+    def finetune(self, run: RunConfig) -> list[Phase]:
+        """The one phase of `launch.finetune`, on the first device."""
+        state, step = self._step(run)
+        parts = self._resident(_TRAINING, run.dtype, run.train.dtype)
+        parts |= {"adapter and Adam's moments": state, "temporaries": step}
+        return [Phase(name="training", parts=parts)]
+
+    def study(self, run: RunConfig) -> list[Phase]:
+        """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
+        kept = {"weights kept for evaluating": self.weights(run.dtype)}
+        training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
+        return [*self.evaluate(run), *training]
+
+    def _resident(self, program: int, read: str, used: str) -> dict[str, int]:
+        """What lies there throughout: weights, and on a CPU the host's part."""
+        weights = {f"weights ({used})": self.weights(used)}
+        if not self._on_cpu:
+            return weights
+        return {"program": program, "weights as read": self.weights(read)} | weights
+
+    def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
+        """Of the model as it runs, or of its base with matrices in another dtype."""
+        params = {"params": abstract_params(self.cfg, dtype or run.dtype)}
+        return params if dtype else params | {"lora": _adapter(self.cfg, run.lora)}
+
+    def _asked(
+        self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = ""
+    ) -> int:
+        """Most temporaries of a scoring function over batches."""
+        stops = jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool)
+        arguments = (self._variables(run, dtype), stops)
+        return max(self._temporaries(fn, arguments, batch) for batch in batches)
+
+    def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
+        """Temporaries of the drift suite's comparison with the base."""
+        arguments = (self._variables(run, run.dtype), self._variables(run, dtype))
+        return self._temporaries(differences, arguments, text)
+
+    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree) -> int:
+        """What a data-parallel call sets aside on one device, its batch and result included."""
+        key = (fn.__name__, shape_key((arguments, batch)))
+        if key not in self._known:
+            decoder = Decoder(self.cfg)
+            parallel = DataParallel(
+                lambda placed, one: fn(decoder, *placed, one), jax.local_devices()[:1]
+            )
+            options = None if self._on_cpu else KEEP_BFLOAT16
+            analysis = parallel.lower(arguments, batch).compile(options).memory_analysis()
+            used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+            self._known[key] = used + n_bytes(batch)
+        return self._known[key]
+
+    def _step(self, run: RunConfig) -> tuple[int, int]:
+        """Bytes of the training state, and of what a step sets aside with its batch."""
+        cfg, train = self.cfg, run.train
+        optimizer, state = abstract_state(cfg, run)
+        batch = self._shaper.train(run)
+        key = ("step", train, run.lora, shape_key(batch))
+        if key not in self._known:
+            stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
+            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
+            step = jit_step(decoder, stops, train, optimizer)
+            lowered = step.lower(state, abstract_params(cfg, train.dtype), batch)
+            analysis = lowered.compile().memory_analysis()
+            fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+            self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch)
+        return n_bytes(state), self._known[key]
+
+
+def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))

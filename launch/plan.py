@@ -1,0 +1,51 @@
+"""What a model needs and whether it fits, before anything is downloaded.
+
+    python -m launch.plan --list
+    python -m launch.plan --model=qwen2-7b --hardware=v4-8
+    python -m launch.plan --model=FOLDER --hardware=cpu-24g --config.train.rows=2 --json
+
+Hardware: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 v6e-4 v6e-8 (TPUs); a100-40 a100-80 h100 h200
+rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan holds for the
+configuration that is given: --config and its fields count.
+"""
+
+import json
+
+import jax
+from absl import flags
+
+from antiimit_jax.planning.advice import PROGRAMS, judge
+from antiimit_jax.planning.hardware import find_hardware
+from antiimit_jax.planning.memory import Estimator
+from antiimit_jax.planning.model import find_planned
+from antiimit_jax.planning.report import as_dict, as_text, listing, listing_text
+from antiimit_jax.planning.shapes import Shaper
+from launch import cli
+
+cli.define_config()
+flags.DEFINE_string("hardware", None, "Where it shall run, such as v3-8, a100-40 or cpu-24g.")
+flags.DEFINE_bool("list", False, "Print all named models instead.")
+flags.DEFINE_bool("json", False, "Print JSON.")
+
+
+def main() -> None:
+    jax.config.update("jax_platforms", "cpu")  # shapes alone: no accelerator is touched
+    if cli.FLAGS.list:
+        rows = listing()
+        print(json.dumps(rows) if cli.FLAGS.json else listing_text(rows), end="")
+        return
+    machine = find_hardware(cli.needed("hardware"))
+    run = cli.run_config()
+    model = find_planned(run.model)
+    run.lora.check(model.cfg)
+    cli.say(f"compiling {run.model} for shapes alone")
+    estimator = Estimator(model.cfg, Shaper(model.tokenizer(), model.prompt_format), machine.kind)
+    verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    if cli.FLAGS.json:
+        print(json.dumps(as_dict(model, machine, verdicts)))
+    else:
+        print(as_text(model, machine, verdicts), end="")
+
+
+if __name__ == "__main__":
+    cli.run(main)

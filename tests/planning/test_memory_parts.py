@@ -1,0 +1,137 @@
+"""What a plan counts is what a real, tiny model holds: weights, training state, batch shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from antiimit_jax.evaluation.progress import silent
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.evaluation.suites import evaluate
+from antiimit_jax.language_model import load_language_model
+from antiimit_jax.models.catalog import CATALOG
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.leaves import leaves_of
+from antiimit_jax.models.lora import init_adapter, train_mask
+from antiimit_jax.models.weights import find_model, load_params
+from antiimit_jax.planning.advice import apply, judge
+from antiimit_jax.planning.hardware import find_hardware
+from antiimit_jax.planning.memory import (
+    Estimator,
+    abstract_params,
+    abstract_state,
+    n_bytes,
+    n_params,
+    peak,
+)
+from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.training.step import init_state, make_optimizer
+from tests.tiny_model import write_tiny_model
+
+FEW = {
+    "control": {
+        "splits": ["heldout_words"], "n_items": 8, "n_explored": 4, "n_variants": 4, "n_boot": 0,
+    },
+    "drift": {"n_prompts": 3, "rulers": ["bf16"]},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def run() -> RunConfig:
+    return from_dict(FEW)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_abstract_weights_are_those_that_are_loaded(folder, dtype):
+    cfg, params = load_params(find_model(str(folder)), jnp.dtype(dtype))
+    described = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, np.dtype(leaf.dtype)), tree)
+    abstract = abstract_params(cfg, dtype)
+    assert described(abstract) == described(params)
+    assert n_bytes(abstract) == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "alias", ["mistral-7b", "qwen2-0.5b", "qwen3-0.6b", "gemma-2b", "gemma-2-2b", "gemma-3-4b",
+              "olmo-2-1b", "smollm3-3b", "phi-3-mini-4k-instruct"],
+)  # fmt: skip
+def test_parameters_counted_on_the_decoder_are_those_of_the_leaf_table(alias):
+    cfg = parse_config(CATALOG[alias].config, alias)
+    table = sum(
+        np.prod(leaf.shape(cfg), dtype=int) * (cfg.n_layers if leaf.stacked else 1)
+        for leaf in leaves_of(cfg)
+    )
+    assert n_params(cfg) == table
+
+
+def test_the_training_state_is_counted_as_it_is(folder, run):
+    cfg, _ = load_params(find_model(str(folder)))
+    adapter = init_adapter(jax.random.key(0), cfg, run.lora)
+    optimizer = make_optimizer(run.train, run.train.steps, train_mask(adapter, cfg, run.lora))
+    real = sum(leaf.nbytes for leaf in jax.tree.leaves(init_state(adapter, optimizer)))
+    assert n_bytes(abstract_state(cfg, run)[1]) == real
+    floats = sum(leaf.size for leaf in jax.tree.leaves(adapter))
+    assert real == pytest.approx(3 * 4 * floats, abs=64)
+
+
+def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run, monkeypatch):
+    lm = load_language_model(str(folder))
+    seen: dict[str, list] = {}
+    real = Runner.map
+
+    def spy(self, name, fn, variant, arguments, batches, empty):
+        seen.setdefault(name, []).append(empty)
+        return real(self, name, fn, variant, arguments, batches, empty)
+
+    monkeypatch.setattr(Runner, "map", spy)
+    runner = Runner(lm, jax.local_devices()[:1])
+    stage = "tuned"  # without the precision and the rulers of the base
+    evaluate(
+        runner, runner.base, stage, ("control",), control_cfg=run.control, drift_cfg=run.drift,
+        forms=run.forms, terminators=run.terminators, seed=run.seed, prior=None, progress=silent,
+    )  # fmt: skip
+    shaper = Shaper(lm.tokenizer, lm.prompt_format)
+    readouts = lambda batch: batch.read_at.size
+    tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size
+    planned = [*shaper.words(run), *shaper.variants(run)]
+    for size in (readouts, tokens):
+        assert max(map(size, seen["words"])) == max(map(size, planned))
+    assert max(map(tokens, seen["continuations"])) <= max(map(tokens, shaper.search(run)))
+
+
+def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, smollm2):
+    cfg, _ = load_params(find_model(str(folder)))
+    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
+    run = dataclasses.replace(run, suites=("drift",))
+    phases = {phase.name: phase.total for phase in estimator.evaluate(run)}
+    between = (phases["drift"] + phases["rulers"]) // 2
+    machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=between, share=1.0)
+    verdict = judge("evaluate", run, estimator, machine)
+    assert not verdict.fits and verdict.rescued and verdict.changes
+    needed = peak(estimator.evaluate(apply(run, list(verdict.changes)))).total
+    assert needed == verdict.least.total <= between
+    for change in verdict.changes:
+        without = [one for one in verdict.changes if one != change]
+        assert peak(estimator.evaluate(apply(run, without))).total > between
+    roomy = dataclasses.replace(machine, device_bytes=phases["rulers"])
+    assert judge("evaluate", run, estimator, roomy).fits
+
+
+def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
+    cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
+    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu")
+    run = dataclasses.replace(run, suites=("drift",))
+    verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
+    assert not verdict.fits and not verdict.rescued and not verdict.changes
+    # Published: 12.55 GiB of weights in two bytes each.
+    assert estimator.weights("bfloat16") / 2**30 == pytest.approx(12.55, abs=0.01)

@@ -1,0 +1,85 @@
+"""A plan's figures against the peaks of the real programs on this machine, for two sizes.
+
+Memory is anonymous plus shared memory, sampled while the program runs: mapped files do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from antiimit_jax.models.catalog import CATALOG
+from tests.launch.processes import ROOT, command, environment
+from tests.tiny_model import write_tiny_model
+
+SMALL = "smollm2-135m-instruct"
+FLAGS = (
+    "--config.control.n_items=8",
+    "--config.control.n_explored=4",
+    "--config.control.n_variants=4",
+    "--config.control.n_boot=0",
+    "--config.drift.n_prompts=3",
+    "--config.drift.rulers=('bf16',)",
+    "--config.train.steps=2",
+)
+WITHIN = 0.15
+
+pytestmark = pytest.mark.large
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory) -> str:
+    """A random model of SmolLM2-360M's shape."""
+    folder = tmp_path_factory.mktemp("model") / "m360"
+    return str(write_tiny_model(folder, scale=0.02, **CATALOG["smollm2-360m"].config))
+
+
+def resident(pid: int) -> int:
+    """Anonymous and shared bytes of a process; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(
+        int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))
+    )
+
+
+def one_device() -> dict[str, str]:
+    return environment() | {"XLA_FLAGS": ""}
+
+
+def measured_peak(program: str, *flags: str) -> int:
+    process = subprocess.Popen(
+        command(program, *flags), cwd=ROOT, env=one_device(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    most = 0
+    while process.poll() is None:
+        most = max(most, resident(process.pid))
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return most
+
+
+@pytest.mark.parametrize("size", ["135m", "360m"])
+def test_the_plan_is_within_15_percent_of_what_is_measured(size, larger, tmp_path):
+    model = SMALL if size == "135m" else larger
+    flags = (f"--model={model}", *FLAGS)
+    made = subprocess.run(
+        command("plan", *flags, "--hardware=cpu-64g", "--json"),
+        cwd=ROOT, env=one_device(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    planned = {p["program"]: p["peak"] for p in json.loads(made.stdout)["programs"]}
+    found = {
+        "evaluate": measured_peak("evaluate", *flags, f"--workdir={tmp_path / 'evaluate'}"),
+        "finetune": measured_peak(
+            "finetune", *flags, "--adapters=tuned", f"--workdir={tmp_path / 'finetune'}"
+        ),
+    }
+    for program, bytes_found in found.items():
+        assert planned[program] == pytest.approx(bytes_found, rel=WITHIN), (program, planned, found)
