@@ -31,7 +31,7 @@ from antiimit_jax.planning.shapes import Shaper, largest, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
-from antiimit_jax.training.loop import KEEP_BFLOAT16, jit_step
+from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.step import init_state, make_optimizer
 
 Tree = Any
@@ -136,16 +136,19 @@ class Estimator:
 
     def study(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
-        kept = {"weights kept for evaluating": self.weights(run.dtype)}
+        kept = {} if self._on_cpu else {"weights kept for evaluating": self.weights(run.dtype)}
         training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
         return [*self.evaluate(run), *training]
 
     def _resident(self, program: int, read: str, used: str) -> dict[str, int]:
-        """What lies there throughout: weights, and on a CPU the host's part."""
+        """What lies there throughout: weights as they are used; on a CPU also as they were read.
+
+        A CPU's device takes over the arrays that were read, so that equal ones exist once.
+        """
         weights = {f"weights ({used})": self.weights(used)}
         if not self._on_cpu:
             return weights
-        return {"program": program, "weights as read": self.weights(read)} | weights
+        return {"program": program, f"weights ({read})": self.weights(read)} | weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype."""
@@ -173,8 +176,9 @@ class Estimator:
             parallel = DataParallel(
                 lambda placed, one: fn(decoder, *placed, one), jax.local_devices()[:1]
             )
-            options = None if self._on_cpu else KEEP_BFLOAT16
-            analysis = parallel.lower(arguments, batch).compile(options).memory_analysis()
+            one_device = lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+            placed, stacked = jax.tree.map(one_device, (arguments, batch))
+            analysis = parallel.compiled(placed, stacked).memory_analysis()
             used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
