@@ -14,12 +14,13 @@ from tests.tiny_model import write_tiny_model
 def test_the_list_names_every_model_with_size_family_and_gate():
     result = launch("plan", "--list")
     assert result.returncode == 0, result.stderr
-    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    table, _, notes = result.stdout.partition("\n\n")
+    lines = {line.split()[0]: line for line in table.splitlines()}
     for alias, entry in CATALOG.items():
         for part in (entry.hub_id, entry.family, entry.licence, entry.gate, entry.prompt_format):
             assert part in lines[alias]
     assert "8.030 B" in lines["llama-3-8b"] and "accept the licence" in lines["llama-3-8b"]
-    assert "mistral-7b means mistral-7b-v0.3" in result.stdout
+    assert "mistral-7b means mistral-7b-v0.3" in notes
 
 
 def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_understood(tmp_path):
@@ -29,7 +30,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
         f"--model={folder}", "--config.suites=('drift',)", "--config.train.rows=1",
         "--config.train.groups=1", "--config.train.anchor_weight=0.0", "--json",
     )  # fmt: skip
-    result = launch("plan", *given, "--hardware=cpu-4g")
+    result = launch("plan", *given, "--hardware=cpu-5g")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
     assert plan["config"]["hidden_size"] == 512 and plan["own_tokenizer"]
@@ -37,7 +38,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     assert set(programs) == {"evaluate", "finetune", "study"}
     tight = programs["evaluate"]
     assert not tight["fits"] and tight["rescued"] and tight["flags"]
-    again = launch("plan", *given, *tight["flags"], "--hardware=cpu-4g")
+    again = launch("plan", *given, *tight["flags"], "--hardware=cpu-5g")
     assert again.returncode == 0, again.stderr
     repeated = json.loads(again.stdout)["programs"][0]
     assert repeated["fits"] and repeated["peak"] == tight["peak_with_flags"]
