@@ -165,5 +165,5 @@ def head_product(hidden: Array, table: Array) -> Array:
         block = product(hidden, jax.lax.dynamic_slice_in_dim(table, first, rows))
         return jax.lax.dynamic_update_slice_in_dim(logits, block, first, axis=-1), None
 
-    starts = jnp.minimum(jnp.arange(0, V, rows), V - rows)  # the last block may overlap the one before
+    starts = jnp.minimum(jnp.arange(0, V, rows), V - rows)  # the last may overlap
     return jax.lax.scan(fill, jnp.zeros((*hidden.shape[:-1], V), jnp.float32), starts)[0]

@@ -12,7 +12,7 @@ _CHUNK = 2**18  # values that stay in the cache between two looks
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that JAX takes over on a CPU without a copy; its pages count when they are filled."""
+    """An array that a CPU device takes over without a copy; pages count once they are filled."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
@@ -20,9 +20,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def transpose_into(to: np.ndarray, array: np.ndarray) -> None:
-    """to[:] = array.T of the same dtype, tile by tile in the processor's cache: 50 times as fast on large matrices.
+    """to[:] = array.T of the same dtype, tile by tile in the processor's cache: 50 times as fast.
 
-    Rows of a tile lie a little apart from a power of two, or they would fall on the same cache sets.
+    Rows of a tile lie a little apart from a power of two, or they would share few cache sets.
     """
     to, array = (side.view(f"u{to.dtype.itemsize}") for side in (to, array))  # numpy's own types
     tile = np.empty((_TILE, _TILE + 2), to.dtype)

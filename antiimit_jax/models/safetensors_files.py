@@ -144,8 +144,8 @@ class SafetensorsCheckpoint:
         for shard in sorted(set(where.values())):
             for tensor in read_header(self.path / shard):
                 if where.get(tensor.name, shard) != shard:
-                    told = where[tensor.name]
-                    raise UserError(f"{index}: {tensor.name} lies in {shard}, the index says {told}")
+                    told = f"the index says {where[tensor.name]}"
+                    raise UserError(f"{index}: {tensor.name} lies in {shard}, {told}")
                 if tensor.name in tensors:
                     other = tensors[tensor.name].file.name
                     raise UserError(f"{index}: {tensor.name} lies in {other} and in {shard}")
@@ -155,7 +155,7 @@ class SafetensorsCheckpoint:
         return list(tensors.values())
 
     def _inside(self, file: str) -> bool:
-        """Whether a name leads to the folder itself, or to where the hub's cache keeps its files."""
+        """Whether a name leads to the folder itself, or to the files of the hub's cache."""
         try:
             parent, folder = (self.path / file).resolve().parent, self.path.resolve()
         except (OSError, RuntimeError, ValueError):  # a ring of links, a name with a zero byte

@@ -1,9 +1,9 @@
 """From a name on the command line to parameters on a device: strict, tensor by tensor.
 
-A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)`, `read(name)` and
-`blocks(name)` in Hugging Face's naming and layout; GGUF files and safetensors folders both are. Everything
-missing, unexpected, of another shape or dtype (by the headers, before any weight is read) or not
-finite is collected and reported in one error.
+A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)`, `read(name)`
+and `blocks(name)` in Hugging Face's naming and layout; GGUF files and safetensors folders both are.
+Everything missing, unexpected, of another shape or dtype (by the headers, before any weight is
+read) or not finite is collected and reported in one error.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def load_params(
 
     Without a dtype it is float32 up to three billion parameters and beyond them the stored one.
     Norm weights and biases stay in float32. The arrays cannot be written to and are aligned so that
-    JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and some rows
-    of one tensor (of a GGUF file: one tensor) for each of up to four threads.
+    JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and, for
+    each of up to four threads, some rows of one tensor (of a GGUF file: one tensor).
 
     Args:
       checkpoint: the source, where it is open already.
@@ -237,7 +237,7 @@ def _place(
 
 
 def is_matrix(path: tuple) -> bool:
-    """Whether a leaf of the parameters (by its path in the tree) is a matrix, not a norm or bias."""
+    """Whether a leaf of the parameters, by its path in the tree, is no norm and no bias."""
     return path[-1].key in ("kernel", "embedding", "head")
 
 

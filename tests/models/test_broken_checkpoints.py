@@ -19,9 +19,8 @@ from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.models.safetensors_files import read_json
 from tests.launch.processes import launch
 from tests.launch.processes import refused as refused_process
-from tests.models.broken_checkpoints import (
-    ADAPTERS, FOLDERS, GGUF_FILES, KEY, NORM, booby_trap, shard,
-)  # fmt: skip
+from tests.models.broken_checkpoints import FOLDERS, KEY, NORM, booby_trap, shard
+from tests.models.broken_files import ADAPTERS, GGUF_FILES
 from tests.models.gguf_files import write_gguf
 from tests.models.llama_peer import random_llama
 from tests.models.refusals import refused
