@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.gguf_cache import GgufCache, Opened
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.gguf import GgufCheckpoint
@@ -48,8 +50,8 @@ def load_language_model(
 
     Args:
       model: alias, hub id, folder or GGUF file.
-      dtype: of the matrices; norms and biases stay float32. "auto" is float32 up to three billion
-        parameters and beyond them the stored one.
+      dtype: of the matrices; norms and biases stay float32. "auto" is float32 on a CPU
+        up to three billion parameters, else the stored one of two bytes.
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
 
@@ -63,14 +65,8 @@ def load_language_model(
     source = find_model(model, revision)
     if prompt_format != "base":
         RENDERER.start()  # ready when the weights are read
-    checkpoint = source.open()
-    cfg, params = load_params(
-        source, None if dtype == "auto" else jnp.dtype(dtype), checkpoint
-    )
-    tokenizer = load_tokenizer(
-        checkpoint if isinstance(checkpoint, GgufCheckpoint) else source.path,
-        needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),
-    )
+    cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
+    cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
     if tokenizer.size > cfg.vocab_size:
         raise UserError(
             f"{source.path}: the tokenizer has {tokenizer.size} tokens, the embedding only "
@@ -87,3 +83,16 @@ def load_language_model(
         terminators=build_terminators(tokenizer, cfg.vocab_size),
         prompt_format=prompt_format,
     )
+
+
+def _open(source: Source, dtype: str, cache: GgufCache) -> Opened:
+    checkpoint = source.open()
+    cfg, params = load_params(source, None if dtype == "auto" else jnp.dtype(dtype), checkpoint)
+    gguf = isinstance(checkpoint, GgufCheckpoint)
+    tokenizer = load_tokenizer(
+        checkpoint if gguf else source.path,
+        needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),
+    )
+    if gguf:
+        cache.keep(checkpoint.config(), params, tokenizer)
+    return cfg, params, tokenizer

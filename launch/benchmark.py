@@ -42,7 +42,7 @@ from launch.benchmark_worker import OURS, PEERS, WHAT, Job
 
 NARROW = "ours bfloat16"  # our training step with products in bfloat16, as in the quickstart
 _CORES = 2
-_ENOUGH_S = 100.0  # a side that has run for so long is not repeated
+_ENOUGH_S = 60.0  # a side that has run for so long is not repeated
 _BEHIND_ITEMS = 48
 
 flags.DEFINE_list("what", None, f"What to time, of {', '.join(WHAT)}; else the workload's own.")
@@ -87,6 +87,7 @@ def main() -> None:
                 found, figures = comparison.compare(name, kind)
                 result["rows"] += found
                 result["figures"] += figures
+                _write(result, rows.machine(cores, rate), workdir)  # the next may need too much
         if axes:
             kinds, repeats = what or list(WHAT), cli.FLAGS.repeats
             if "one-prompt" in axes and "evaluate" in kinds:
@@ -98,14 +99,18 @@ def main() -> None:
             result["growth"] = growth.measure(
                 lm, kinds, axes, repeats, Path(scratch), cli.say, cli.FLAGS.n_items
             )
-    result["machine"] = rows.machine(cores, rate)
+    _write(result, rows.machine(cores, rate), workdir)
+    print(tables.plain(result), end="")
+    print(f"written: {workdir / 'benchmark.json'}, benchmark.md and benchmark.png")
+
+
+def _write(result: dict[str, Any], machine: dict[str, Any], workdir: Path) -> None:
+    result["machine"] = machine
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     run_files.write_text(workdir / "benchmark.json", text)
     run_files.write_text(workdir / "benchmark.md", tables.markdown(result))
     if result["figures"]:
         tables.plot(result, workdir / "benchmark.png")
-    print(tables.plain(result), end="")
-    print(f"written: {workdir / 'benchmark.json'}, benchmark.md and benchmark.png")
 
 
 def _known(flag: str, known: Sequence[str]) -> list[str]:
@@ -215,15 +220,15 @@ class Comparison:
                 first[peer] = workers[peer].call("trial", jobs[peer].batch)
             rate = self._rate.measure()
             bar = cli.bar(title, repeats * len(workers))
-            times, results = interleave(workers, repeats, _ENOUGH_S, bar)
+            turns = interleave(workers, repeats, _ENOUGH_S, bar)
             rate = (rate + self._rate.measure()) / 2
             for side in jobs.keys() - set(peers):  # the first call was a step as well
-                results[side].insert(0, first[side][1])
+                turns[side].results.insert(0, first[side][1])
             return rate, {
                 side: {
-                    "times": times[side],
-                    "results": results[side],
-                    "facts": worker.call("facts")[1],
+                    "times": turns[side].seconds,
+                    "results": turns[side].results,
+                    "facts": turns[side].facts,
                     "first_s": first[side][0],
                     "peak_mb": worker.memory.peak_mb,
                     "loaded_mb": worker.loaded_mb,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -110,6 +111,16 @@ class Worker:
         )
 
 
+@dataclasses.dataclass
+class Turns:
+    """The runs of one side."""
+
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    results: list[Any] = dataclasses.field(default_factory=list)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ended: bool = False
+
+
 # Compilation is measured cold, and the peers find nothing on a hub.
 _QUIET = {
     "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -120,21 +131,25 @@ _QUIET = {
 
 def interleave(
     workers: Mapping[str, Worker], repeats: int, enough_s: float, done: Callable[[int], None]
-) -> tuple[dict[str, list[float]], dict[str, list[Any]]]:
-    """Seconds and results of `run` of every side, in turns, so that a busy moment hits all alike.
+) -> dict[str, Turns]:
+    """What `run` of every side gave, in turns, so that a busy moment hits all alike.
 
-    A side that has run for `enough_s` in all is left out of further rounds.
+    A side that has run for `enough_s` in all has no further turn and is closed: the memory that a
+    slow peer holds is the others'.
     """
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    results: dict[str, list[Any]] = {name: [] for name in workers}
-    for _ in range(repeats):
+    seen = {name: Turns() for name in workers}
+    for turn in range(1, repeats + 1):
         for name, worker in workers.items():
-            if sum(times[name]) < enough_s:
+            own = seen[name]
+            if not own.ended:
                 took, result = worker.call("run")
-                times[name].append(took)
-                results[name].append(result)
+                own.seconds.append(took)
+                own.results.append(result)
+                if turn == repeats or sum(own.seconds) >= enough_s:
+                    own.facts, own.ended = worker.call("facts")[1], True
+                    worker.close()
             done(1)
-    return times, results
+    return seen
 
 
 def best_batch(worker: Worker) -> tuple[int, dict[int, float]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -13,10 +14,13 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.gguf_cache import user_cache
 from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
+from launch.profiling import Profiled
 
 FLAGS = flags.FLAGS
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
@@ -34,10 +38,11 @@ def define_config() -> None:
 
 
 def define_workdir() -> None:
-    """--workdir and --overwrite."""
+    """--workdir, --overwrite and --profile."""
     flags.DEFINE_string("workdir", None, "Folder of the run: made if absent, continued if not.")
     flags.DEFINE_bool("overwrite", False, "Delete what is in --workdir and start anew.")
-    _show("workdir", "overwrite")
+    flags.DEFINE_bool("profile", False, "Write JAX traces of some steps and batches as well.")
+    _show("workdir", "overwrite", "profile")
 
 
 def _show(*names: str) -> None:
@@ -46,8 +51,8 @@ def _show(*names: str) -> None:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
 
-def run_config() -> RunConfig:
-    """The configuration from flags, checked.
+def run_config(backend: str | None = None) -> RunConfig:
+    """The configuration from flags, checked, with dtypes decided for a backend: else for JAX's own.
 
     Raises:
       UserError: all that is wrong with it, in one message.
@@ -63,7 +68,7 @@ def run_config() -> RunConfig:
             values[flag] = getattr(FLAGS, flag)
     if "suites" in FLAGS and FLAGS.suites is not None:
         values["suites"] = tuple(FLAGS.suites)
-    return from_dict(values)
+    return from_dict(values).on(backend or jax.default_backend())
 
 
 def needed(flag: str) -> str:
@@ -103,8 +108,7 @@ def run(main: Callable[[], None]) -> None:
 def _keep_compilations() -> None:
     """Compiled programs are kept in the user's cache folder; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "antiimit_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -171,6 +175,19 @@ def _one_line(error: Exception) -> str:
 def say(text: str) -> None:
     """A line on standard error, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(workdir: Path) -> Iterator[Progress]:
+    """Progress bars; with --profile the work they stand for is traced as well."""
+    if not FLAGS.profile:
+        yield bar
+        return
+    profiled = Profiled(bar, workdir / "tensorboard", say)
+    try:
+        yield profiled
+    finally:
+        profiled.stop()
 
 
 def bar(what: str, total: int) -> Callable[[int], None]:

@@ -25,8 +25,11 @@ def main() -> None:
     if unknown:
         raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(FOLDERS)}")
     name = cli.needed("workdir")
-    with open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir:
-        study = Study(config, workdir, tell=cli.say, progress=cli.bar)
+    with (
+        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
+        cli.progress(workdir) as progress,
+    ):
+        study = Study(config, workdir, tell=cli.say, progress=progress)
         for adapter in cli.FLAGS.adapters:
             trained = study.train(adapter)
             print(f"{adapter}: {workdir / FOLDERS[adapter]} (sha256 {trained.sha256[:16]})")

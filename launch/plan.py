@@ -35,7 +35,7 @@ def main() -> None:
         print(json.dumps(rows) if cli.FLAGS.json else listing_text(rows), end="")
         return
     machine = find_hardware(cli.needed("hardware"))
-    run = cli.run_config()
+    run = cli.run_config(machine.kind)
     model = find_planned(run.model)
     run.lora.check(model.cfg)
     cli.say(f"compiling {run.model} for shapes alone")

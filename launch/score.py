@@ -28,7 +28,8 @@ flags.DEFINE_string("prompt", None, "The prompt as text.")
 flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
 flags.DEFINE_string("messages", None, "A JSON file with a chat.")
 flags.DEFINE_enum(
-    "dtype", "auto", DTYPES, "Of the weights; auto: float32, or as stored beyond 3e9 parameters."
+    "dtype", "auto", DTYPES,
+    "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored.",
 )
 flags.DEFINE_list("words", None, "The words, with commas between.")
 flags.DEFINE_string("forms", "strict", "What counts as saying a word: strict or lenient.")

@@ -22,8 +22,11 @@ flags.DEFINE_list("suites", None, "What to evaluate, of control and drift; else 
 def main() -> None:
     config = cli.run_config()
     name = cli.needed("workdir")
-    with open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir:
-        study = Study(config, workdir, tell=cli.say, progress=cli.bar)
+    with (
+        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
+        cli.progress(workdir) as progress,
+    ):
+        study = Study(config, workdir, tell=cli.say, progress=progress)
         if study.finished:
             cli.say("this study is done; --overwrite starts it anew")
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "launch", "study", "planning", "run_config", "export", "reporting", "evaluation", "training",
-    "metrics", "language_model", "scoring", "tasks", "text", "models", "parallel", "errors",
+    "metrics", "language_model", "gguf_cache", "scoring", "tasks", "text", "models", "parallel", "errors",
 )  # fmt: skip
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}
 TORCH = {"torch", "peft"}

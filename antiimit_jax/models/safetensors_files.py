@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any, Iterator
@@ -19,10 +20,12 @@ import safetensors
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import text_name
+from antiimit_jax.models.host_arrays import aligned_empty
 
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 _FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 _BLOCK_ROWS = 256
+_PIECE_BYTES = 2**20  # of an array that is read as it is
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -61,6 +64,15 @@ class StoredTensor:
     def read(self) -> np.ndarray:
         """All of it, as `blocks`."""
         ((_, array),) = self.blocks(rows=max(1, *self.shape[:1]))
+        return array
+
+    def read_aligned(self) -> np.ndarray:
+        """All of it, in an array that a CPU device takes over as it is."""
+        dtype = np.dtype(_FLOATS[self.dtype])
+        array = aligned_empty(self.shape, dtype)
+        row_bytes = max(1, math.prod(self.shape[1:]) * dtype.itemsize)
+        for first, rows in self.blocks(rows=max(1, _PIECE_BYTES // row_bytes)):
+            array[first : first + len(rows)] = rows
         return array
 
     @property

@@ -129,7 +129,8 @@ def load_params(
 ) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
-    Without a dtype it is float32 up to three billion parameters and beyond them the stored one.
+    Without a dtype it is float32 on a CPU up to three billion parameters, else the stored one: two
+    bytes a value.
     Norm weights and biases stay in float32. The arrays cannot be written to and are aligned so that
     JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and, for
     each of up to four threads, some rows of one tensor (of a GGUF file: one tensor).
@@ -195,10 +196,11 @@ def load_params(
 def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
     sizes = (math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1)
              for leaf in leaves_of(cfg))  # fmt: skip
-    if sum(sizes) <= _WIDE_PARAMETERS:
+    backend = jax.default_backend()
+    if backend == "cpu" and sum(sizes) <= _WIDE_PARAMETERS:
         return jnp.float32
     stored = config.get("dtype") or config.get("torch_dtype")
-    return jnp.float16 if stored == "float16" else jnp.bfloat16
+    return jnp.float16 if stored == "float16" and backend != "tpu" else jnp.bfloat16
 
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:

@@ -7,6 +7,7 @@ import dataclasses
 from antiimit_jax.tasks.output_control import Mixture
 
 OBJECTIVES = ("kl", "sampled")
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     anchor_weight: float = 1.0  # times KL(base || tuned) on unrelated text; 0 switches it off
     anchor_tokens: int = 64  # tokens of unrelated text a step
-    dtype: str = "float32"  # of the frozen weights' products in training
+    dtype: str = "auto"  # of the frozen weights' products in training
     remat: bool = False
     checkpoint_every: int = 50
     max_skips: int = 5  # non-finite steps in a row before the run stops
@@ -52,6 +53,6 @@ class TrainConfig:
                 problems.append(f"train.{field} = {getattr(self, field)}: not negative")
         if self.learning_rate <= 0 or self.clip_norm <= 0:
             problems.append("train.learning_rate and train.clip_norm must be positive")
-        if self.dtype not in ("float32", "bfloat16"):
-            problems.append(f"train.dtype {self.dtype!r}: float32 or bfloat16")
+        if self.dtype not in DTYPES:
+            problems.append(f"train.dtype {self.dtype!r}: one of {', '.join(DTYPES)}")
         return problems + self.mixture.problems("train.mixture")

@@ -103,13 +103,20 @@ class Stand:
             return self.seconds[size] * size, size if size <= self.room else None
         return self.seconds, name
 
+    def close(self):
+        self.calls.append(("closed", None))
+
 
 def test_all_sides_take_turns_and_long_ones_stop_early():
     sides = {"ours": Stand(1.0), "usual": Stand(7.0), "strong": Stand(3.0)}
     done = []
-    times, results = benchmark_sides.interleave(sides, 3, 10.0, done.append)
+    turns = benchmark_sides.interleave(sides, 3, 10.0, done.append)
+    times = {name: own.seconds for name, own in turns.items()}
     assert times == {"ours": [1.0] * 3, "usual": [7.0] * 2, "strong": [3.0] * 3}
-    assert len(results["usual"]) == 2 and sum(done) == 9
+    assert len(turns["usual"].results) == 2 and sum(done) == 9
+    for name, side in sides.items():
+        asked = [call for call, _ in side.calls]
+        assert asked == [*["run"] * len(times[name]), "facts", "closed"]
 
 
 def test_the_best_batch_is_the_fastest_an_item_of_those_that_fit():

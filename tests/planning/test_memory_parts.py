@@ -49,7 +49,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run() -> RunConfig:
-    return from_dict(FEW)
+    return from_dict(FEW).on("cpu")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -30,6 +30,7 @@ TRAIN = TrainConfig(
     row_tokens=160,
     warmup_steps=2,
     anchor_tokens=40,
+    dtype="float32",
     weight_decay=0.1,
 )
 

@@ -24,6 +24,7 @@ CFG = TrainConfig(
     rows=1,
     warmup_steps=2,
     anchor_tokens=16,
+    dtype="float32",
     checkpoint_every=2,
     max_skips=2,
 )

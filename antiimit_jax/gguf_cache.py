@@ -1,0 +1,148 @@
+"""A GGUF file is opened once: weights, config and tokenizer stay as a folder in the user's cache.
+
+The folder's name holds the SHA-256 of the GGUF file and of the code that opened it, and the dtype
+of the weights, so that no other file and no older reading of this one is ever taken for it. The
+folder appears whole or not at all, and its files are compared with their own hashes before use.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models import gguf, gguf_config, leaves, weights
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.gguf import GgufCheckpoint
+from antiimit_jax.models.safetensors_files import read_header, read_json
+from antiimit_jax.models.whole_files import save_tensors
+from antiimit_jax.text import gguf_tokenizer
+from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+_READERS = (gguf, gguf_config, gguf_tokenizer, leaves, weights)
+_HASHES = "sha256.json"
+_WORTH_BYTES = 32 * 2**20  # smaller files open as fast as they are read
+_SPARE_BYTES = 4 * 2**30  # stay free on the disk
+
+Opened = tuple[ModelConfig, Any, Tokenizer]  # params as `load_params` gives them
+
+
+def user_cache() -> Path:
+    """This project's folder in the user's cache; ANTIIMIT_JAX_CACHE moves it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ANTIIMIT_JAX_CACHE") or cache / "antiimit_jax")
+
+
+class GgufCache:
+    """The place in the cache of one GGUF file with its weights in one dtype."""
+
+    def __init__(self, file: Path, dtype: str) -> None:
+        """Args: file: a model that is no GGUF file, or a small one, has no place."""
+        self._file, self._dtype = file, dtype
+        self._worth = file.is_file() and file.stat().st_size >= _WORTH_BYTES
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        key = f"{_sha256(self._file)[:40]}-{_reader_version()[:12]}-{self._dtype}"
+        return user_cache() / "gguf" / key
+
+    def read(self) -> Opened | None:
+        """The model as it was opened before; None if it was not, or is damaged (then deleted)."""
+        if not self._worth or not self._folder.is_dir():
+            return None
+        try:
+            return self._read()
+        except (OSError, ValueError, KeyError, AttributeError, UserError) as error:
+            logging.warning("%s: damaged (%s); opening %s again", self._folder, error, self._file)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return None
+
+    def _read(self) -> Opened:
+        hashes = json.loads((self._folder / _HASHES).read_text(encoding="utf-8"))
+        present = {file.name for file in self._folder.iterdir()}
+        if present != {*hashes, _HASHES}:
+            raise ValueError(f"{' '.join(sorted(present ^ {*hashes, _HASHES}))} lost or added")
+        files = [self._folder / name for name in hashes]
+        with ThreadPoolExecutor() as pool:
+            for file, found in zip(files, pool.map(_sha256, files)):
+                if found != hashes[file.name]:
+                    raise ValueError(f"{file.name} is not what was written")
+        cfg = parse_config(read_json(self._folder / "config.json"), str(self._file))
+        params: dict = {}
+        for file in (file for file in files if file.suffix == ".safetensors"):
+            (tensor,) = read_header(file)
+            *groups, last = tensor.name.split(".")
+            node = params
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[last] = tensor.read_aligned()
+            node[last].flags.writeable = False
+        return cfg, params, load_tokenizer(self._folder)
+
+    def keep(self, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
+        """Writes the folder. If that fails or the disk is nearly full, one line says so.
+
+        Args:
+          config: as the GGUF file's metadata give it.
+          params, tokenizer: the model that was opened.
+        """
+        if not self._worth:
+            return
+        try:
+            parent = self._folder.parent
+            parent.mkdir(parents=True, exist_ok=True)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+            if shutil.disk_usage(parent).free < size + _SPARE_BYTES:
+                logging.warning("%s: too little space to keep the opened model", parent)
+                return
+            made = Path(tempfile.mkdtemp(dir=parent, prefix=".new-"))
+            try:
+                _write(made, config, params, tokenizer)
+                os.rename(made, self._folder)
+            except OSError:
+                if not self._folder.is_dir():  # else another process was first
+                    raise
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        except OSError as error:
+            logging.warning("the opened model is not kept for the next time: %s", error)
+
+
+def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
+    tokenizer.hf.save_pretrained(folder)
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "generation_config.json", {"eos_token_id": sorted(tokenizer.eos_ids)})
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = ".".join(key.key for key in path)
+        save_tensors({name: leaf}, folder / f"{name}.safetensors")  # one by one: it copies
+    files = sorted(folder.iterdir())
+    _write_json(folder / _HASHES, {file.name: _sha256(file) for file in files})
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@functools.cache
+def _reader_version() -> str:
+    """Of everything that decides what a GGUF file is opened to."""
+    sources = b"".join(Path(module.__file__).read_bytes() for module in _READERS)
+    packages = [importlib.metadata.version(name) for name in ("gguf", "tokenizers", "transformers")]
+    return hashlib.sha256(sources + " ".join(packages).encode()).hexdigest()
