@@ -42,7 +42,9 @@ def path_of(batch: PackedBatch, b: int, z: int) -> tuple[Ids, Ids]:
     """Prompt and tokens of a path."""
     tokens = tuple(int(t) for t in batch.path_token[b, z] if t >= 0)
     reads = [*batch.path_readout[b, z, : len(tokens)], batch.path_end[b, z]]
-    seen = [visible_text(batch, b, batch.read_at[b, read]) for read in reads]
+    places = [divmod(int(batch.read_at[read]), batch.forest.tokens.shape[1]) for read in reads]
+    assert {row for row, _ in places} == {b}, "a readout of another row"
+    seen = [visible_text(batch, b, at) for _, at in places]
     for n, text in enumerate(seen):
         assert text == seen[0] + tokens[:n], "a readout does not follow the path"
     return seen[0], tokens

@@ -4,7 +4,7 @@ Letters used wherever arrays are born in this project:
   B rows of a batch      T tokens of a row      P trunks of a batch    U tokens of a trunk
   M = P U + B T          D hidden size          V vocabulary           L layers
   N query heads          K key/value heads      G = N / K              H head size
-  R readouts of a row    Z token paths of a row S steps of a path      W words of a row
+  R readouts of a batch  Z token paths of a row S steps of a path      W words of a row
   Q terms of a word      A microbatches         r LoRA rank
 
 The input is a forest. A *trunk* is a beginning that several rows share (few-shot turns, a

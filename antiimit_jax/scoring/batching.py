@@ -215,7 +215,8 @@ def _workload(layout: _Layout) -> Workload:
         for field in dataclasses.fields(RowLimits)
     }
     size = RowLimits(**(most | {"tokens": layout.T}))
-    shape = (size, layout.B, layout.P, layout.U, layout.M)
+    readouts = _ceil(max(sum(row.readouts for row in part) for part in layout.batches))
+    shape = (size, layout.B, layout.P, layout.U, layout.M, readouts)
     return Workload(
         batches=[stack(part, *shape) for part in layout.batches],
         queries=[[row.queries for row in part] for part in layout.batches],

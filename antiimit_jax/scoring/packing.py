@@ -23,7 +23,7 @@ class PackedBatch(NamedTuple):
     """B rows behind P trunks; int32 but `word_sign`. Padding is marked so that it adds nothing."""
 
     forest: Forest
-    read_at: np.ndarray  # [B, R] tokens whose next-token distribution is needed
+    read_at: np.ndarray  # [R] whose next-token distribution is needed: places b T + t of tokens
     path_readout: np.ndarray  # [B, Z, S] readout before each path token
     path_token: np.ndarray  # [B, Z, S] -1 on padding
     path_end: np.ndarray  # [B, Z] readout of the path's last token
@@ -63,11 +63,16 @@ class Row:
         """Tokens of the row, without its trunk."""
         return len(self._token) - 1
 
+    @property
+    def readouts(self) -> int:
+        """Tokens of the row whose next-token distribution is needed."""
+        return len(self._readouts)
+
     def size(self) -> RowLimits:
         """What the row takes up so far."""
         return RowLimits(
             tokens=self.tokens,
-            readouts=len(self._readouts),
+            readouts=self.readouts,
             paths=len(self._paths),
             steps=max((len(tokens) for _, tokens, _ in self._paths), default=0),
             words=len(self._words),
@@ -131,8 +136,11 @@ class Row:
             nodes.append(node)
         return nodes
 
-    def write(self, batch: PackedBatch, b: int, trunk: int) -> None:
-        """Writes the row as row `b` of an empty batch, behind trunk number `trunk`."""
+    def write(self, batch: PackedBatch, b: int, trunk: int, readout: int) -> None:
+        """Writes the row as row `b` of an empty batch, behind trunk number `trunk`.
+
+        Its readouts are the batch's from number `readout` on.
+        """
         place, depth, ends = self._depth_first()
         forest = batch.forest
         forest.trunk_of[b] = trunk
@@ -140,12 +148,12 @@ class Row:
             forest.tokens[b, at] = self._token[node]
             forest.positions[b, at] = len(self.trunk) + depth[node]
             forest.subtree_end[b, at] = ends[node]
-        for node, readout in self._readouts.items():
-            batch.read_at[b, readout] = place[node]
+        for node, own in self._readouts.items():
+            batch.read_at[readout + own] = b * forest.tokens.shape[1] + place[node]
         for z, (reads, tokens, end) in enumerate(self._paths):
-            batch.path_readout[b, z, : len(reads)] = reads
+            batch.path_readout[b, z, : len(reads)] = [readout + own for own in reads]
             batch.path_token[b, z, : len(tokens)] = tokens
-            batch.path_end[b, z] = end
+            batch.path_end[b, z] = readout + end
         for w, terms in enumerate(self._words):
             for q, (path, sign) in enumerate(terms):
                 batch.word_path[b, w, q], batch.word_sign[b, w, q] = path, sign
@@ -195,9 +203,19 @@ def _within(used: RowLimits, limits: RowLimits) -> bool:
 
 
 def empty_batch(
-    size: RowLimits, rows: int, trunks: int, trunk_tokens: int, dense_tokens: int | None = None
+    size: RowLimits,
+    rows: int,
+    trunks: int,
+    trunk_tokens: int,
+    dense_tokens: int | None = None,
+    readouts: int | None = None,
 ) -> PackedBatch:
-    """A batch of padding only; `dense_tokens` is M where only existing tokens are computed."""
+    """A batch of padding only.
+
+    Args:
+      dense_tokens: M, where only existing tokens are computed.
+      readouts: R of all rows together; else as many as they may have.
+    """
     integers = lambda *shape, fill=0: np.full(shape, fill, np.int32)
     return PackedBatch(
         forest=Forest(
@@ -214,7 +232,7 @@ def empty_batch(
                 source=integers(rows * size.tokens + trunks * trunk_tokens, fill=-1),
             ),
         ),
-        read_at=integers(rows, size.readouts),
+        read_at=integers(rows * size.readouts if readouts is None else readouts),
         path_readout=integers(rows, size.paths, size.steps),
         path_token=integers(rows, size.paths, size.steps, fill=-1),
         path_end=integers(rows, size.paths),
@@ -231,20 +249,24 @@ def stack(
     n_trunks: int,
     trunk_tokens: int,
     dense_tokens: int | None = None,
+    readouts: int | None = None,
 ) -> PackedBatch:
     """Rows to one batch of static shape; rows with the same trunk share it.
 
     Args:
       n_rows, n_trunks, trunk_tokens: the batch's B, P and U; what is not needed is padding.
       dense_tokens: M, if only the tokens that exist shall be computed; None computes padding too.
+      readouts: R, at least what the rows have together; None takes what they may have.
     """
-    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens, dense_tokens)
+    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens, dense_tokens, readouts)
     numbers: dict[tuple[int, ...], int] = {}
+    readout = 0
     for b, row in enumerate(rows):
         number = numbers.setdefault(row.trunk, len(numbers))
         batch.forest.trunk_tokens[number, : len(row.trunk)] = row.trunk
         batch.forest.trunk_length[number] = len(row.trunk)
-        row.write(batch, b, number)
+        row.write(batch, b, number, readout)
+        readout += row.readouts
     if batch.forest.dense is not None:
         _number_tokens(batch.forest)
     return batch

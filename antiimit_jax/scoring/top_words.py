@@ -18,6 +18,7 @@ import numpy as np
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.trie import FormPath, WordQuery
+from antiimit_jax.scoring.word_probs import readout_logits
 from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 
@@ -40,10 +41,8 @@ def continuations(
 
     Behind the empty path nothing has been said yet, so nothing can end: every token continues it.
     """
-    hidden = decoder.apply(variables, batch.forest)
-    rows = jnp.arange(hidden.shape[0])[:, None]
-    logits = decoder.apply(variables, hidden[rows, batch.read_at], method="logits")  # [B, R, V]
-    probs = jax.nn.softmax(logits, axis=-1)[rows, batch.path_end]  # [B, Z, V]
+    logits = readout_logits(decoder, variables, batch)  # [R, V]
+    probs = jax.nn.softmax(logits, axis=-1)[batch.path_end]  # [B, Z, V]
     ending = stops & (batch.path_token >= 0).any(-1)[..., None]
     prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)

@@ -38,26 +38,28 @@ def word_log_probs(
       stops: bool [V], the terminators.
       batch: B packed rows.
     """
-    hidden = decoder.apply(variables, batch.forest)
-    rows = jnp.arange(hidden.shape[0])[:, None]
-    logits = decoder.apply(variables, hidden[rows, batch.read_at], method="logits")  # [B, R, V]
-    return from_logits(logits, stops, batch)
+    return from_logits(readout_logits(decoder, variables, batch), stops, batch)
+
+
+def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Array:
+    """Next-token logits where the words' paths need them, float32 [R, V]."""
+    hidden = decoder.apply(variables, batch.forest)  # [B, T, D]
+    read = hidden.reshape(-1, hidden.shape[-1])[batch.read_at]
+    return decoder.apply(variables, read, method="logits")
 
 
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
-    """The same from the readouts' logits, float32 [B, R, V]."""
-    total = jax.nn.logsumexp(logits, axis=-1)  # [B, R]
-    stop = jax.nn.logsumexp(jnp.where(stops, logits, -jnp.inf), axis=-1) - total  # [B, R]
+    """The same from the readouts' logits, float32 [R, V]."""
+    total = jax.nn.logsumexp(logits, axis=-1)  # [R]
+    stop = jax.nn.logsumexp(jnp.where(stops, logits, -jnp.inf), axis=-1) - total  # [R]
 
-    rows = jnp.arange(logits.shape[0])[:, None]
     used = batch.path_token >= 0  # [B, Z, S]
     token = jnp.maximum(batch.path_token, 0)
-    step = logits[rows[..., None], batch.path_readout, token] - total[
-        rows[..., None], batch.path_readout
-    ]
-    path = jnp.where(used, step, 0.0).sum(-1) + stop[rows, batch.path_end]  # [B, Z]
+    step = logits[batch.path_readout, token] - total[batch.path_readout]
+    path = jnp.where(used, step, 0.0).sum(-1) + stop[batch.path_end]  # [B, Z]
     path = jnp.where(used.any(-1), path, _LOG_ZERO)
 
+    rows = jnp.arange(len(path))[:, None]
     log_q = _signed_logsumexp(path[rows[..., None], batch.word_path], batch.word_sign)
     return WordLogProbs(log_q, _residual(log_q, batch.word_item), path)
 

@@ -37,6 +37,7 @@ from antiimit_jax.training.config import TrainConfig
 
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
+_TOKENS_A_READOUT = 3  # at least as many tokens of a group as there are for each readout
 Shares = tuple[float, ...]  # of one item's words
 
 
@@ -68,6 +69,7 @@ class BatchSource:
         self._limits = row_limits(cfg)
         self._trunk_tokens = self._longest_trunk()
         self._group_tokens = cfg.rows * cfg.row_tokens + self._trunk_tokens
+        self._group_readouts = self._group_tokens // _TOKENS_A_READOUT
         # One more than full rows, since none is quite full; and some for short trunks' sake.
         self._group_rows = cfg.rows + 1 + min(cfg.rows, self._trunk_tokens // cfg.row_tokens)
         self._anchors = [
@@ -110,8 +112,10 @@ class BatchSource:
         for b, of_row in enumerate(targets):
             flat = list(itertools.chain.from_iterable(of_row))
             target[b, : len(flat)] = flat
-        tokens = cfg.groups * self._group_tokens
-        batch = stack(rows, self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens)
+        tokens, readouts = cfg.groups * self._group_tokens, cfg.groups * self._group_readouts
+        batch = stack(
+            rows, self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens, readouts
+        )
         return batch, target, n_items
 
     def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
@@ -128,7 +132,10 @@ class BatchSource:
         rows: list[Row] = [Row(self._limits, self._stops, trunk)]
         left = self._group_tokens - len(trunk)
         for i, query in enumerate(queries):
-            if needed(query, self._stops, len(trunk)).tokens > left - _tokens(rows):
+            need = needed(query, self._stops, len(trunk))
+            if need.tokens > left - sum(row.tokens for row in rows):
+                break
+            if need.readouts > self._group_readouts - sum(row.readouts for row in rows):
                 break
             if rows[-1].add(i, query):
                 continue
@@ -190,10 +197,6 @@ def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Sha
         for i, j in zip(members, np.roll(members, 1)):
             permuted[i] = targets[j]
     return permuted
-
-
-def _tokens(rows: list[Row]) -> int:
-    return sum(row.tokens for row in rows)
 
 
 def row_limits(cfg: TrainConfig) -> RowLimits:

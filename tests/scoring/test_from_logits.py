@@ -22,15 +22,21 @@ def batch_by_hand():
     batch = empty_batch(LIMITS, rows=3, trunks=1, trunk_tokens=0)
     for b, paths in PATHS.items():
         for z, (reads, tokens, end) in enumerate(paths):
-            batch.path_readout[b, z, : len(reads)] = reads
+            first = b * LIMITS.readouts
+            batch.path_readout[b, z, : len(reads)] = np.add(first, reads)
             batch.path_token[b, z, : len(tokens)] = tokens
-            batch.path_end[b, z] = end
+            batch.path_end[b, z] = first + end
     batch.word_sign[0, 0, 0] = 1
     batch.word_item[0, 0] = 0
     batch.word_path[1, 0, :2], batch.word_sign[1, 0, :2] = [0, 1], [1, -1]
     batch.word_path[1, 1, 1], batch.word_sign[1, 1, 1] = 1, 1
     batch.word_item[1, :2] = [0, 1]
     return batch
+
+
+def answered(logits, batch):
+    """Logits by row and readout of the row."""
+    return from_logits(logits.reshape(-1, V), STOPS, batch)
 
 
 def by_hand(logits: np.ndarray) -> dict[tuple[int, int], float]:
@@ -48,7 +54,7 @@ def by_hand(logits: np.ndarray) -> dict[tuple[int, int], float]:
 def test_words_residual_and_paths_equal_numpy(size):
     logits = size * np.random.default_rng(1).normal(size=(3, 5, V)).astype(np.float32)
     logits[1, 0, 7] += size  # path 0 of row 1 is likely, its continuation less so
-    out = from_logits(jnp.asarray(logits), STOPS, batch_by_hand())
+    out = answered(jnp.asarray(logits), batch_by_hand())
     q = by_hand(logits)
     for (b, w), expected in q.items():
         assert expected > 0
@@ -61,14 +67,14 @@ def test_words_residual_and_paths_equal_numpy(size):
 def test_padding_has_no_probability_and_no_gradient():
     batch = batch_by_hand()
     logits = jnp.asarray(np.random.default_rng(2).normal(size=(3, 5, V)), jnp.float32)
-    out = from_logits(logits, STOPS, batch)
+    out = answered(logits, batch)
     unused = batch.word_item < 0
     assert unused.sum() == 9
     assert (np.exp(np.asarray(out.log_q)[unused]) == 0).all()
     assert (np.asarray(out.residual)[2] == 1).all()
 
     def used_only(logits):
-        return jnp.where(batch.word_item >= 0, from_logits(logits, STOPS, batch).log_q, 0).sum()
+        return jnp.where(batch.word_item >= 0, answered(logits, batch).log_q, 0).sum()
 
     gradient = jax.grad(used_only)(logits)
     assert np.isfinite(gradient).all() and (gradient[2] == 0).all()
@@ -79,7 +85,7 @@ def test_gradient_of_a_difference_equals_numpy_differences():
     batch = batch_by_hand()
     logits = np.random.default_rng(3).normal(size=(3, 5, V)).astype(np.float32)
     logits[1, 0, 7] += 2
-    gradient = jax.grad(lambda x: from_logits(x, STOPS, batch).log_q[1, 0])(jnp.asarray(logits))
+    gradient = jax.grad(lambda x: answered(x, batch).log_q[1, 0])(jnp.asarray(logits))
     direction = np.random.default_rng(4).normal(size=logits.shape)
     step = 1e-5
     up, down = (np.log(by_hand_64(logits + s * direction)) for s in (step, -step))
@@ -95,6 +101,6 @@ def test_a_word_that_is_all_inside_another_has_probability_zero_and_finite_gradi
     batch = batch_by_hand()
     batch.word_path[1, 0, :2] = [1, 1]  # path 1 less path 1
     logits = jnp.asarray(np.random.default_rng(5).normal(size=(3, 5, V)), jnp.float32)
-    assert np.exp(from_logits(logits, STOPS, batch).log_q[1, 0]) == 0
-    gradient = jax.grad(lambda x: from_logits(x, STOPS, batch).log_q[1, 0])(logits)
+    assert np.exp(answered(logits, batch).log_q[1, 0]) == 0
+    gradient = jax.grad(lambda x: answered(x, batch).log_q[1, 0])(logits)
     assert np.isfinite(gradient).all()

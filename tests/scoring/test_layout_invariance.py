@@ -156,7 +156,7 @@ def test_padding_on_the_left_does_not_matter(tiny, queries, expected):
             positions=np.pad(forest.positions, room, constant_values=9),
             subtree_end=np.where(ends > 0, ends + by, 0),
         ),
-        read_at=batch.read_at + by,
+        read_at=batch.read_at + by * (1 + batch.read_at // forest.tokens.shape[1]),
     )
     check(scored(tiny, rows, moved), expected)
 
