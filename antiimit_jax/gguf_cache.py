@@ -3,6 +3,7 @@
 The folder's name holds the SHA-256 of the GGUF file and of the code that opened it, and the dtype
 of the weights, so that no other file and no older reading of this one is ever taken for it. The
 folder appears whole or not at all, and its files are compared with their own hashes before use.
+Weights are mapped, not read: programs that run at the same time share them in memory.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from antiimit_jax.models import gguf, gguf_config, leaves, weights
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.models.safetensors_files import read_header, read_json
-from antiimit_jax.models.whole_files import save_tensors
+from antiimit_jax.models.safetensors_files import read_header, read_json, write_aligned
 from antiimit_jax.text import gguf_tokenizer
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -87,8 +87,7 @@ class GgufCache:
             node = params
             for group in groups:
                 node = node.setdefault(group, {})
-            node[last] = tensor.read_aligned()
-            node[last].flags.writeable = False
+            node[last] = tensor.mapped()
         return cfg, params, load_tokenizer(self._folder)
 
     def keep(self, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
@@ -126,7 +125,7 @@ def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokeniz
     _write_json(folder / "generation_config.json", {"eos_token_id": sorted(tokenizer.eos_ids)})
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = ".".join(key.key for key in path)
-        save_tensors({name: leaf}, folder / f"{name}.safetensors")  # one by one: it copies
+        write_aligned(folder / f"{name}.safetensors", name, leaf)
     files = sorted(folder.iterdir())
     _write_json(folder / _HASHES, {file.name: _sha256(file) for file in files})
 

@@ -54,14 +54,12 @@ class Profiled:
             return
         what, self._tracing = self._tracing, ""
         jax.profiler.stop_trace()
-        newest = max(self._folder.glob("plugins/profile/*/*.xplane.pb"), key=_age)
-        shares = time_by_operation(newest)
-        top = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:_SHOWN])
-        self._tell(f"{what}: {top or 'no operation was traced'} ({newest.parent})")
-
-
-def _age(file: Path) -> float:
-    return file.stat().st_mtime
+        traces = self._folder.glob("plugins/profile/*/*.xplane.pb")
+        newest = max(traces, key=lambda file: file.stat().st_mtime)
+        shares = list(time_by_operation(newest).items())[:_SHOWN]
+        if shares:
+            top = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+            self._tell(f"{what}: {top} of the time ({newest.parent})")
 
 
 def time_by_operation(trace: Path) -> dict[str, float]:

@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(folder, monkeypatch, tmp_
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(gguf_cache, "save_tensors", full)
+        monkeypatch.setattr(gguf_cache, "write_aligned", full)
     place = GgufCache(load_file(), "float32")
     assert place.read() is None
     monkeypatch.setenv("ANTIIMIT_JAX_CACHE", str(folder.parents[1]))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes, of arrays that JAX takes over on a CPU
+ALIGNMENT = 64  # bytes, of arrays that JAX takes over on a CPU
 _TILE = 256
 _CHUNK = 2**18  # values that stay in the cache between two looks
 
@@ -14,8 +14,8 @@ _CHUNK = 2**18  # values that stay in the cache between two looks
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that a CPU device takes over without a copy; pages count once they are filled."""
     size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
 
 

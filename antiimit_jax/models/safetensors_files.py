@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import struct
 from pathlib import Path
 from typing import Any, Iterator
@@ -20,12 +19,11 @@ import safetensors
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import text_name
-from antiimit_jax.models.host_arrays import aligned_empty
+from antiimit_jax.models.host_arrays import ALIGNMENT
 
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 _FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 _BLOCK_ROWS = 256
-_PIECE_BYTES = 2**20  # of an array that is read as it is
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -66,14 +64,9 @@ class StoredTensor:
         ((_, array),) = self.blocks(rows=max(1, *self.shape[:1]))
         return array
 
-    def read_aligned(self) -> np.ndarray:
-        """All of it, in an array that a CPU device takes over as it is."""
-        dtype = np.dtype(_FLOATS[self.dtype])
-        array = aligned_empty(self.shape, dtype)
-        row_bytes = max(1, math.prod(self.shape[1:]) * dtype.itemsize)
-        for first, rows in self.blocks(rows=max(1, _PIECE_BYTES // row_bytes)):
-            array[first : first + len(rows)] = rows
-        return array
+    def mapped(self) -> np.ndarray:
+        """All of it as it lies in the file, read when it is used; cannot be written to."""
+        return np.memmap(self.file, _FLOATS[self.dtype], "r", self.start, self.shape)
 
     @property
     def dtype_problem(self) -> str:
@@ -203,6 +196,23 @@ def read_header(file: Path) -> list[StoredTensor]:
         for name, row in rows.items()
         if name != "__metadata__"
     ]
+
+
+def write_aligned(file: Path, name: str, array: np.ndarray) -> None:
+    """A file of one tensor, which a CPU device takes over where it is mapped, without a copy.
+
+    The format allows white space behind the header: here so much that the values are aligned.
+
+    Raises:
+      OSError: the disk is full, or the place cannot be written.
+    """
+    kind = next(kind for kind, dtype in _FLOATS.items() if array.dtype == dtype)
+    row = {"dtype": kind, "shape": array.shape, "data_offsets": [0, array.nbytes]}
+    header = json.dumps({name: row}).encode()
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    with file.open("wb") as opened:
+        opened.write(struct.pack("<Q", len(header)) + header)
+        opened.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -64,6 +64,14 @@ def _leaves(tree: dict, prefix: str = "") -> list[str]:
     ]
 
 
+def test_auto_dtypes_are_decided_by_the_backend_and_others_stay():
+    for backend, dtype in (("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")):
+        config = from_dict({}).on(backend)
+        assert (config.dtype, config.train.dtype) == (dtype, dtype)
+        chosen = from_dict({"dtype": "bfloat16", "train": {"dtype": "float32"}})
+        assert chosen.on(backend) == chosen
+
+
 def test_flags_that_make_no_sense_end_in_one_line(tmp_path):
     workdir = f"--workdir={tmp_path / 'w'}"
     refused(launch("study", workdir, "--config.train.stepz=3"), "config.train.steps")
