@@ -29,7 +29,7 @@ import numpy as np
 from flax import linen as nn
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.layers import Block, Kind, RMSNorm, View, rearrange
+from antiimit_jax.models.layers import SAVED, Block, Kind, RMSNorm, View, rearrange
 from antiimit_jax.models.rope import rope_table
 
 Array = jax.Array
@@ -113,7 +113,8 @@ class Decoder(nn.Module):
     remat: bool = False  # recompute each block in the backward pass
 
     def setup(self) -> None:
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        saved = jax.checkpoint_policies.save_only_these_names(*() if self.remat else (SAVED,))
+        block = nn.remat(Block, prevent_cse=False, policy=saved)
         self.embed = nn.Embed(self.cfg.vocab_size, self.cfg.hidden_size)
         self.layers = nn.scan(
             block,

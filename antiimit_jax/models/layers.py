@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.rope import apply_rope
 
 Array = jax.Array
+SAVED = "product"  # what a backward pass finds; norms, softmax and activations are computed again
 
 
 @jax.custom_vjp
@@ -70,8 +72,9 @@ class Linear(nn.Module):
         if self.has_variable("lora", "a"):
             a = self.get_variable("lora", "a")  # [r, in]
             b = self.get_variable("lora", "b")  # [features, r]
-            y = y + (self.lora_scale * _thin(_thin(x, a), b)).astype(y.dtype)
-        return y
+            thin = checkpoint_name(_thin(x, a), SAVED)
+            y = y + (self.lora_scale * _thin(thin, b)).astype(y.dtype)
+        return checkpoint_name(y, SAVED)
 
 
 def _thin(x: Array, w: Array) -> Array:
@@ -219,6 +222,7 @@ class Attention(nn.Module):
         if view.dense is not None:
             place, source = view.dense
             flat = rearrange(flat, place, source)
+        flat = checkpoint_name(flat, SAVED)
         return linear("o", cfg.hidden_size, cfg.o_bias)(flat)
 
 
