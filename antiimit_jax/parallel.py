@@ -1,7 +1,8 @@
-"""Data-parallel evaluation over the local devices with `jax.pmap`.
+"""Work on all local devices with `jax.pmap`: placing weights and running compiled functions.
 
-Parameters are placed once on every device; batches are dealt out a device each, and the last round
-is filled with empty batches whose results are dropped.
+Weights are placed once: a copy on every device, or of every large array a slice on each, which
+`gather` puts together where it is needed. Batches are dealt out a device each, and the last round is
+filled with empty batches whose results are dropped.
 """
 
 from __future__ import annotations
@@ -14,20 +15,71 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
-_AXIS = "data"
+AXIS = "data"  # of `pmap`
+WEIGHTS = ("replicated", "sharded")  # how weights may lie on several devices
 
 
-def place(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
-    """Copies a tree of arrays to every device: leaves [...] become [devices, ...] for `pmap`."""
+def place(
+    tree: Tree, devices: Sequence[jax.Device] | None = None, axes: Tree | None = None
+) -> Tree:
+    """Puts a tree of arrays on every device: leaves [...] become [devices, ...] for `pmap`.
+
+    Args:
+      axes: a tree of integers: the axis along which the devices share an array, so that each gets
+        its own slice and nothing else; -1 copies it to every device, as does leaving `axes` out.
+    """
     devices = list(devices or jax.local_devices())
-    sharding = NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(_AXIS))
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
-    def put(leaf: Any) -> jax.Array:
-        shards = [jax.device_put(leaf[None], device) for device in devices]
-        shape = (len(devices), *leaf.shape)
+    def put(leaf: Any, axis: int = -1) -> jax.Array:
+        if axis < 0:
+            shards = [jax.device_put(leaf[None], device) for device in devices]
+        else:
+            shards = [
+                jax.block_until_ready(jax.device_put(part[None], device))  # one slice at a time
+                for part, device in zip(_slices(leaf, axis, len(devices)), devices)
+            ]
+        shape = (len(devices), *shards[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(put, tree) if axes is None else jax.tree.map(put, tree, axes)
+
+
+def _slices(leaf: Any, axis: int, count: int) -> Iterator[Any]:
+    size = leaf.shape[axis] // count
+    for number in range(count):
+        yield leaf[(slice(None),) * axis + (slice(number * size, (number + 1) * size),)]
+
+
+def gather(tree: Tree, axes: Tree) -> Tree:
+    """Within `pmap`, the whole arrays from the slices that `place` gave to the devices."""
+
+    def whole(leaf: jax.Array, axis: int) -> jax.Array:
+        return leaf if axis < 0 else jax.lax.all_gather(leaf, AXIS, axis=axis, tiled=True)
+
+    return jax.tree.map(whole, tree, axes)
+
+
+class Pmapped:
+    """`jax.pmap` of a function; compiled once for all arguments of the same shapes."""
+
+    def __init__(
+        self, fn: Callable, devices: Sequence[jax.Device], donate: tuple[int, ...] = ()
+    ) -> None:
+        self._fn = jax.pmap(fn, axis_name=AXIS, devices=list(devices), donate_argnums=donate)
+        self._compiled: dict[Any, Callable] = {}
+
+    def __call__(self, *arguments: Tree) -> Tree:
+        return self.compiled(*arguments)(*arguments)
+
+    def compiled(self, *arguments: Tree) -> Callable:
+        """The program for these shapes; leaves are [devices, ...]."""
+        leaves, structure = jax.tree.flatten(arguments)
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._compiled:
+            lowered = self._fn.lower(*arguments)
+            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
+        return self._compiled[key]
 
 
 class DataParallel:
@@ -35,8 +87,7 @@ class DataParallel:
 
     def __init__(self, fn: Callable, devices: Sequence[jax.Device] | None = None) -> None:
         self.devices = list(devices or jax.local_devices())
-        self._fn = jax.pmap(fn, axis_name=_AXIS, devices=self.devices)
-        self._compiled: dict[Any, Callable] = {}
+        self._run = Pmapped(fn, self.devices)
 
     def __call__(self, placed: Tree, batches: Sequence[Tree], empty: Tree) -> Iterator[Tree]:
         """Yields one result of host arrays for each batch, in order.
@@ -50,7 +101,7 @@ class DataParallel:
         for group in _rounds(batches, len(self.devices)):
             filled = [*group, *[empty] * (len(self.devices) - len(group))]
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-            result = self.compiled(placed, stacked)(placed, stacked)
+            result = self._run(placed, stacked)
             if pending is not None:
                 yield from _unstack(*pending)  # while the devices work on the next round
             pending = result, len(group)
@@ -59,12 +110,7 @@ class DataParallel:
 
     def compiled(self, placed: Tree, stacked: Tree) -> Callable:
         """The program for these shapes; leaves of `stacked` are [devices, ...]."""
-        leaves, structure = jax.tree.flatten((placed, stacked))
-        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        if key not in self._compiled:
-            lowered = self._fn.lower(placed, stacked)
-            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
-        return self._compiled[key]
+        return self._run.compiled(placed, stacked)
 
 
 def compiler_options() -> dict[str, str] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.parallel import DataParallel, place
 from antiimit_jax.scoring.batching import plan
 from antiimit_jax.scoring.packing import PackedBatch, check_window
@@ -49,14 +50,20 @@ class Variant:
 
 
 class Runner:
-    """A base model placed once on every device, and the compiled functions that ask it."""
+    """A base model placed once on the devices, and the compiled functions that ask it."""
 
     def __init__(
-        self, lm: LanguageModel, devices: Sequence[jax.Device] | None = None
+        self,
+        lm: LanguageModel,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        weights: str = "replicated",
     ) -> None:
+        """`weights` is "replicated", a copy on every device, or "sharded", a slice on each."""
         self.lm = lm
         self.devices = list(devices or jax.local_devices())
-        self.base = Variant(params=place(lm.params, self.devices))
+        self._shards = len(self.devices) if weights == "sharded" else 1
+        self.base = self.with_params(lm.params)
         self._compiled: dict[tuple[str, float], DataParallel] = {}
 
     def adapted(self, adapter: Tree, lora_scale: float) -> Variant:
@@ -66,12 +73,13 @@ class Runner:
         )
 
     def with_params(self, params: Tree) -> Variant:
-        """Other weights of the same shape (a ruler)."""
-        return Variant(params=place(params, self.devices))
+        """Weights of the base's shape (its own, or a ruler's)."""
+        axes = split_axes(self.lm.cfg, self._shards)
+        return Variant(params=place(params, self.devices, axes))
 
     def decoder(self, variant: Variant) -> Decoder:
         """The module a variant runs under."""
-        return Decoder(self.lm.cfg, lora_scale=variant.lora_scale)
+        return Decoder(self.lm.cfg, lora_scale=variant.lora_scale, shards=self._shards)
 
     def map(
         self, name: str, fn: Callable, variant: Variant, arguments: Tree, batches, empty

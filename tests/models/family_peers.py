@@ -163,11 +163,20 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def config_of(case: str) -> dict[str, Any]:
+    """The `config.json` of a case."""
+    return _config(case).to_dict()
+
+
+def _config(case: str, **more: Any) -> transformers.PretrainedConfig:
+    config, _, changes = CASES[case]
+    sizes = _SIZES | ({} if "rope_parameters" in changes or "rope_scaling" in changes else _rope())
+    return config(**(sizes | changes | more), attn_implementation="eager")
+
+
 def random_model(case: str, seed: int = 0, **more: Any) -> transformers.PreTrainedModel:
     """A model in which every parameter matters: no norm is neutral, no bias zero."""
-    config, model, changes = CASES[case]
-    sizes = _SIZES | ({} if "rope_parameters" in changes or "rope_scaling" in changes else _rope())
-    made = model(config(**(sizes | changes | more), attn_implementation="eager")).eval()
+    made = CASES[case][1](_config(case, **more)).eval()
     return randomise(made, seed)
 
 
