@@ -13,6 +13,7 @@ from antiimit_jax.evaluation.config import SUITES, ControlConfig, DriftConfig
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.parallel import WEIGHTS
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.training.config import DTYPES, TrainConfig
@@ -26,6 +27,7 @@ class RunConfig:
     revision: str = ""
     prompt_format: str = "auto"  # chat, base, or what the model is made for
     dtype: str = "auto"  # of the weights in evaluation: float32, bfloat16 or the backend's
+    weights: str = "replicated"  # on several devices: a copy on each, or "sharded", a slice on each
     forms: str = "strict"  # what counts as saying a word
     terminators: str = "standard"  # what ends a word
     suites: tuple[str, ...] = SUITES
@@ -52,6 +54,7 @@ class RunConfig:
         for field, known in (
             ("prompt_format", PROMPT_FORMATS),
             ("dtype", DTYPES),
+            ("weights", WEIGHTS),
             ("forms", FORMS),
             ("terminators", POLICIES),
         ):

@@ -58,9 +58,9 @@ class Study:
 
     @property
     def runner(self) -> Runner:
-        """The model placed on all devices, at first use."""
+        """The model on all devices, copied or shared, at first use."""
         if self._runner is None:
-            self._runner = Runner(self.lm)
+            self._runner = Runner(self.lm, weights=self.config.weights)
         return self._runner
 
     @property
@@ -91,6 +91,7 @@ class Study:
             terminators=config.terminators,
             seed=config.seed,
             folder=self.workdir / "checkpoints" / name,
+            weights=config.weights,
             on_step=on_step,
         )
         live.close()

@@ -12,16 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import cast_matrices
-from antiimit_jax.parallel import compiler_options
+from antiimit_jax.parallel import compiler_options, place
 from antiimit_jax.training.batches import BatchSource, TrainBatch
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.many_devices import (
+    deal,
+    n_step_devices,
+    of_one_device,
+    pmap_step,
+)
 from antiimit_jax.training.step import init_state, make_optimizer, make_schedule, make_step
 
 Tree = Any
@@ -39,11 +47,15 @@ def train(
     terminators: str,
     seed: int,
     folder: Path,
+    weights: str = "replicated",
     on_step: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> tuple[Tree, Log]:
     """Trains the adapter `name` ("tuned" or "placebo") to its end, from its last checkpoint if any.
 
+    A step runs on as many local devices as can share its `accumulate` microbatches evenly.
+
     Args:
+      weights: "sharded" deals the frozen weights out to all local devices, which then all take part.
       folder: of its checkpoints.
       on_step: called with the log row of each step, of restored ones too.
 
@@ -71,9 +83,19 @@ def train(
         checkpoints.close()
         return jax.device_get(state.adapter), log
 
-    decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat)
-    step_fn = jit_step(decoder, stops, cfg, optimizer)
-    params = jax.device_put(cast_matrices(lm.params, cfg.dtype))
+    devices = jax.local_devices()
+    devices = devices[: n_step_devices(cfg.accumulate, weights, len(devices))]
+    n, shards = len(devices), len(devices) if weights == "sharded" else 1
+    decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat, shards=shards)
+    params = cast_matrices(lm.params, cfg.dtype)
+    if n == 1:
+        step_fn, params = jit_step(decoder, stops, cfg, optimizer), jax.device_put(params)
+    else:
+        step_fn = pmap_step(decoder, stops, cfg, optimizer, devices)
+        params = place(params, devices, split_axes(lm.cfg, shards))
+        state = place(state, devices)
+        _tell_idle(cfg.accumulate, n)
+    held = of_one_device if n > 1 else lambda tree: tree
     source = BatchSource(
         cfg,
         lm.tokenizer,
@@ -91,14 +113,14 @@ def train(
             began = time.monotonic()
             batch = following.result()
             following = ahead.submit(source, step + 1)
-            state, metrics = step_fn(state, params, batch)
-            row = _log_row(name, step, jax.device_get(metrics), float(schedule(step)))
+            state, metrics = step_fn(state, params, deal(batch, n) if n > 1 else batch)
+            row = _log_row(name, step, jax.device_get(held(metrics)), float(schedule(step)))
             row["tokens_per_s"] = _tokens(batch) / (time.monotonic() - began)
             log.append(row)
             on_step(row)
-            stuck = int(state.skipped_in_row) >= cfg.max_skips
+            stuck = int(held(state.skipped_in_row)) >= cfg.max_skips
             if stuck or step + 1 == steps or (step + 1) % cfg.checkpoint_every == 0:
-                checkpoints.save(state, log)
+                checkpoints.save(held(state), log)
             if stuck:
                 checkpoints.close()
                 raise UserError(
@@ -107,7 +129,7 @@ def train(
                     "train.learning_rate or use train.dtype=float32"
                 )
     checkpoints.close()
-    return jax.device_get(state.adapter), log
+    return jax.device_get(held(state.adapter)), log
 
 
 def jit_step(
@@ -119,6 +141,15 @@ def jit_step(
         donate_argnums=0,
         compiler_options=compiler_options(),
     )
+
+
+def _tell_idle(accumulate: int, n: int) -> None:
+    if idle := -accumulate % n:
+        logging.info(
+            "train.accumulate=%d on %d devices that share the weights: %d compute nothing that "
+            "counts in a step's last round; a multiple of %d takes no longer",
+            accumulate, n, idle, n,
+        )  # fmt: skip
 
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.parallel import AXIS
 from antiimit_jax.scoring.texts import text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.batches import TrainBatch
@@ -69,8 +70,14 @@ def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def make_loss(decoder: Decoder, stops: Array, cfg: TrainConfig) -> Callable:
-    """loss(adapter, params, batch) -> (scalar, metrics)."""
+def make_loss(
+    decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: int = 1
+) -> Callable:
+    """loss(adapter, params, batch) -> (scalar, metrics).
+
+    On several devices, each with its microbatches of a step: parts whose sums over the devices are
+    the step's. What all compute alike (the anchor) counts an n-th on each.
+    """
 
     def control(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[Array, Array]:
         variables = {"params": params, "lora": adapter}
@@ -83,11 +90,11 @@ def make_loss(decoder: Decoder, stops: Array, cfg: TrainConfig) -> Callable:
 
         parts = (batch.packed, batch.target)
         zero = (jnp.zeros(()), jnp.zeros(()))
-        if cfg.accumulate == 1:
+        if len(batch.target) == 1:
             (kl, mass), _ = micro(zero, jax.tree.map(lambda x: x[0], parts))
         else:
             (kl, mass), _ = jax.lax.scan(jax.checkpoint(micro), zero, parts)
-        return kl / batch.n_items, 1.0 - mass / batch.n_items
+        return kl / batch.n_items, 1.0 / n_devices - mass / batch.n_items
 
     def loss(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[Array, dict[str, Array]]:
         kl, residual = control(adapter, params, batch)
@@ -96,7 +103,7 @@ def make_loss(decoder: Decoder, stops: Array, cfg: TrainConfig) -> Callable:
         if cfg.anchor_weight > 0 and cfg.anchor_tokens > 0:
             base = text_logits(decoder, {"params": params}, batch.anchor)
             tuned = text_logits(decoder, {"params": params, "lora": adapter}, batch.anchor)
-            metrics["anchor_kl"] = anchor_kl(base, tuned, batch.anchor.scored)
+            metrics["anchor_kl"] = anchor_kl(base, tuned, batch.anchor.scored) / n_devices
             total = kl + cfg.anchor_weight * metrics["anchor_kl"]
         return total, metrics | {"loss": total}
 
@@ -104,19 +111,27 @@ def make_loss(decoder: Decoder, stops: Array, cfg: TrainConfig) -> Callable:
 
 
 def make_step(
-    decoder: Decoder, stops: Array, cfg: TrainConfig, optimizer: optax.GradientTransformation
+    decoder: Decoder,
+    stops: Array,
+    cfg: TrainConfig,
+    optimizer: optax.GradientTransformation,
+    n_devices: int = 1,
 ) -> Callable:
     """step(state, params, batch) -> (state, metrics); jit it with the state donated.
+
+    With several devices it runs on each of them under `pmap`.
 
     A step whose loss or gradient is not finite leaves adapter and optimizer as they were and is
     counted; the loop stops after several in a row.
     """
-    loss = make_loss(decoder, stops, cfg)
+    loss = make_loss(decoder, stops, cfg, n_devices)
 
     def step(state: TrainState, params: Tree, batch: TrainBatch) -> tuple[TrainState, dict]:
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
             state.adapter, params, batch
         )
+        if n_devices > 1:
+            metrics, grads = jax.lax.psum((metrics, grads), AXIS)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
         moved = state._replace(
