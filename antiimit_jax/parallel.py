@@ -1,8 +1,8 @@
 """Work on all local devices with `jax.pmap`: placing weights and running compiled functions.
 
 Weights are placed once: a copy on every device, or of every large array a slice on each, which
-`gather` puts together where it is needed. Batches are dealt out a device each, and the last round is
-filled with empty batches whose results are dropped.
+`gather` puts together where it is needed. Batches are dealt out a device each, and the last round
+is filled with empty batches whose results are dropped.
 """
 
 from __future__ import annotations

@@ -36,10 +36,12 @@ def main() -> None:
         return
     machine = find_hardware(cli.needed("hardware"))
     run = cli.run_config(machine.kind)
+    jax.config.update("jax_num_cpu_devices", machine.devices)  # to compile for
     model = find_planned(run.model)
     run.lora.check(model.cfg)
     cli.say(f"compiling {run.model} for shapes alone")
-    estimator = Estimator(model.cfg, Shaper(model.tokenizer(), model.prompt_format), machine.kind)
+    shaper = Shaper(model.tokenizer(), model.prompt_format)
+    estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
     if cli.FLAGS.json:
         print(json.dumps(as_dict(model, machine, verdicts)))

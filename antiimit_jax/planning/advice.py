@@ -40,9 +40,9 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     estimate = PROGRAMS[program]
     phases = estimate(estimator, run)
     need, chosen = peak(phases), []
-    hopeless = estimator.weights("bfloat16") > machine.at_most
+    hopeless = estimator.weights("bfloat16", machine.devices) > machine.at_most
     if need.total > machine.at_most and not hopeless:
-        chosen = _changes(program, run)
+        chosen = _changes(program, run, machine)
         need = peak(estimate(estimator, apply(run, chosen)))
         if need.total <= machine.at_most:
             need_with = lambda some: peak(estimate(estimator, apply(run, some)))
@@ -92,10 +92,13 @@ def flag(change: Change) -> str:
     return f"--config.{name}={value}"
 
 
-def _changes(program: str, run: RunConfig) -> list[Change]:
+def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     """What could be given up, the least painful first; only what is not given up already."""
+    weights = [
+        ("dtype", "bfloat16"),  # in evaluation; training has its own
+        *([("weights", "sharded")] if machine.devices > 1 else []),
+    ]
     evaluating = [
-        ("dtype", "bfloat16"),  # of the weights; training has its own
         ("drift.rulers", ()),
         ("control.n_variants", 0),
         ("control.n_explored", 0),
@@ -111,9 +114,9 @@ def _changes(program: str, run: RunConfig) -> list[Change]:
     ]
     # Fine-tuning alone reads the weights in `dtype`, on a CPU into the same memory.
     changes = {
-        "evaluate": evaluating,
-        "finetune": [evaluating[0], *training],
-        "study": [evaluating[0], training[0], training[1], *evaluating[1:], *training[2:]],
+        "evaluate": [*weights, *evaluating],
+        "finetune": [*weights, *training],
+        "study": [*weights, training[0], training[1], *evaluating, *training[2:]],
     }[program]
     return [(name, value) for name, value in changes if _value(run, name) != value]
 

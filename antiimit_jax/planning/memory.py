@@ -4,7 +4,8 @@ Parameters, adapters and optimizer states are counted on abstract shapes; tempor
 CPU compiler sets aside for our real functions on those shapes (`memory_analysis`). A TPU's or GPU's
 compiler lays them out differently; weights, which dominate, are the same everywhere.
 
-`pmap` replicates: every device holds the whole model. Training runs on the first device alone.
+Every device holds the whole model or, with `weights="sharded"`, its slices; what is put together
+of other devices' slices is among the temporaries, since the programs for all devices are compiled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from antiimit_jax.evaluation.drift import differences
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
 from antiimit_jax.planning.hardware import GIB
@@ -32,6 +34,7 @@ from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.loop import jit_step
+from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
 
 Tree = Any
@@ -90,19 +93,42 @@ def n_params(cfg: ModelConfig) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
 
 
+def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
+    """Shapes [n, ...] of what `parallel.place` makes of arrays on n devices."""
+
+    def leaf(whole: Any, axis: int = -1) -> jax.ShapeDtypeStruct:
+        shape = [size // n if i == axis else size for i, size in enumerate(np.shape(whole))]
+        return jax.ShapeDtypeStruct((n, *shape), whole.dtype)
+
+    return jax.tree.map(leaf, tree) if axes is None else jax.tree.map(leaf, tree, axes)
+
+
 class Estimator:
     """Estimates of many configurations of one model on one kind of machine; compiles once each."""
 
-    def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str) -> None:
-        """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory."""
-        self.cfg, self._shaper, self._on_cpu = cfg, shaper, kind == "cpu"
+    def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str, devices: int = 1) -> None:
+        """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory.
+
+        Programs for several `devices` are compiled for as many, which JAX must have here.
+        """
+        self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
         self._known: dict[tuple, int] = {}
-        self.weights = functools.cache(lambda dtype: n_bytes(abstract_params(cfg, dtype)))
+        self.weights = functools.cache(self._weights)
+
+    def _weights(self, dtype: str, shards: int = 1) -> int:
+        """Bytes of the weights on one of the devices that share them."""
+        return n_bytes(self._placed_params(dtype, shards)) // shards
+
+    def _placed_params(self, dtype: str, shards: int) -> Tree:
+        return placed(abstract_params(self.cfg, dtype), shards, split_axes(self.cfg, shards))
+
+    def _shards(self, run: RunConfig) -> int:
+        return self._devices if run.weights == "sharded" else 1
 
     def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter, suite by suite."""
-        phases = []
-        resident = self._resident(_EVALUATING, run.dtype, run.dtype)
+        phases, shards = [], self._shards(run)
+        resident = self._resident(_EVALUATING, run.dtype, run.dtype, shards)
 
         def phase(name: str, temporaries: int, **more: int) -> None:
             phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
@@ -114,89 +140,98 @@ class Estimator:
             phase("control", asked, **adapter)
         if variants:
             other = _OTHER[run.dtype]
-            cast = {f"weights cast to {other}": self.weights(other)}
+            cast = {f"weights cast to {other}": self.weights(other, shards)}
             phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
         if search := self._shaper.search(run):
             phase("residual", self._asked(continuations, search, run), **adapter)
         if (text := self._shaper.text(run)) is not None:
             phase("drift", self._compared(text, run), **adapter)
             if run.drift.rulers:
-                changed = {"weights changed by a ruler": self.weights("float32")}
+                changed = {"weights changed by a ruler": self.weights("float32", shards)}
                 if self._on_cpu:  # made as numpy arrays, then copied to the device
                     changed["the same in the making"] = self.weights("float32")
                 phase("rulers", self._compared(text, run, "float32"), **changed)
         return phases or [Phase(name="nothing", parts=resident)]
 
     def finetune(self, run: RunConfig) -> list[Phase]:
-        """The one phase of `launch.finetune`, on the first device."""
+        """The one phase of `launch.finetune`, on each device that takes part."""
         state, step = self._step(run)
-        parts = self._resident(_TRAINING, run.dtype, run.train.dtype)
+        parts = self._resident(_TRAINING, run.dtype, run.train.dtype, self._shards(run))
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
     def study(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
-        kept = {} if self._on_cpu else {"weights kept for evaluating": self.weights(run.dtype)}
+        weights = self.weights(run.dtype, self._shards(run))
+        kept = {} if self._on_cpu else {"weights kept for evaluating": weights}
         training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
         return [*self.evaluate(run), *training]
 
-    def _resident(self, program: int, read: str, used: str) -> dict[str, int]:
+    def _resident(self, program: int, read: str, used: str, shards: int) -> dict[str, int]:
         """What lies there throughout: weights as they are used; on a CPU also as they were read.
 
         A CPU's device takes over the arrays that were read, so that equal ones exist once.
         """
-        weights = {f"weights ({used})": self.weights(used)}
+        shared = f", shared by {shards}" if shards > 1 else ""
+        weights = {f"weights ({used}{shared})": self.weights(used, shards)}
         if not self._on_cpu:
             return weights
         return {"program": program, f"weights ({read})": self.weights(read)} | weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
-        """Of the model as it runs, or of its base with matrices in another dtype."""
-        params = {"params": abstract_params(self.cfg, dtype or run.dtype)}
-        return params if dtype else params | {"lora": _adapter(self.cfg, run.lora)}
+        """Of the model as it runs, or of its base with matrices in another dtype; placed."""
+        shards = self._shards(run)
+        params = {"params": self._placed_params(dtype or run.dtype, shards)}
+        return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
     def _asked(
         self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = ""
     ) -> int:
         """Most temporaries of a scoring function over batches."""
-        stops = jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool)
+        shards = self._shards(run)
+        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
         arguments = (self._variables(run, dtype), stops)
-        return max(self._temporaries(fn, arguments, batch) for batch in batches)
+        return max(self._temporaries(fn, arguments, batch, shards) for batch in batches)
 
     def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
         """Temporaries of the drift suite's comparison with the base."""
         arguments = (self._variables(run, run.dtype), self._variables(run, dtype))
-        return self._temporaries(differences, arguments, text)
+        return self._temporaries(differences, arguments, text, self._shards(run))
 
-    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree) -> int:
+    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
         """What a data-parallel call sets aside on one device, its batch and result included."""
         key = (fn.__name__, shape_key((arguments, batch)))
         if key not in self._known:
-            decoder = Decoder(self.cfg)
+            decoder = Decoder(self.cfg, shards=shards)
             parallel = DataParallel(
-                lambda placed, one: fn(decoder, *placed, one), jax.local_devices()[:1]
+                lambda given, one: fn(decoder, *given, one), jax.local_devices()[:shards]
             )
-            one_device = lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
-            placed, stacked = jax.tree.map(one_device, (arguments, batch))
-            analysis = parallel.compiled(placed, stacked).memory_analysis()
+            analysis = parallel.compiled(arguments, placed(batch, shards)).memory_analysis()
             used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
 
     def _step(self, run: RunConfig) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
-        cfg, train = self.cfg, run.train
+        cfg, train, shards = self.cfg, run.train, self._shards(run)
         optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(run)
-        key = ("step", train, run.lora, shape_key(batch))
+        n = n_step_devices(train.accumulate, run.weights, self._devices)
+        key = ("step", train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
-            step = jit_step(decoder, stops, train, optimizer)
-            lowered = step.lower(state, abstract_params(cfg, train.dtype), batch)
-            analysis = lowered.compile().memory_analysis()
+            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
+            if n == 1:
+                step = jit_step(decoder, stops, train, optimizer)
+                compiled = step.lower(state, abstract_params(cfg, train.dtype), batch).compile()
+            else:
+                step = pmap_step(decoder, stops, train, optimizer, jax.local_devices()[:n])
+                params = placed(abstract_params(cfg, train.dtype), n, split_axes(cfg, shards))
+                batch = deal(batch, n)
+                compiled = step.compiled(placed(state, n), params, batch)
+            analysis = compiled.memory_analysis()
             fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-            self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch)
+            self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch) // n
         return n_bytes(state), self._known[key]
 
 

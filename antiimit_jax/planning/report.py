@@ -155,8 +155,9 @@ def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) 
         notes.append("lengths are those of the embedded model's tokenizer, which stands in")
     if machine.devices > 1:
         notes.append(
-            "each device holds the whole model (pmap copies it; sharding is not built yet), and "
-            f"training uses one of the {machine.devices}"
+            f"of the {machine.devices} devices each holds the whole model, or with "
+            "--config.weights=sharded its share; training uses as many as divide "
+            "train.accumulate, with shared weights all"
         )
     if machine.kind != "cpu":
         notes.append("temporaries are XLA's for CPUs; other compilers lay them out differently")

@@ -55,7 +55,7 @@ def train(
     A step runs on as many local devices as can share its `accumulate` microbatches evenly.
 
     Args:
-      weights: "sharded" deals the frozen weights out to all local devices, which then all take part.
+      weights: "replicated", or "sharded": all local devices share them, and all take part.
       folder: of its checkpoints.
       on_step: called with the log row of each step, of restored ones too.
 

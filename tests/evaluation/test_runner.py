@@ -11,7 +11,7 @@ from antiimit_jax.evaluation.control import query
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.parallel import DataParallel, place
+from antiimit_jax.parallel import WEIGHTS, DataParallel, place
 from antiimit_jax.scoring.batching import plan, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items
@@ -44,9 +44,10 @@ def random_adapter(lm: LanguageModel):
     return jax.tree.map(lambda x: 0.3 * jax.random.normal(next(keys), x.shape), fresh)
 
 
-def test_eight_devices_give_the_q_of_one(tiny, queries):
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_eight_devices_give_the_q_of_one(tiny, queries, weights):
     assert len(jax.local_devices()) == 8
-    one, eight = Runner(tiny, jax.local_devices()[:1]), Runner(tiny)
+    one, eight = Runner(tiny, jax.local_devices()[:1]), Runner(tiny, weights=weights)
     adapter = random_adapter(tiny)
     for variant_of in (lambda r: r.base, lambda r: r.adapted(adapter, 2.0)):
         alone = one.word_probs(variant_of(one), queries)

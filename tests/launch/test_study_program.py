@@ -187,6 +187,31 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
     assert {stage for stage, _, _ in ours} == {"base", "tuned"}
 
 
+def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_path):
+    """Two devices share them; a run that is stopped after six of its steps goes on alike."""
+    folder = tmp_path / "w"
+    flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--config.weights=sharded")
+
+    def run() -> bytes:
+        result = launch("finetune", *flags, "--adapters=tuned")
+        assert result.returncode == 0, result.stderr
+        return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    whole = run()
+    copied, shared = (
+        json.loads((workdir / "checkpoints" / "tuned.json").read_text())
+        for workdir in (study[0], folder)
+    )
+    assert len(copied) == len(shared) == 8
+    for one, other in zip(copied, shared):
+        for name in ("loss", "kl_fwd", "residual", "anchor_kl", "grad_norm", "lr"):
+            assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6)
+    shutil.rmtree(folder / "adapter")
+    shutil.rmtree(folder / "checkpoints" / "tuned" / "8")
+    assert (folder / "checkpoints" / "tuned" / "6").is_dir()
+    assert run() == whole
+
+
 def test_report_makes_the_page_again_from_the_files(study):
     workdir, _ = study
     page = (workdir / "report.html").read_text()

@@ -48,7 +48,8 @@ def test_shared_weights_give_the_logits_of_one_device(name, cfg):
     rng = np.random.default_rng(3)
     tokens = rng.integers(0, cfg.vocab_size, (BATCHES, ROWS, LENGTH)).astype(np.int32)
     places = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (ROWS, LENGTH))
-    forests = [jax.tree.map(np.asarray, sequences(t, places, np.full_like(places, LENGTH))) for t in tokens]
+    ends = np.full_like(places, LENGTH)
+    forests = [jax.tree.map(np.asarray, sequences(some, places, ends)) for some in tokens]
 
     alone = jax.jit(logits, static_argnums=0)
     variables = {"params": params, "lora": adapter}

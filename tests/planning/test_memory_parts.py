@@ -131,7 +131,31 @@ def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
-    verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
+    machine = dataclasses.replace(find_hardware("v2-8"), devices=1)
+    verdict = judge("evaluate", run, estimator, machine)
     assert not verdict.fits and not verdict.rescued and not verdict.changes
     # Published: 12.55 GiB of weights in two bytes each.
     assert estimator.weights("bfloat16") / 2**30 == pytest.approx(12.55, abs=0.01)
+
+
+def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
+    lm = load_language_model(str(folder), dtype="bfloat16")
+    runner = Runner(lm, weights="sharded")
+    first = lambda leaf: leaf.addressable_shards[0].data.nbytes
+    held = sum(map(first, jax.tree.leaves(runner.base.params)))
+    estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu", 8)
+    assert estimator.weights("bfloat16", 8) == held < estimator.weights("bfloat16") / 7
+
+
+def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
+    cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
+    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu", 8)
+    run = from_dict(FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": []}})
+    verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
+    assert not verdict.fits and verdict.rescued and verdict.changes == (("weights", "sharded"),)
+    more = verdict.least.total - estimator.weights("bfloat16", 8)
+    assert 0 < more < 0.2 * estimator.weights("bfloat16")
+    less = {"dtype": "bfloat16", "remat": True, "rows": 1, "groups": 1}
+    changes = [("weights", "sharded"), *((f"train.{name}", v) for name, v in less.items())]
+    training = apply(run, changes)
+    assert peak(estimator.finetune(training)).total < find_hardware("v2-8").usable
