@@ -55,8 +55,8 @@ def train(
     A step runs on as many local devices as can share its `accumulate` microbatches evenly.
 
     Args:
-      weights: "replicated", or "sharded": all local devices share them, and all take part.
       folder: of its checkpoints.
+      weights: "replicated", or "sharded": all local devices share them, and all take part.
       on_step: called with the log row of each step, of restored ones too.
 
     Returns:
