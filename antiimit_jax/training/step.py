@@ -14,7 +14,8 @@ import optax
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.parallel import AXIS
-from antiimit_jax.scoring.texts import text_logits
+from antiimit_jax.scoring.packing import PackedBatch
+from antiimit_jax.scoring.texts import TextRow, text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.batches import TrainBatch
 from antiimit_jax.training.config import TrainConfig
@@ -70,44 +71,59 @@ def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def make_loss(
+def make_gradient(
     decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: int = 1
 ) -> Callable:
-    """loss(adapter, params, batch) -> (scalar, metrics).
+    """gradient(adapter, params, batch) -> (metrics, the gradient of metrics["loss"]).
+
+    Microbatches follow each other, each with its own way back: memory holds what one needs.
 
     On several devices, each with its microbatches of a step: parts whose sums over the devices are
     the step's. What all compute alike (the anchor) counts an n-th on each.
     """
 
-    def control(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[Array, Array]:
-        variables = {"params": params, "lora": adapter}
+    def control(
+        adapter: Tree, params: Tree, packed: PackedBatch, target: Array, n_items: Array
+    ) -> tuple[Array, Array]:
+        """A microbatch's part of the KL, and of the words' mass."""
+        out = word_log_probs(decoder, {"params": params, "lora": adapter}, stops, packed)
+        mass = jnp.where(packed.word_item >= 0, jnp.exp(out.log_q), 0.0).sum()
+        return forward_kl(out.log_q, target) / n_items, mass / n_items
 
-        def micro(carry: tuple[Array, Array], part) -> tuple[tuple[Array, Array], None]:
-            packed, target = part
-            out = word_log_probs(decoder, variables, stops, packed)
-            mass = jnp.where(packed.word_item >= 0, jnp.exp(out.log_q), 0.0).sum()
-            return (carry[0] + forward_kl(out.log_q, target), carry[1] + mass), None
+    def anchor(adapter: Tree, params: Tree, text: TextRow) -> tuple[Array, Array]:
+        """The anchor's part of the loss, and its KL."""
+        base = text_logits(decoder, {"params": params}, text)
+        tuned = text_logits(decoder, {"params": params, "lora": adapter}, text)
+        kl = anchor_kl(base, tuned, text.scored) / n_devices
+        return cfg.anchor_weight * kl, kl
 
+    def of_control(adapter: Tree, params: Tree, batch: TrainBatch) -> Tree:
+        """((KL, mass), gradient), summed over microbatches."""
+        one = lambda packed, target: jax.value_and_grad(control, has_aux=True)(
+            adapter, params, packed, target, batch.n_items
+        )
         parts = (batch.packed, batch.target)
-        zero = (jnp.zeros(()), jnp.zeros(()))
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
         if len(batch.target) == 1:
-            (kl, mass), _ = micro(zero, jax.tree.map(lambda x: x[0], parts))
-        else:
-            (kl, mass), _ = jax.lax.scan(jax.checkpoint(micro), zero, parts)
-        return kl / batch.n_items, 1.0 / n_devices - mass / batch.n_items
+            return one(*first)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, *first))
+        add = lambda sums, part: (jax.tree.map(jnp.add, sums, one(*part)), None)
+        return jax.lax.scan(add, zeros, parts)[0]
 
-    def loss(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[Array, dict[str, Array]]:
-        kl, residual = control(adapter, params, batch)
-        metrics = {"kl_fwd": kl, "residual": residual, "anchor_kl": jnp.zeros(())}
-        total = kl
+    def gradient(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[dict[str, Array], Tree]:
+        (kl, mass), grads = of_control(adapter, params, batch)
+        total, drift = kl, jnp.zeros(())
         if cfg.anchor_weight > 0 and cfg.anchor_tokens > 0:
-            base = text_logits(decoder, {"params": params}, batch.anchor)
-            tuned = text_logits(decoder, {"params": params, "lora": adapter}, batch.anchor)
-            metrics["anchor_kl"] = anchor_kl(base, tuned, batch.anchor.scored) / n_devices
-            total = kl + cfg.anchor_weight * metrics["anchor_kl"]
-        return total, metrics | {"loss": total}
+            adapter, grads = jax.lax.optimization_barrier((adapter, grads))  # one after the other
+            (part, drift), more = jax.value_and_grad(anchor, has_aux=True)(
+                adapter, params, batch.anchor
+            )
+            total, grads = total + part, jax.tree.map(jnp.add, grads, more)
+        residual = 1.0 / n_devices - mass
+        metrics = {"kl_fwd": kl, "residual": residual, "anchor_kl": drift, "loss": total}
+        return metrics, grads
 
-    return loss
+    return gradient
 
 
 def make_step(
@@ -124,12 +140,10 @@ def make_step(
     A step whose loss or gradient is not finite leaves adapter and optimizer as they were and is
     counted; the loop stops after several in a row.
     """
-    loss = make_loss(decoder, stops, cfg, n_devices)
+    gradient = make_gradient(decoder, stops, cfg, n_devices)
 
     def step(state: TrainState, params: Tree, batch: TrainBatch) -> tuple[TrainState, dict]:
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.adapter, params, batch
-        )
+        metrics, grads = gradient(state.adapter, params, batch)
         if n_devices > 1:
             metrics, grads = jax.lax.psum((metrics, grads), AXIS)
         norm = optax.tree.norm(grads)

@@ -15,7 +15,7 @@ from antiimit_jax.scoring.packing import Row, needed, stack
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import Message
-from antiimit_jax.training.step import init_state, make_loss, make_optimizer, make_step
+from antiimit_jax.training.step import init_state, make_gradient, make_optimizer, make_step
 from tests.training.small_model import TRAIN
 
 CFG = dataclasses.replace(TRAIN, groups=1, learning_rate=1e-2)
@@ -55,8 +55,8 @@ def test_training_lowers_the_loss_moves_every_adapter_and_no_base_weight(small, 
 
 
 def test_gradients_and_optimizer_state_exist_for_adapters_alone(small, trainer):
-    grads, _ = jax.eval_shape(
-        jax.grad(make_loss(small.decoder, small.stops, CFG), has_aux=True),
+    _, grads = jax.eval_shape(
+        make_gradient(small.decoder, small.stops, CFG),
         trainer.adapter,
         small.params,
         small.batch(CFG),
