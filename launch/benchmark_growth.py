@@ -103,7 +103,8 @@ def _axes(
         cfg = dataclasses.replace(lm.cfg, n_layers=layers)
         place = str(folder / str(layers))
         if what == "train":
-            workload = Workload(mixture=mixture, n_items=0, groups=2 * size, row_tokens=256)
+            sizes = dict(groups=2 * size, accumulate=1, row_tokens=256)
+            workload = Workload(mixture=mixture, n_items=0, **sizes)
             smaller = dataclasses.replace(lm, cfg=cfg)
             job = training_job(smaller, workload, place, folder / f"adapter-{layers}")
         else:
@@ -164,8 +165,8 @@ def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, A
         for worker in workers.values():
             worker.call("run")
         facts = {name: worker.call("facts")[1] for name, worker in workers.items()}
-        times, _ = interleave(workers, repeats, _ENOUGH_S, lambda done: None)
-        each = {name: [t / points[name].per for t in times[name]] for name in points}
+        turns = interleave(workers, repeats, _ENOUGH_S, lambda done: None)
+        each = {name: [t / points[name].per for t in turns[name].seconds] for name in points}
         return {
             name: {
                 "seconds": statistics.median(each[name]),

@@ -14,11 +14,10 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, train_mask
 from antiimit_jax.models.peft import load_adapter
-from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.scoring.batching import plan
 from antiimit_jax.training.batches import BatchSource
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.loop import jit_step
+from antiimit_jax.training.loop import jit_step, training_params
 from antiimit_jax.training.step import init_state, make_optimizer
 from launch.benchmark_worker import FORMS, SEED, TERMINATORS, Job
 
@@ -78,7 +77,7 @@ class Training:
         decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat)
         self._step = jit_step(decoder, lm.terminators.mask(TERMINATORS), cfg, optimizer)
         self._state = init_state(adapter, optimizer)
-        self._params = jax.device_put(cast_matrices(lm.params, cfg.dtype))
+        self._params = jax.device_put(training_params(lm.params, cfg.dtype))
         self._batch = batch_source(lm, cfg)(0)
 
     def run(self) -> float:

@@ -42,7 +42,8 @@ class Workload:
     mixture: Mixture
     n_items: int
     what: tuple[str, ...] = ("evaluate",)  # by default
-    groups: int = 2
+    groups: int = 1
+    accumulate: int = 2
     rows: int = 4
     row_tokens: int = 128
     random_model: bool = False  # the shape of Llama 3.2 1B with random weights
@@ -52,6 +53,7 @@ class Workload:
         return TrainConfig(
             mixture=self.mixture,
             groups=self.groups,
+            accumulate=self.accumulate,
             rows=self.rows,
             row_tokens=self.row_tokens,
             dtype=dtype,
@@ -78,7 +80,7 @@ WORKLOADS = {
         ),
         n_items=24, rows=2, row_tokens=192,
     ),
-    "given-bare-1b": Workload(mixture=Mixture(), n_items=4, groups=1, rows=1, random_model=True),
+    "given-bare-1b": Workload(mixture=Mixture(), n_items=4, accumulate=1, rows=1, random_model=True),
 }  # fmt: skip
 STANDARD = ("given-bare", "given-fewshot", "five-words", "mixed")
 SHAPE_1B = {

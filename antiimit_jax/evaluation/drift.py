@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -46,23 +47,29 @@ def differences(decoder: Decoder, base: Tree, variables: Tree, row: TextRow) -> 
     The first of `five` would be the argmax, but using top_k's result twice makes XLA's CPU backend
     sort the vocabulary: two hundred times slower.
     """
-    log_p = jax.nn.log_softmax(text_logits(decoder, base, row))
-    log_t = jax.nn.log_softmax(text_logits(decoder, variables, row))
-    p, t = jnp.exp(log_p), jnp.exp(log_t)
+    log_p, p = _log_softmax(text_logits(decoder, base, row))
+    log_t, t = _log_softmax(text_logits(decoder, variables, row))
+    mean = functools.partial(jnp.einsum, "btv,btv->bt", precision=jax.lax.Precision.HIGHEST)
     five = lambda log: jax.lax.top_k(log, 5)[1]
     following = jnp.roll(row.forest.tokens, -1, axis=-1)[..., None]
     of_next = lambda log: jnp.take_along_axis(log, following, axis=-1)[..., 0]
     return Differences(
-        kl_base_tuned=(p * (log_p - log_t)).sum(-1),
-        kl_tuned_base=(t * (log_t - log_p)).sum(-1),
+        kl_base_tuned=mean(p, log_p - log_t),
+        kl_tuned_base=mean(t, log_t - log_p),
         top1_base=log_p.argmax(-1),
         top1_tuned=log_t.argmax(-1),
         top5_overlap=(five(log_p)[..., :, None] == five(log_t)[..., None, :]).any(-1).mean(-1),
-        entropy_base=-(p * log_p).sum(-1),
-        entropy_tuned=-(t * log_t).sum(-1),
+        entropy_base=-mean(p, log_p),
+        entropy_tuned=-mean(t, log_t),
         logp_base=of_next(log_p),
         logp_tuned=of_next(log_t),
     )
+
+
+def _log_softmax(logits: Array) -> tuple[Array, Array]:
+    """Log-probabilities and probabilities."""
+    log = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return log, jnp.exp(log)
 
 
 def drift(

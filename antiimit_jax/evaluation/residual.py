@@ -110,7 +110,7 @@ def explore(
     searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
     for number in range(rounds):
         queries = [search.query() for search in searches]
-        for work in plan(queries, stops):
+        for work in plan(queries, stops, devices=len(runner.devices)):
             results = runner.map(
                 "continuations", continuations, variant, arguments, work.batches, work.empty
             )

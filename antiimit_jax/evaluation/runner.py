@@ -115,7 +115,7 @@ class Runner:
         stops = self.lm.terminators.mask(terminators)
         arguments = (variant.variables, place(jnp.asarray(stops), self.devices))
         answers: list[WordProbs | None] = [None] * len(queries)
-        for work in plan(queries, stops):
+        for work in plan(queries, stops, devices=len(self.devices)):
             results = self.map(
                 "words", _word_log_probs, variant, arguments, work.batches, work.empty
             )

@@ -147,9 +147,12 @@ class Decoder(nn.Module):
         return self.final_norm(rows)
 
     def logits(self, hidden: Array) -> Array:
-        """[..., D] -> float32 [..., V]; a tied head reads the embedding."""
+        """[..., D] -> float32 [..., V]; a tied head reads the embedding.
+
+        XLA:CPU would else take the final norm into the product, which then runs ten times as long.
+        """
         table = self.embed.embedding if self.cfg.tied_head else self.head
-        logits = head_product(hidden, table)
+        logits = head_product(jax.lax.optimization_barrier(hidden), table)
         cap = self.cfg.final_softcap
         return cap * jnp.tanh(logits / cap) if cap else logits
 
@@ -161,7 +164,10 @@ def head_product(hidden: Array, table: Array) -> Array:
     may be gigabytes: V is 256,000 in Gemma. So is one put together whose columns devices share.
     """
     (V, width), D, product = table.shape, hidden.shape[-1], functools.partial(
-        jnp.einsum, "...d,vd->...v", preferred_element_type=jnp.float32
+        jnp.einsum,
+        "...d,vd->...v",
+        precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32 in products
+        preferred_element_type=jnp.float32,
     )
     whole = whole_rows if width < D else lambda some: some
     rows = max(1, _WIDENED_BYTES // (4 * D))

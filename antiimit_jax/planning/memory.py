@@ -128,7 +128,7 @@ class Estimator:
     def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter, suite by suite."""
         phases, shards = [], self._shards(run)
-        resident = self._resident(_EVALUATING, run.dtype, run.dtype, shards)
+        resident = self._resident(_EVALUATING, run.dtype, shards)
 
         def phase(name: str, temporaries: int, **more: int) -> None:
             phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
@@ -156,7 +156,15 @@ class Estimator:
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
         state, step = self._step(run)
-        parts = self._resident(_TRAINING, run.dtype, run.train.dtype, self._shards(run))
+        shards = self._shards(run)
+        if self._on_cpu:
+            parts = self._resident(_TRAINING, run.dtype, shards)
+            if run.train.dtype != run.dtype:
+                layers = abstract_params(self.cfg, run.train.dtype)["layers"]
+                parts[f"layers cast to {run.train.dtype}"] = n_bytes(layers)
+        else:
+            weights = placed(self._trained(run), shards, split_axes(self.cfg, shards))
+            parts = {"weights in training": n_bytes(weights) // shards}
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
@@ -167,16 +175,16 @@ class Estimator:
         training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
         return [*self.evaluate(run), *training]
 
-    def _resident(self, program: int, read: str, used: str, shards: int) -> dict[str, int]:
-        """What lies there throughout: weights as they are used; on a CPU also as they were read.
+    def _resident(self, program: int, dtype: str, shards: int) -> dict[str, int]:
+        """What lies there throughout: the weights; on a CPU also the program, and what was read.
 
-        A CPU's device takes over the arrays that were read, so that equal ones exist once.
+        A CPU's device takes over whole arrays that were read, so that these exist once.
         """
         shared = f", shared by {shards}" if shards > 1 else ""
-        weights = {f"weights ({used}{shared})": self.weights(used, shards)}
+        weights = {f"weights ({dtype}{shared})": self.weights(dtype, shards)}
         if not self._on_cpu:
             return weights
-        return {"program": program, f"weights ({read})": self.weights(read)} | weights
+        return {"program": program, f"weights ({dtype})": self.weights(dtype)} | weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
@@ -211,22 +219,27 @@ class Estimator:
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
 
+    def _trained(self, run: RunConfig) -> Tree:
+        """The weights as `training.loop.training_params` makes them."""
+        layers = abstract_params(self.cfg, run.train.dtype)["layers"]
+        return abstract_params(self.cfg, run.dtype) | {"layers": layers}
+
     def _step(self, run: RunConfig) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
         cfg, train, shards = self.cfg, run.train, self._shards(run)
         optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(run)
         n = n_step_devices(train.accumulate, run.weights, self._devices)
-        key = ("step", train, run.lora, n, shards, shape_key(batch))
+        key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
             if n == 1:
                 step = jit_step(decoder, stops, train, optimizer)
-                compiled = step.lower(state, abstract_params(cfg, train.dtype), batch).compile()
+                compiled = step.lower(state, self._trained(run), batch).compile()
             else:
                 step = pmap_step(decoder, stops, train, optimizer, jax.local_devices()[:n])
-                params = placed(abstract_params(cfg, train.dtype), n, split_axes(cfg, shards))
+                params = placed(self._trained(run), n, split_axes(cfg, shards))
                 batch = deal(batch, n)
                 compiled = step.compiled(placed(state, n), params, batch)
             analysis = compiled.memory_analysis()

@@ -18,10 +18,10 @@ class TrainConfig:
     objective: str = "kl"  # exact forward KL, or next-token loss on one sampled word
     steps: int = 400
     placebo_steps: int = 100
-    groups: int = 2  # of a (micro)batch: one template and shot set each, its beginning shared
+    groups: int = 1  # of a (micro)batch: one template and shot set each, its beginning shared
     rows: int = 4  # of a group: so many full rows and the longest trunk are its tokens
     row_tokens: int = 128  # a row holds whole items
-    accumulate: int = 1  # microbatches of a step
+    accumulate: int = 2  # microbatches of a step, one after the other or on several devices
     learning_rate: float = 2e-3
     warmup_steps: int = 20
     final_lr_fraction: float = 0.02

@@ -87,7 +87,7 @@ def train(
     devices = devices[: n_step_devices(cfg.accumulate, weights, len(devices))]
     n, shards = len(devices), len(devices) if weights == "sharded" else 1
     decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat, shards=shards)
-    params = cast_matrices(lm.params, cfg.dtype)
+    params = training_params(lm.params, cfg.dtype)
     if n == 1:
         step_fn, params = jit_step(decoder, stops, cfg, optimizer), jax.device_put(params)
     else:
@@ -130,6 +130,14 @@ def train(
                 )
     checkpoints.close()
     return jax.device_get(held(state.adapter)), log
+
+
+def training_params(params: Tree, dtype: str) -> Tree:
+    """The frozen weights as a step takes them: the layers' products in `dtype`.
+
+    The embedding and the head stay as they were read, since logits are float32 in any case.
+    """
+    return params | {"layers": cast_matrices(params["layers"], dtype)}
 
 
 def jit_step(

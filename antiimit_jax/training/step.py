@@ -114,10 +114,8 @@ def make_gradient(
         (kl, mass), grads = of_control(adapter, params, batch)
         total, drift = kl, jnp.zeros(())
         if cfg.anchor_weight > 0 and cfg.anchor_tokens > 0:
-            adapter, grads = jax.lax.optimization_barrier((adapter, grads))  # one after the other
-            (part, drift), more = jax.value_and_grad(anchor, has_aux=True)(
-                adapter, params, batch.anchor
-            )
+            text, grads = jax.lax.optimization_barrier((batch.anchor, grads))  # one after the other
+            (part, drift), more = jax.value_and_grad(anchor, has_aux=True)(adapter, params, text)
             total, grads = total + part, jax.tree.map(jnp.add, grads, more)
         residual = 1.0 / n_devices - mass
         metrics = {"kl_fwd": kl, "residual": residual, "anchor_kl": drift, "loss": total}

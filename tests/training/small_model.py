@@ -28,6 +28,7 @@ TRAIN = TrainConfig(
     groups=2,
     rows=2,
     row_tokens=160,
+    accumulate=1,
     warmup_steps=2,
     anchor_tokens=40,
     dtype="float32",
