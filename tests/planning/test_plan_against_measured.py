@@ -6,6 +6,7 @@ Memory is anonymous plus shared memory, sampled while the program runs: mapped f
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -50,9 +51,13 @@ def resident(pid: int) -> int:
 
 
 def one_device() -> dict[str, str]:
-    """One device, and an allocator that gives back what is free (the Makefile's keeps it)."""
+    """One device, an allocator that gives back what is free (the Makefile's keeps it), no cache.
+
+    A GGUF file's weights, once they are in the cache, are mapped and would not be measured.
+    """
     plain = {k: v for k, v in environment().items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    return plain | {"XLA_FLAGS": ""}
+    nowhere = {"ANTIIMIT_JAX_CACHE": os.devnull, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return plain | nowhere | {"XLA_FLAGS": ""}
 
 
 def measured_peak(program: str, *flags: str) -> int:
