@@ -28,6 +28,7 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.safetensors_files import read_header, read_json, write_aligned
+from antiimit_jax.models.whole_files import write_json
 from antiimit_jax.text import gguf_tokenizer
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -121,17 +122,13 @@ class GgufCache:
 
 def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
     tokenizer.hf.save_pretrained(folder)
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", {"eos_token_id": sorted(tokenizer.eos_ids)})
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", {"eos_token_id": sorted(tokenizer.eos_ids)})
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = ".".join(key.key for key in path)
         write_aligned(folder / f"{name}.safetensors", name, leaf)
     files = sorted(folder.iterdir())
-    _write_json(folder / _HASHES, {file.name: _sha256(file) for file in files})
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+    write_json(folder / _HASHES, {file.name: _sha256(file) for file in files})
 
 
 def _sha256(file: Path) -> str:

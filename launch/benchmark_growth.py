@@ -164,15 +164,14 @@ def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, A
     try:
         for worker in workers.values():
             worker.call("run")
-        facts = {name: worker.call("facts")[1] for name, worker in workers.items()}
         turns = interleave(workers, repeats, _ENOUGH_S, lambda done: None)
         each = {name: [t / points[name].per for t in turns[name].seconds] for name in points}
         return {
             name: {
                 "seconds": statistics.median(each[name]),
                 "spread": [min(each[name]), max(each[name])],
-                "devices": facts[name]["devices"],
-                "expected_bytes": _held_bytes(points[name], facts[name]),
+                "devices": turns[name].facts["devices"],
+                "expected_bytes": _held_bytes(points[name], turns[name].facts),
                 "memory_mb": worker.memory.peak_mb,
                 "started_mb": worker.started_mb,
             }

@@ -63,10 +63,7 @@ class Profiled:
 
 
 def time_by_operation(trace: Path) -> dict[str, float]:
-    """Shares of the time of all XLA operations in a trace, by kind ("dot", "fusion"), greatest first.
-
-    Operations that contain others (loops, calls) are left out, or their time would count twice.
-    """
+    """Shares of the time of XLA operations in a trace by kind ("dot", "fusion"), greatest first."""
     times: dict[str, float] = collections.defaultdict(float)
     for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
         for line in plane.lines:

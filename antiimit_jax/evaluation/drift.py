@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from antiimit_jax.evaluation.runner import Runner, Variant
 from antiimit_jax.evaluation.stage import StageResult
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.texts import TextRow, text_logits, text_row
+from antiimit_jax.scoring.texts import TextRow, expected, text_logits, text_row
 from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
 from antiimit_jax.text.formats import neutral_tokens
 
@@ -50,18 +49,17 @@ def differences(decoder: Decoder, base: Tree, variables: Tree, row: TextRow) -> 
     x, y = text_logits(decoder, base, row), text_logits(decoder, variables, row)  # [1, T, V]
     all_x, all_y = jax.nn.logsumexp(x, axis=-1), jax.nn.logsumexp(y, axis=-1)  # [1, T]
     p, t, apart = jnp.exp(x - all_x[..., None]), jnp.exp(y - all_y[..., None]), x - y
-    mean = functools.partial(jnp.einsum, "btv,btv->bt", precision=jax.lax.Precision.HIGHEST)
     five = lambda logits: jax.lax.top_k(logits, 5)[1]
     following = jnp.roll(row.forest.tokens, -1, axis=-1)[..., None]
     of_next = lambda logits: jnp.take_along_axis(logits, following, axis=-1)[..., 0]
     return Differences(
-        kl_base_tuned=mean(p, apart) - all_x + all_y,
-        kl_tuned_base=all_x - all_y - mean(t, apart),
+        kl_base_tuned=expected(p, apart) - all_x + all_y,
+        kl_tuned_base=all_x - all_y - expected(t, apart),
         top1_base=x.argmax(-1),
         top1_tuned=y.argmax(-1),
         top5_overlap=(five(x)[..., :, None] == five(y)[..., None, :]).any(-1).mean(-1),
-        entropy_base=all_x - mean(p, x),
-        entropy_tuned=all_y - mean(t, y),
+        entropy_base=all_x - expected(p, x),
+        entropy_tuned=all_y - expected(t, y),
         logp_base=of_next(x) - all_x,
         logp_tuned=of_next(y) - all_y,
     )

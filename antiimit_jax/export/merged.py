@@ -6,7 +6,6 @@ memory holds a shard and a tensor, never the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.peft import Adapter
-from antiimit_jax.models.whole_files import save_tensors
+from antiimit_jax.models.whole_files import save_tensors, write_json
 
 _BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -82,8 +81,7 @@ def write_merged(
         save_tensors(shard, folder / file)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True)
-        (folder / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)
 
 
 def _check(checkpoint: Any, places: Places, cfg: ModelConfig) -> None:

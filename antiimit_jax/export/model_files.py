@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config, text_config
 from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.weights import Source
+from antiimit_jax.models.whole_files import write_json
 from antiimit_jax.text.tokenizer import load_tokenizer
 
 _TOKENIZER = (
@@ -55,9 +55,9 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
         config |= {"dtype": dtype}
     if parse_config(config, "config.json") != cfg:
         raise UserError(f"{source.path}: its config does not survive the export; please report it")
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     kept = source.path / "generation_config.json"
-    _write_json(
+    write_json(
         folder / "generation_config.json", read_json(kept) if kept.is_file() else tokens
     )
     return notes
@@ -79,8 +79,3 @@ def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> int:
     for file in files:
         shutil.copyfile(file, folder / file.name)
     return len(files)
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")

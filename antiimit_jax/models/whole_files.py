@@ -1,15 +1,17 @@
-"""Writing: folders that appear whole or not at all, and tensors for other programs."""
+"""Writing: folders that appear whole or not at all, JSON and tensors for other programs."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -42,6 +44,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object, UTF-8, keys in order."""
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
