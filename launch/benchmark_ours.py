@@ -89,10 +89,10 @@ class Training:
     def facts(self) -> dict[str, Any]:
         """Tokens, padding and compilation so far."""
         forest = self._batch.packed.forest
-        used = int((forest.subtree_end > 0).sum() + forest.trunk_length.sum())
+        used = int((forest.dense.place >= 0).sum())
         return {
             "tokens": used,
-            "padded_share": 1 - used / (forest.tokens.size + forest.trunk_tokens.size),
+            "padded_share": 1 - used / forest.dense.place.size,
             "shapes": 1,
             "compile_s": self._compiling.seconds,
             "devices": 1,
