@@ -9,6 +9,8 @@ export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export MALLOC_MMAP_THRESHOLD_ := 17179869184
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 268435456
+# Arenas of threads give memory back whatever they are told; one for all makes threads wait.
+export MALLOC_ARENA_MAX := 2
 
 .PHONY: study test test-large install board benchmark
 

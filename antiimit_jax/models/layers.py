@@ -19,6 +19,7 @@ from antiimit_jax.models.rope import apply_rope
 
 Array = jax.Array
 SAVED = "product"  # what a backward pass finds; norms, softmax and activations are computed again
+_BLOCK = 128  # queries of a trunk that look at the same keys
 
 
 @jax.custom_vjp
@@ -132,6 +133,20 @@ def attend(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
+def attend_before(
+    q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: float = 0.0
+) -> Array:
+    """`attend` where no place looks at a later one (T = S): most masked scores are not computed."""
+    T = q.shape[1]
+    block = -(-T // max(1, round(T / _BLOCK)))
+    parts = [
+        attend(q[:, i : i + block], k[:, : i + block], v[:, : i + block],
+               mask[:, i : i + block, : i + block], scale, softcap)
+        for i in range(0, T, block)
+    ]  # fmt: skip
+    return jnp.concatenate(parts, axis=1)
+
+
 @jax.custom_vjp
 def rearrange(x: Array, there: Array, back: Array) -> Array:
     """x[there], where `back` is the way back; -1 stands for nothing and brings no gradient.
@@ -214,7 +229,7 @@ class Attention(nn.Module):
         scale, cap = cfg.query_scale or H**-0.5, cfg.attention_softcap
         mixed = []
         if U:
-            mixed.append(attend(q_trunk, k_trunk, v_trunk, trunk_mask, scale, cap))
+            mixed.append(attend_before(q_trunk, k_trunk, v_trunk, trunk_mask, scale, cap))
             k = jnp.concatenate([k_trunk[view.trunk_of], k], axis=1)  # [B, U + T, K, H]
             v = jnp.concatenate([v_trunk[view.trunk_of], v], axis=1)
         mixed.append(attend(q, k, v, row_mask, scale, cap))

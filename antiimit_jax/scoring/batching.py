@@ -9,6 +9,7 @@ static shape each; every shape is one compilation. Batches are filled by a budge
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,10 +28,10 @@ from antiimit_jax.scoring.trie import WordQuery
 
 _WIDEST_GROUP = 512  # queries behind one trunk that the programme looks back over
 _OPEN_ROWS = 8  # rows that a query may still join
-_LONGEST_ROW = 320  # longer only for an item that needs it
+_ROWS = (64, 96, 128, 192, 256, 320)  # tokens; longer only for an item that needs it
 _SHAPE_COST = 3000  # what one more compilation costs, in tokens
 _BATCH_COST = 100  # what starting a batch costs, in tokens
-_PAIRS = 1500  # query-key pairs, padding included, that cost as much as a token
+_PAIRS = 900  # query-key pairs, padding included, that cost as much as a token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +162,21 @@ def _ceil(length: int, step: int = 8) -> int:
 
 def _cheapest_layout(groups: Sequence[_Group], batch_tokens: int, devices: int) -> _Layout:
     """One static shape for all groups, at the row length that costs least."""
+    groups = _mixed(groups)
     least = _ceil(max(group.longest for group in groups))
-    lengths = {max(least, length) for length in (least, 96, 128, 192, 256, _LONGEST_ROW)}
+    lengths = {max(least, length) for length in (least, *_ROWS)}
     layouts = (
         _deal([row for group in groups for row in group.rows(T)], T, batch_tokens, devices)
         for T in sorted(lengths)
     )
     return min(layouts, key=lambda layout: layout.cost)
+
+
+def _mixed(groups: Sequence[_Group]) -> list[_Group]:
+    """Groups from short to long trunks -> long and short in turns, so that batches weigh alike."""
+    half = len(groups) // 2
+    turns = itertools.zip_longest(reversed(groups[half:]), groups[:half])
+    return [group for pair in turns for group in pair if group is not None]
 
 
 def _deal(rows: list[Row], T: int, batch_tokens: int, devices: int) -> _Layout:
@@ -183,7 +192,7 @@ def _deal(rows: list[Row], T: int, batch_tokens: int, devices: int) -> _Layout:
     P = max(len({row.trunk for row in part}) for part in batches) if U else 1
     M = _ceil(max(map(_tokens, batches)), 16)
     rounds = -(-len(batches) // devices)
-    pairs = B * T * (U + T) + P * U * U
+    pairs = B * T * (U + T) + P * U * U // 2  # trunks look back only
     cost = rounds * (M + pairs / _PAIRS + _BATCH_COST)
     return _Layout(cost=cost, batches=batches, B=B, T=T, P=P, U=U, M=M)
 

@@ -49,9 +49,17 @@ def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Arra
 
 
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
-    """The same from the readouts' logits, float32 [R, V]."""
-    total = jax.nn.logsumexp(logits, axis=-1)  # [R]
-    stop = jax.nn.logsumexp(jnp.where(stops, logits, -jnp.inf), axis=-1) - total  # [R]
+    """The same from the readouts' logits, float32 [R, V].
+
+    A terminator's probability below 1e-38 of the most probable token's is read as that.
+    """
+    top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    which = jnp.stack([jnp.ones_like(stops), stops]).astype(jnp.float32)  # [2, V]
+    sums = jnp.einsum(  # both in one pass over the vocabulary
+        "rv,kv->rk", jnp.exp(logits - top), which, precision=jax.lax.Precision.HIGHEST
+    )
+    logs = jnp.log(jnp.maximum(sums, jnp.finfo(jnp.float32).tiny))
+    total, stop = logs[:, 0] + top[:, 0], logs[:, 1] - logs[:, 0]  # [R]
 
     used = batch.path_token >= 0  # [B, Z, S]
     token = jnp.maximum(batch.path_token, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from antiimit_jax.models import layers
 from antiimit_jax.models.decoder import Forest, ancestor_mask
 from tests.models.llama_peer import (
     assert_same_logits,
@@ -74,3 +76,19 @@ def test_the_mask_shows_a_token_its_ancestors_and_nothing_else():
         for j in range(8):
             assert mask[i, j] == (j <= i < ends[0, j])
     assert not mask[:, 6].any() and not mask[6, 6]
+
+
+@pytest.mark.parametrize("length, near", [(64, 64), (321, 321), (321, 50), (640, 640)])
+def test_trunks_of_any_length_attend_in_blocks_as_at_once(length, near):
+    keys = jax.random.split(jax.random.key(length), 3)
+    heads = (4, 2, 2)
+    q, k, v = (jax.random.normal(key, (2, length, n, 8)) for key, n in zip(keys, heads))
+    away = np.arange(length)[:, None] - np.arange(length)
+    mask = jnp.asarray(np.broadcast_to((away >= 0) & (away < near), (2, length, length)))
+
+    def both(attend):
+        total = lambda *inputs: (attend(*inputs, mask, 0.3, 2.0) ** 2).sum()
+        return attend(q, k, v, mask, 0.3, 2.0), *jax.grad(total, argnums=(0, 1, 2))(q, k, v)
+
+    for ours, whole in zip(both(layers.attend_before), both(layers.attend)):
+        np.testing.assert_allclose(ours, whole, atol=1e-5 * np.abs(whole).max())
