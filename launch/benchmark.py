@@ -218,12 +218,13 @@ class Comparison:
             first = {side: workers[side].call("run") for side in jobs if side not in peers}
             for peer in peers:
                 first[peer] = workers[peer].call("trial", jobs[peer].batch)
+            more = {side: workers[side].call("run")[1] for side in jobs if side not in peers}
             rate = self._rate.measure()
             bar = cli.bar(title, repeats * len(workers))
             turns = interleave(workers, repeats, _ENOUGH_S, bar)
             rate = (rate + self._rate.measure()) / 2
-            for side in jobs.keys() - set(peers):  # the first call was a step as well
-                turns[side].results.insert(0, first[side][1])
+            for side in more:  # the first calls were steps as well
+                turns[side].results[:0] = [first[side][1], more[side]]
             return rate, {
                 side: {
                     "times": turns[side].seconds,
