@@ -23,11 +23,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.shot_weights = (1.0,)
     config.train.dtype = "bfloat16"
     config.train.steps = 400
-    config.train.placebo_steps = 120
-    config.train.clear_steps = 80
+    config.train.placebo_steps = 150
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
-    config.train.anchor_tokens = 64
+    config.train.anchor_tokens = 128
 
     config.control.mixture.ks = (2, 3, 4, 5)
     config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)

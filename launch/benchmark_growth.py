@@ -35,6 +35,7 @@ from launch.benchmark_workloads import (
 
 AXES = ("one-prompt", "words", "prompt", "batch", "depth", "devices")
 _BASE_SHOTS, _MORE_SHOTS = 4, 9  # the longer prompts are about twice as long
+_MANY_SHOTS = 11
 _DEVICES = 8
 _ENOUGH_S = 30.0
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
@@ -213,10 +214,21 @@ def words_behind_a_prompt(
     """What more words, and more ways to write them, cost behind the same prompts.
 
     Returns:
-      Rows {axis, seconds, ratio, limit}: five words against two, all surface forms against strict.
+      Rows {axis, seconds, ratio, limit, needed}: five words against two, all surface forms against
+      strict, without examples and behind eleven turns of them.
     """
-    found = evaluation_items(Mixture(ks=(5,)), "heldout_words", n_items, SEED)[:n_items]
-    whole = evaluation_job(lm, Workload(mixture=Mixture(ks=(5,)), n_items=n_items), model)
+    return [
+        row
+        for turns in (0, _MANY_SHOTS)
+        for row in _behind(lm, model, Mixture(ks=(5,), shots=(turns,)), n_items, repeats)
+    ]
+
+
+def _behind(
+    lm: LanguageModel, model: str, mixture: Mixture, n_items: int, repeats: int
+) -> list[dict[str, Any]]:
+    found = evaluation_items(mixture, "heldout_words", n_items, SEED)[:n_items]
+    whole = evaluation_job(lm, Workload(mixture=mixture, n_items=n_items), model)
     few = [dataclasses.replace(item, words=item.words[:2]) for item in found]
     cases = {
         "two": [item_query(lm, item) for item in few],
@@ -234,7 +246,7 @@ def words_behind_a_prompt(
     )
     return [
         {
-            "axis": axis,
+            "axis": f"{axis}, {mixture.shots[0]} turns",
             "seconds": [seconds[before], seconds[after]],
             "ratio": seconds[after] / seconds[before],
             "limit": limit,

@@ -68,9 +68,7 @@ class Mixture:
         return problems
 
 
-def training_items(
-    mixture: Mixture, seed: int, step: int, row: int, *, draws: int = 1
-) -> Iterator[Item]:
+def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:
     """The endless items of one group of a training step: one template and shot set, many words.
 
     Every word set is asked twice, the second time with the percentages turned by one place, so
@@ -86,8 +84,6 @@ def training_items(
         if not (k and n_shots):
             k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
         words, percents = _draw(rng, "train", k)
-        others = (sample_percents(rng, k, "train") for _ in range(draws - 1))
-        percents = max([percents, *others], key=max)
         for asked in (percents, (*percents[1:], percents[0])):
             name = f"train/{step}/{row}/{number}"
             yield _make_item(name, "train", words, asked, template, n_shots, shot_set, 0)

@@ -36,7 +36,6 @@ from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
 
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
-_CLEAR_DRAWS = 4  # of percentages, while requests shall be clear
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
 _TOKENS_A_READOUT = 3  # at least as many tokens of a group as there are for each readout
 Shares = tuple[float, ...]  # of one item's words
@@ -121,9 +120,7 @@ class BatchSource:
 
     def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
         """The rows of one group, the items they number, and each item's target shares."""
-        draws = _CLEAR_DRAWS if step < self._cfg.clear_steps else 1
-        stream = training_items(self._cfg.mixture, self._seed, step, group, draws=draws)
-        rows, items = self._fill(stream)
+        rows, items = self._fill(training_items(self._cfg.mixture, self._seed, step, group))
         return rows, items, self._targets(items, step, group)
 
     def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:

@@ -18,7 +18,6 @@ class TrainConfig:
     objective: str = "kl"  # exact forward KL, or next-token loss on one sampled word
     steps: int = 400
     placebo_steps: int = 100
-    clear_steps: int = 0  # at first, percentages that lie far apart: the clearest of four draws
     groups: int = 1  # of a (micro)batch: one template and shot set each, its beginning shared
     rows: int = 4  # of a group: so many full rows and the longest trunk are its tokens
     row_tokens: int = 128  # a row holds whole items
@@ -47,8 +46,8 @@ class TrainConfig:
             if getattr(self, field) < 1:
                 problems.append(f"train.{field} = {getattr(self, field)}: at least 1")
         for field in (
-            "placebo_steps", "clear_steps", "warmup_steps", "weight_decay", "anchor_weight",
-            "anchor_tokens", "final_lr_fraction",
+            "placebo_steps", "warmup_steps", "weight_decay", "anchor_weight", "anchor_tokens",
+            "final_lr_fraction",
         ):  # fmt: skip
             if getattr(self, field) < 0:
                 problems.append(f"train.{field} = {getattr(self, field)}: not negative")

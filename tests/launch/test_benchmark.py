@@ -192,7 +192,8 @@ def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_pa
         assert (one.get("compile_s", 0) > 0) == one["side"].startswith("ours")
         assert one.get("batch") in ((None,) if one["side"].startswith("ours") else (4, 8, 16, 32))
     assert [row["axis"] for row in found["behind_one_prompt"]] == [
-        "words 2 to 5", "forms strict to lenient",
+        "words 2 to 5, 0 turns", "forms strict to lenient, 0 turns",
+        "words 2 to 5, 11 turns", "forms strict to lenient, 11 turns",
     ]  # fmt: skip
     (grown,) = found["growth"]
     assert grown["devices"] == [1, 8] and grown["time_expected"] == 0

@@ -66,15 +66,6 @@ def by_group(items) -> dict[int, list]:
     return groups
 
 
-def test_the_first_steps_may_ask_for_shares_far_apart(small):
-    cfg = dataclasses.replace(MIXED, clear_steps=3)
-    clear, plain = small.source(cfg), small.source(MIXED)
-    largest = lambda step: np.mean([max(shares) for _, shares in clear.examples(step)])
-    usual = lambda step: np.mean([max(shares) for _, shares in plain.examples(step)])
-    assert all(largest(step) > usual(step) + 0.05 for step in range(3))
-    assert same(clear(3), plain(3)) and not same(clear(2), plain(2))
-
-
 def test_a_batch_is_a_function_of_seed_and_step(small):
     first, second = small.source(MIXED), small.source(MIXED)
     in_order = [first(step) for step in range(4)]
