@@ -67,6 +67,7 @@ def apply_ruler(ruler: str, params: Tree) -> Tree:
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
         w = np.asarray(w, np.float32)
-        return change(path[-1].key, w) if is_matrix(path) else w
+        # In the order of its axes, a device of the CPU takes it over without a copy.
+        return np.ascontiguousarray(change(path[-1].key, w)) if is_matrix(path) else w
 
     return jax.tree_util.tree_map_with_path(leaf, params)

@@ -148,8 +148,6 @@ class Estimator:
             phase("drift", self._compared(text, run), **adapter)
             if run.drift.rulers:
                 changed = {"weights changed by a ruler": self.weights("float32", shards)}
-                if self._on_cpu:  # made as numpy arrays, then copied to the device
-                    changed["the same in the making"] = self.weights("float32")
                 phase("rulers", self._compared(text, run, "float32"), **changed)
         return phases or [Phase(name="nothing", parts=resident)]
 
