@@ -24,7 +24,7 @@ def test_the_list_names_every_model_with_size_family_and_gate():
 
 
 def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_understood(tmp_path):
-    folder = write_tiny_model(tmp_path / "tiny", vocab_size=300000, hidden_size=512, scale=0.0)
+    folder = write_tiny_model(tmp_path / "tiny", vocab_size=320000, hidden_size=512, scale=0.0)
     (folder / "model.safetensors").unlink()
     given = (
         f"--model={folder}", "--config.suites=('drift',)", "--config.train.rows=1",
