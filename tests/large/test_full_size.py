@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.large.full_size import config_of, peak_memory, size, write
-from tests.launch.processes import ROOT
+from tests.launch.processes import ROOT, bare_environment
 
 pytestmark = pytest.mark.large
 GIB = 2**30
@@ -40,17 +39,12 @@ def bound(weights: int) -> float:
     return 1.15 * weights + 1.5 * GIB
 
 
-def _environment() -> dict[str, str]:
-    """One device, and no more memory than is used: a bare process."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-
 def test_scoring_holds_the_weights_once(checkpoint):
     folder, weights = checkpoint
     prompt = "a" + " small" * 199
     command = [sys.executable, "-m", "launch.score", f"--model={folder}", f"--prompt={prompt}",
                "--words=apple,river", "--dtype=bfloat16"]  # fmt: skip
-    result, peak = peak_memory(command, cwd=ROOT, env=_environment())
+    result, peak = peak_memory(command, cwd=ROOT, env=bare_environment())
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     print(f"{folder.parent.name}: weights {weights / GIB:.2f} GiB, peak {peak / GIB:.2f} GiB, "
@@ -61,9 +55,15 @@ def test_scoring_holds_the_weights_once(checkpoint):
 
 
 def test_loading_takes_at_most_twice_the_time_of_reading(checkpoint):
+    """Of a whole released model. 2 GiB, which stay in memory, take twice as long and a little more:
+
+    then both go at the speed of memory, and transposing touches the new pages twice.
+    """
     folder, weights = checkpoint
+    if weights < 8 * GIB:
+        pytest.skip("the bound is one for full-size checkpoints")
     command = [sys.executable, "-m", "tests.large.full_size", "times", str(folder), "3"]
-    result, peak = peak_memory(command, cwd=ROOT, env=_environment())
+    result, peak = peak_memory(command, cwd=ROOT, env=bare_environment())
     assert result.returncode == 0, result.stderr
     seconds = json.loads(result.stdout)
     read, load = (min(seconds[what]) for what in ("read", "load"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from antiimit_jax.models.catalog import CATALOG
-from tests.launch.processes import ROOT, command, environment
+from tests.launch.processes import ROOT, bare_environment, command
 from tests.tiny_model import write_tiny_model
 
 SMALL = "smollm2-135m-instruct"
@@ -50,19 +50,15 @@ def resident(pid: int) -> int:
     )
 
 
-def one_device() -> dict[str, str]:
-    """One device, an allocator that gives back what is free (the Makefile's keeps it), no cache.
-
-    A GGUF file's weights, once they are in the cache, are mapped and would not be measured.
-    """
-    plain = {k: v for k, v in environment().items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+def uncached() -> dict[str, str]:
+    """A bare process without our caches: a GGUF file's weights, once there, are mapped."""
     nowhere = {"ANTIIMIT_JAX_CACHE": os.devnull, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    return plain | nowhere | {"XLA_FLAGS": ""}
+    return bare_environment() | nowhere
 
 
 def measured_peak(program: str, *flags: str) -> int:
     process = subprocess.Popen(
-        command(program, *flags), cwd=ROOT, env=one_device(), stdout=subprocess.DEVNULL,
+        command(program, *flags), cwd=ROOT, env=uncached(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     most = 0
@@ -79,7 +75,7 @@ def test_the_plan_is_within_15_percent_of_what_is_measured(size, larger, tmp_pat
     flags = (f"--model={model}", *FLAGS)
     made = subprocess.run(
         command("plan", *flags, "--hardware=cpu-64g", "--json"),
-        cwd=ROOT, env=one_device(), capture_output=True, text=True, check=True,
+        cwd=ROOT, env=uncached(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     planned = {p["program"]: p["peak"] for p in json.loads(made.stdout)["programs"]}
     found = {
