@@ -215,22 +215,22 @@ class Comparison:
         repeats = cli.FLAGS.repeats
         with contextlib.ExitStack() as stack:
             workers = {side: stack.enter_context(Worker(one)) for side, one in jobs.items()}
-            first = {side: workers[side].call("run") for side in jobs if side not in peers}
+            ours = [side for side in jobs if side not in peers]
+            warm = {side: [workers[side].call("run") for _ in range(2)] for side in ours}
             for peer in peers:
-                first[peer] = workers[peer].call("trial", jobs[peer].batch)
-            more = {side: workers[side].call("run")[1] for side in jobs if side not in peers}
+                warm[peer] = [workers[peer].call("trial", jobs[peer].batch)]
             rate = self._rate.measure()
             bar = cli.bar(title, repeats * len(workers))
             turns = interleave(workers, repeats, _ENOUGH_S, bar)
             rate = (rate + self._rate.measure()) / 2
-            for side in more:  # the first calls were steps as well
-                turns[side].results[:0] = [first[side][1], more[side]]
+            for side in ours:  # the first calls were steps as well
+                turns[side].results[:0] = [result for _, result in warm[side]]
             return rate, {
                 side: {
                     "times": turns[side].seconds,
                     "results": turns[side].results,
                     "facts": turns[side].facts,
-                    "first_s": first[side][0],
+                    "first_s": warm[side][0][0],
                     "peak_mb": worker.memory.peak_mb,
                     "loaded_mb": worker.loaded_mb,
                     "choice": choices[side],

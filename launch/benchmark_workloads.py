@@ -71,7 +71,9 @@ WORKLOADS = {
     "given-fewshot": Workload(
         mixture=Mixture(shots=(11,)), n_items=32, what=("evaluate", "train"), rows=2
     ),
-    "given-bare": Workload(mixture=Mixture(), n_items=64, what=("evaluate", "train")),
+    "given-bare": Workload(
+        mixture=Mixture(), n_items=64, what=("evaluate", "train"), rows=8, row_tokens=64
+    ),
     "five-words": Workload(mixture=Mixture(ks=(5,)), n_items=32, row_tokens=192),
     "mixed": Workload(
         mixture=Mixture(

@@ -16,6 +16,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
+    BatchShape,
     PackedBatch,
     Row,
     RowLimits,
@@ -225,11 +226,11 @@ def _workload(layout: _Layout) -> Workload:
     }
     size = RowLimits(**(most | {"tokens": layout.T}))
     readouts = _ceil(max(sum(row.readouts for row in part) for part in layout.batches))
-    shape = (size, layout.B, layout.P, layout.U, layout.M, readouts)
+    shape = BatchShape(size, layout.B, layout.P, layout.U, layout.M, readouts)
     return Workload(
-        batches=[stack(part, *shape) for part in layout.batches],
+        batches=[stack(part, shape) for part in layout.batches],
         queries=[[row.queries for row in part] for part in layout.batches],
-        empty=empty_batch(*shape),
+        empty=empty_batch(shape),
         used_tokens=sum(map(_tokens, layout.batches)),
         all_tokens=len(layout.batches) * layout.M,
     )

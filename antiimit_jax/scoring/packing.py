@@ -202,20 +202,20 @@ def _within(used: RowLimits, limits: RowLimits) -> bool:
     )
 
 
-def empty_batch(
-    size: RowLimits,
-    rows: int,
-    trunks: int,
-    trunk_tokens: int,
-    dense_tokens: int | None = None,
-    readouts: int | None = None,
-) -> PackedBatch:
-    """A batch of padding only.
+class BatchShape(NamedTuple):
+    """The static sizes of a batch (letters as in `models.decoder`)."""
 
-    Args:
-      dense_tokens: M, where only existing tokens are computed.
-      readouts: R of all rows together; else as many as they may have.
-    """
+    row: RowLimits
+    rows: int  # B
+    trunks: int  # P
+    trunk_tokens: int  # U
+    dense_tokens: int | None = None  # M, where only existing tokens are computed
+    readouts: int | None = None  # R of all rows together; None: as many as they may have
+
+
+def empty_batch(shape: BatchShape) -> PackedBatch:
+    """A batch of padding only."""
+    size, rows, trunks, trunk_tokens, dense_tokens, readouts = shape
     integers = lambda *shape, fill=0: np.full(shape, fill, np.int32)
     return PackedBatch(
         forest=Forest(
@@ -242,23 +242,9 @@ def empty_batch(
     )
 
 
-def stack(
-    rows: Sequence[Row],
-    size: RowLimits,
-    n_rows: int,
-    n_trunks: int,
-    trunk_tokens: int,
-    dense_tokens: int | None = None,
-    readouts: int | None = None,
-) -> PackedBatch:
-    """Rows to one batch of static shape; rows with the same trunk share it.
-
-    Args:
-      n_rows, n_trunks, trunk_tokens: the batch's B, P and U; what is not needed is padding.
-      dense_tokens: M, if only the tokens that exist shall be computed; None computes padding too.
-      readouts: R, at least what the rows have together; None takes what they may have.
-    """
-    batch = empty_batch(size, n_rows, n_trunks, trunk_tokens, dense_tokens, readouts)
+def stack(rows: Sequence[Row], shape: BatchShape) -> PackedBatch:
+    """Rows to one batch of static shape; rows with the same trunk share it."""
+    batch = empty_batch(shape)
     numbers: dict[tuple[int, ...], int] = {}
     readout = 0
     for b, row in enumerate(rows):

@@ -15,6 +15,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
+    BatchShape,
     PackedBatch,
     Row,
     RowLimits,
@@ -70,8 +71,9 @@ class BatchSource:
         self._trunk_tokens = self._longest_trunk()
         self._group_tokens = cfg.rows * cfg.row_tokens + self._trunk_tokens
         self._group_readouts = self._group_tokens // _TOKENS_A_READOUT
-        # One more than full rows, since none is quite full; and some for short trunks' sake.
-        self._group_rows = cfg.rows + 1 + min(cfg.rows, self._trunk_tokens // cfg.row_tokens)
+        # More than full rows, since none is quite full; and some for short trunks' sake.
+        spare = max(1, cfg.rows // 4) + min(cfg.rows, self._trunk_tokens // cfg.row_tokens)
+        self._group_rows = cfg.rows + spare
         self._anchors = [
             neutral_tokens(tokenizer, prompt.messages, prompt.text, prompt_format)
             for prompt in load_neutral("anchor")
@@ -113,10 +115,10 @@ class BatchSource:
             flat = list(itertools.chain.from_iterable(of_row))
             target[b, : len(flat)] = flat
         tokens, readouts = cfg.groups * self._group_tokens, cfg.groups * self._group_readouts
-        batch = stack(
-            rows, self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens, readouts
+        shape = BatchShape(
+            self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens, readouts
         )
-        return batch, target, n_items
+        return stack(rows, shape), target, n_items
 
     def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
         """The rows of one group, the items they number, and each item's target shares."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.packing import PackedBatch, Row, RowLimits, needed, stack
+from antiimit_jax.scoring.packing import BatchShape, PackedBatch, Row, RowLimits, needed, stack
 from antiimit_jax.scoring.trie import WordQuery
 from antiimit_jax.scoring.word_probs import WordLogProbs, word_log_probs
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -68,8 +68,8 @@ def pack(
     trunks = {row.trunk for row in rows}
     longest = max(len(trunk) for trunk in trunks)
     tokens = sum(row.tokens for row in rows) + sum(map(len, trunks)) + dense
-    size = (len(rows) + spare, len(trunks) + spare, longest + longer)
-    return stack(rows, limits, *size, tokens if dense >= 0 else None)
+    shape = BatchShape(limits, len(rows) + spare, len(trunks) + spare, longest + longer)
+    return stack(rows, shape._replace(dense_tokens=tokens if dense >= 0 else None))
 
 
 def by_word(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tests.scoring.layouts import Tiny, alone, by_word, fill, pack, roomy
 
-from antiimit_jax.scoring.packing import PackedBatch, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.packing import BatchShape, PackedBatch, RowLimits, shared_beginning, stack
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import text_prompt
@@ -193,9 +193,9 @@ def any_query(draw) -> WordQuery:
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(asked=st.lists(any_query(), min_size=1, max_size=4), data=st.data())
 def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
-    size = dict(n_rows=4, n_trunks=4, trunk_tokens=8)  # one shape: compiled once
+    shape = BatchShape(LIMITS, rows=4, trunks=4, trunk_tokens=8)  # one shape: compiled once
     rows = fill([((), [i]) for i in range(len(asked))], asked, LIMITS, tiny.stops)
-    reference = scored(tiny, rows, stack(rows, LIMITS, **size))
+    reference = scored(tiny, rows, stack(rows, shape))
     home = [data.draw(st.integers(0, 1)) for _ in asked]
     plan = []
     for number in (0, 1):
@@ -204,4 +204,4 @@ def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
             longest = shared_beginning([asked[i] for i in members], data.draw(st.integers(0, 8)))
             plan.append((longest, members))
     rows = fill(plan, asked, LIMITS, tiny.stops)
-    check(scored(tiny, rows, stack(rows, LIMITS, **size)), reference)
+    check(scored(tiny, rows, stack(rows, shape)), reference)

@@ -14,6 +14,7 @@ from tests.unpack import unpack
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
+    BatchShape,
     Row,
     RowLimits,
     check_window,
@@ -109,7 +110,7 @@ def test_a_refused_query_changes_nothing(name):
     if taken is None:  # what both take together, less one
         full = Row(limits, STOPS)
         assert full.add(0, FIRST) and full.add(1, SECOND)
-        batch = stack([full], limits, 1, 1, 0)
+        batch = stack([full], BatchShape(limits, 1, 1, 0))
         taken = {
             "tokens": (batch.forest.subtree_end > 0).sum(),
             "readouts": 1 + max(batch.path_readout.max(), batch.path_end.max()),
@@ -125,11 +126,11 @@ def test_a_refused_query_changes_nothing(name):
     assert row.add(7, first) and untouched.add(7, first)
     assert not row.add(8, SECOND)
     assert row.queries == [7]
-    after, before = (stack([r], limits, 1, 1, 0) for r in (row, untouched))
+    after, before = (stack([r], BatchShape(limits, 1, 1, 0)) for r in (row, untouched))
     jax.tree.map(np.testing.assert_array_equal, after, before)
     third = query_of([0, 1, 0], [[1]])
     assert row.add(9, third) == untouched.add(9, third)
-    after, before = (stack([r], limits, 1, 1, 0) for r in (row, untouched))
+    after, before = (stack([r], BatchShape(limits, 1, 1, 0)) for r in (row, untouched))
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
@@ -151,7 +152,7 @@ def test_rows_with_the_same_trunk_share_it_and_others_do_not():
     asked = [query_of([0, 1, w], [[1]]) for w in (0, 1, 2)]
     limits = roomy(asked, STOPS)
     rows = fill([((0, 1), [0]), ((0,), [1]), ((0, 1), [2])], asked, limits, STOPS)
-    forest = stack(rows, limits, 4, 3, 5).forest
+    forest = stack(rows, BatchShape(limits, 4, 3, 5)).forest
     assert forest.trunk_of[:3].tolist() == [0, 1, 0]
     assert forest.trunk_length.tolist() == [2, 1, 0]
     assert forest.trunk_tokens[:2].tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
@@ -159,7 +160,7 @@ def test_rows_with_the_same_trunk_share_it_and_others_do_not():
 
 def test_an_empty_batch_is_seen_by_nobody_and_says_nothing():
     limits = RowLimits(tokens=4, readouts=3, paths=3, steps=2, words=2, terms=2)
-    batch = empty_batch(limits, rows=2, trunks=1, trunk_tokens=3)
+    batch = empty_batch(BatchShape(limits, rows=2, trunks=1, trunk_tokens=3))
     assert not batch.forest.subtree_end.any() and not batch.forest.trunk_length.any()
     assert (batch.word_item == -1).all() and not batch.word_sign.any()
     assert unpack(batch) == []

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from antiimit_jax.scoring.packing import Row, RowLimits, stack
+from antiimit_jax.scoring.packing import BatchShape, Row, RowLimits, stack
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.text.formats import text_prompt
 from tests.enumeration import PlainModel
@@ -28,7 +28,8 @@ def searched(tiny):
         query = search.query()
         row = Row(LIMITS, tiny.stops)
         assert row.add(0, query)
-        out = follow(tiny.decoder, tiny.variables, tiny.stops, stack([row], LIMITS, 1, 1, 0))
+        batch = stack([row], BatchShape(LIMITS, 1, 1, 0))
+        out = follow(tiny.decoder, tiny.variables, tiny.stops, batch)
         paths = [path.tokens for path in query.paths]
         search.learn(*(np.asarray(x)[0, : len(paths)] for x in out))
         asked.append(paths)

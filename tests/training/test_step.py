@@ -11,7 +11,7 @@ import pytest
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
-from antiimit_jax.scoring.packing import Row, needed, stack
+from antiimit_jax.scoring.packing import BatchShape, Row, needed, stack
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import Message
@@ -140,7 +140,7 @@ def test_a_fresh_adapter_on_the_real_model_changes_not_one_bit(smollm2):
     stops = smollm2.terminators.standard
     row = Row(needed(query, stops), stops)
     assert row.add(0, query)
-    batch = stack([row], row.limits, 1, 1, 0)
+    batch = stack([row], BatchShape(row.limits, 1, 1, 0))
     score = jax.jit(word_log_probs, static_argnums=0)
     decoder = Decoder(smollm2.cfg, lora.scale)
     params = jax.tree.map(jnp.asarray, smollm2.params)
