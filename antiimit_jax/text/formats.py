@@ -94,11 +94,23 @@ def neutral_tokens(
 
     In a chat the last message is scored (from the token before it, which predicts its first); plain
     text is scored from its first token on. Base models read a chat as turns joined by blank lines.
+    Where a template knows no system role (Gemma's, early Mistral's) its text begins the first turn.
     """
     if not messages:
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
     *turns, answer = messages
     if not turns and style == "base":
         return neutral_tokens(tokenizer, (), answer.content, style)
-    ids = build_prompt(tokenizer, (*turns, Message("assistant", "")), style).ids
+    asked = (*turns, Message("assistant", ""))
+    try:
+        ids = build_prompt(tokenizer, asked, style).ids
+    except UserError:
+        if not turns or turns[0].role != "system":
+            raise
+        ids = build_prompt(tokenizer, _without_system(asked), style).ids
     return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1
+
+
+def _without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    system, first, *rest = messages
+    return (Message(first.role, f"{system.content}\n\n{first.content}"), *rest)

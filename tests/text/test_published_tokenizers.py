@@ -9,6 +9,7 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens, text_prompt
 from antiimit_jax.text.tokenizer import load_tokenizer
 from tests.text.published import KINDS, Published
@@ -156,3 +157,23 @@ def test_a_template_that_trims_the_open_turn_is_refused_and_others_keep_it(kind,
             build_prompt(tokenizer, messages, "chat")
     else:
         assert build_prompt(tokenizer, messages, "chat").tail.endswith(answer.strip(" "))
+
+
+@pytest.mark.parametrize("which", ["anchor", "drift"])
+def test_every_unrelated_text_is_read_in_every_familys_chat(kind, which):
+    """With a system turn or, where the template refuses one, its text before the user's."""
+    published, tokenizer = kind
+    begun = 0
+    for prompt in load_neutral(which):
+        ids, first = neutral_tokens(tokenizer, prompt.messages, prompt.text, "chat")
+        assert 0 <= first < len(ids) - 1
+        if not prompt.messages:
+            continue
+        shown = tokenizer.decode(ids)
+        assert all(m.content.strip() in shown for m in prompt.messages)
+        if prompt.messages[0].role == "system":
+            system, user, *rest = prompt.messages
+            joined = (Message("user", f"{system.content}\n\n{user.content}"), *rest)
+            begun += ids == neutral_tokens(tokenizer, joined, "", "chat")[0]
+    refuses = "no system role" in (published.folder / "tokenizer_config.json").read_text()
+    assert (begun > 0) == refuses
