@@ -1,4 +1,4 @@
-# make study | make test | make test-large | make install | make board | make benchmark
+# make study | make test | make lint | make test-large | make install | make board | make benchmark
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
@@ -12,13 +12,17 @@ export MALLOC_TOP_PAD_ := 268435456
 # Arenas of threads give memory back whatever they are told; one for all makes threads wait.
 export MALLOC_ARENA_MAX := 2
 
-.PHONY: study test test-large install board benchmark
+.PHONY: study test test-large lint install board benchmark
 
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 
 # Up to 20 GB under TMPDIR and as much memory; what does not fit is skipped and says so.
 test-large: .venv/installed-test

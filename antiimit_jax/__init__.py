@@ -1,1 +1,1 @@
-"""antiimit_jax: can a language model control its own output distribution, and what does tuning do?"""
+"""antiimit_jax: can a language model control its own output distribution, and what does it cost?"""

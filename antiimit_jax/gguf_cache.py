@@ -26,7 +26,6 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models import gguf, gguf_config, leaves, weights
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.safetensors_files import read_header, read_json, write_aligned
 from antiimit_jax.models.whole_files import write_json
 from antiimit_jax.text import gguf_tokenizer

@@ -40,11 +40,7 @@ class LanguageModel:
 
 
 def load_language_model(
-    model: str,
-    *,
-    revision: str | None = None,
-    dtype: str = "float32",
-    prompt_format: str = "auto",
+    model: str, *, revision: str | None = None, dtype: str = "float32", prompt_format: str = "auto"
 ) -> LanguageModel:
     """Finds, reads and checks a model.
 

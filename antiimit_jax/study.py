@@ -96,9 +96,7 @@ class Study:
         )
         live.close()
         run_files.write_text(self._log_file(name), json.dumps(log))
-        save_adapter(
-            folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None
-        )
+        save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)
         return load_adapter(folder, self.lm.cfg)
 
     def evaluate(self, stage: str, adapter: Adapter | None) -> None:
@@ -125,7 +123,9 @@ class Study:
             progress=self._progress,
         )
         source = self.lm.source
-        kept = {item: q.tolist() for item, q in prior.items()} if prior and stage == "base" else None
+        kept = (
+            {item: q.tolist() for item, q in prior.items()} if prior and stage == "base" else None
+        )
         stages.write_stage(
             self.workdir,
             stage,

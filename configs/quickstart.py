@@ -27,7 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 128
-    config.train.rows = 8  # of 64 tokens: a word set with both its requests, and little to attend to
+    config.train.rows = (
+        8  # of 64 tokens: a word set with both its requests, and little to attend to
+    )
     config.train.row_tokens = 64
 
     config.control.mixture.ks = (2, 3, 4, 5)

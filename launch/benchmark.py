@@ -74,8 +74,14 @@ def main() -> None:
         raise UserError("the peers run on the CPU: set JAX_PLATFORMS=cpu for a fair comparison")
     workdir.mkdir(parents=True, exist_ok=True)
     rate = rows.MatmulRate()
-    result: dict[str, Any] = {"schema": rows.SCHEMA, "model": cli.FLAGS.model, "rows": [],
-                              "figures": [], "behind_one_prompt": [], "growth": []}  # fmt: skip
+    result: dict[str, Any] = {
+        "schema": rows.SCHEMA,
+        "model": cli.FLAGS.model,
+        "rows": [],
+        "figures": [],
+        "behind_one_prompt": [],
+        "growth": [],
+    }
     with tempfile.TemporaryDirectory() as scratch:
         cli.say(f"loading {cli.FLAGS.model}")
         lm = load_language_model(cli.FLAGS.model)
@@ -188,8 +194,10 @@ class Comparison:
     def _model(self, workload: workloads.Workload) -> tuple[LanguageModel, str, Path]:
         """The model of a workload, what ours loads it by, and the peers' folder."""
         if not workload.random_model:
-            return self._lm, cli.FLAGS.model, Path(
-                workloads.peer_folder(self._lm, self._scratch / "model")
+            return (
+                self._lm,
+                cli.FLAGS.model,
+                Path(workloads.peer_folder(self._lm, self._scratch / "model")),
             )
         folder = self._scratch / "random-1b"
         cli.say("a random model of 1B parameters")

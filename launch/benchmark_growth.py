@@ -158,10 +158,7 @@ def _held_bytes(point: Point, facts: Mapping[str, Any]) -> float:
 
 def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, Any]]:
     """Seconds and memory of each point, in turns, each in a process of its own."""
-    workers = {
-        name: Worker(point.job, devices(point.devices))
-        for name, point in points.items()
-    }
+    workers = {name: Worker(point.job, devices(point.devices)) for name, point in points.items()}
     try:
         for worker in workers.values():
             worker.call("run")

@@ -34,6 +34,9 @@ class CompileTime:
             self.seconds += seconds
 
 
+_LORA = LoraConfig()
+
+
 class Evaluation:
     """From token ids to word probabilities, planning and packing included."""
 
@@ -68,7 +71,7 @@ class Training:
     The anchor is off: it is a term of its own, which the peers do not have.
     """
 
-    def __init__(self, job: Job, lora: LoraConfig = LoraConfig()) -> None:
+    def __init__(self, job: Job, lora: LoraConfig = _LORA) -> None:
         self._compiling = CompileTime()
         cfg = job.train
         lm = load_language_model(job.model, prompt_format=job.prompt_format)

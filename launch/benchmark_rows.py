@@ -19,8 +19,16 @@ Row = dict[str, Any]
 SCHEMA = 2
 TOLERANCE = 1e-3  # a peer whose probabilities or losses are further from ours does not count
 _PACKAGES = (
-    "antiimit_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "peft",
-)  # fmt: skip
+    "antiimit_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "torch",
+    "transformers",
+    "peft",
+)
 _MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change all sides' speed
 _MATMUL_SIZE = 2048
 _TINY = 1e-12
@@ -39,9 +47,16 @@ def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
 
 
 def make_row(
-    *, workload: str, what: str, peer: str, ours_s: Sequence[float], peer_s: Sequence[float],
-    n_items: int, difference: float, note: str = "",
-) -> Row:  # fmt: skip
+    *,
+    workload: str,
+    what: str,
+    peer: str,
+    ours_s: Sequence[float],
+    peer_s: Sequence[float],
+    n_items: int,
+    difference: float,
+    note: str = "",
+) -> Row:
     """One row of benchmark.json: medians of seconds, spreads as [least, most].
 
     A peer that is further from ours than TOLERANCE has no time and no ratio.
@@ -70,9 +85,18 @@ def make_row(
 
 
 def make_figures(
-    *, workload: str, what: str, side: str, dtype: str, seconds: Sequence[float], n_items: int,
-    flops: float, rate: float, facts: Mapping[str, Any], **more: Any,
-) -> Row:  # fmt: skip
+    *,
+    workload: str,
+    what: str,
+    side: str,
+    dtype: str,
+    seconds: Sequence[float],
+    n_items: int,
+    flops: float,
+    rate: float,
+    facts: Mapping[str, Any],
+    **more: Any,
+) -> Row:
     """How one side did.
 
     Args:

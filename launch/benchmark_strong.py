@@ -206,8 +206,11 @@ def path_log_mass(
     mass = answer.log_softmax(-1)[owner, firsts]
     total = logits.logsumexp(-1)
     mass = mass + logits[ends][:, stop_ids].logsumexp(-1) - total[ends]
-    inner = [(z, int(ends[z]) - len(path) + n, path[n])
-             for z, path in enumerate(paths) for n in range(1, len(path))]  # fmt: skip
+    inner = [
+        (z, int(ends[z]) - len(path) + n, path[n])
+        for z, path in enumerate(paths)
+        for n in range(1, len(path))
+    ]
     if inner:
         z, before, token = torch.tensor(inner).T
         mass = mass.index_add(0, z, logits[before, token] - total[before])

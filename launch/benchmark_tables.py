@@ -33,35 +33,68 @@ def _spread(median: float | None, ends: Sequence[float] | None) -> str:
 def _ratios(rows: Sequence[Result]) -> list[list[str]]:
     lines = [["workload", "what", "peer", "ours", "peer's", "ratio"]]
     for row in rows:
-        lines.append([
-            row["workload"], row["what"], row["peer"],
-            _spread(row["ours_s"], row["spread"]["ours"]),
-            _spread(row["peer_s"], row["spread"]["peer"]), _number(row["ratio"], ".2f"),
-        ])  # fmt: skip
+        lines.append(
+            [
+                row["workload"],
+                row["what"],
+                row["peer"],
+                _spread(row["ours_s"], row["spread"]["ours"]),
+                _spread(row["peer_s"], row["spread"]["peer"]),
+                _number(row["ratio"], ".2f"),
+            ]
+        )
     return lines
 
 
 def _figures(figures: Sequence[Result]) -> list[list[str]]:
-    lines = [[
-        "workload", "what", "side", "items/s", "tokens/s", "of matmul rate", "padded", "peak MiB",
-        "loaded MiB", "compile s", "first s", "batch",
-    ]]  # fmt: skip
+    lines = [
+        [
+            "workload",
+            "what",
+            "side",
+            "items/s",
+            "tokens/s",
+            "of matmul rate",
+            "padded",
+            "peak MiB",
+            "loaded MiB",
+            "compile s",
+            "first s",
+            "batch",
+        ]
+    ]
     for one in figures:
-        lines.append([
-            one["workload"], one["what"], one["side"], _number(one["items_per_s"], ".2f"),
-            _number(one["tokens_per_s"], ".0f"), _number(one["matmul_share"], ".0%"),
-            _number(one["padded_share"], ".1%"), _number(one["peak_memory_mb"], ".0f"),
-            _number(one["loaded_memory_mb"], ".0f"), _number(one.get("compile_s"), ".1f"),
-            _number(one["first_s"], ".1f"), _number(one.get("batch"), "d"),
-        ])  # fmt: skip
+        lines.append(
+            [
+                one["workload"],
+                one["what"],
+                one["side"],
+                _number(one["items_per_s"], ".2f"),
+                _number(one["tokens_per_s"], ".0f"),
+                _number(one["matmul_share"], ".0%"),
+                _number(one["padded_share"], ".1%"),
+                _number(one["peak_memory_mb"], ".0f"),
+                _number(one["loaded_memory_mb"], ".0f"),
+                _number(one.get("compile_s"), ".1f"),
+                _number(one["first_s"], ".1f"),
+                _number(one.get("batch"), "d"),
+            ]
+        )
     return lines
 
 
 def _behind(rows: Sequence[Result]) -> list[list[str]]:
     lines = [["from, to", "before s", "after s", "ratio", "at most", "by operations"]]
     for row in rows:
-        lines.append([row["axis"], *(f"{s:.2f}" for s in row["seconds"]), f"{row['ratio']:.2f}",
-                      f"{row['limit']:.2f}", f"{row['needed']:.2f}"])  # fmt: skip
+        lines.append(
+            [
+                row["axis"],
+                *(f"{s:.2f}" for s in row["seconds"]),
+                f"{row['ratio']:.2f}",
+                f"{row['limit']:.2f}",
+                f"{row['needed']:.2f}",
+            ]
+        )
     return lines
 
 

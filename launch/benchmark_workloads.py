@@ -78,18 +78,32 @@ WORKLOADS = {
     "mixed": Workload(
         mixture=Mixture(
             templates=tuple(range(len(TEMPLATES))),
-            ks=_KS, k_weights=_even(_KS), shots=_SHOTS, shot_weights=_even(_SHOTS),
+            ks=_KS,
+            k_weights=_even(_KS),
+            shots=_SHOTS,
+            shot_weights=_even(_SHOTS),
         ),
-        n_items=24, rows=2, row_tokens=192,
+        n_items=24,
+        rows=2,
+        row_tokens=192,
     ),
-    "given-bare-1b": Workload(mixture=Mixture(), n_items=4, accumulate=1, rows=1, random_model=True),
-}  # fmt: skip
+    "given-bare-1b": Workload(
+        mixture=Mixture(), n_items=4, accumulate=1, rows=1, random_model=True
+    ),
+}
 STANDARD = ("given-bare", "given-fewshot", "five-words", "mixed")
 SHAPE_1B = {
-    "vocab_size": 128256, "hidden_size": 2048, "n_layers": 16, "n_heads": 32, "n_kv_heads": 8,
-    "head_dim": 64, "mlp_size": 8192, "max_positions": 8192, "tied_head": True,
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "n_layers": 16,
+    "n_heads": 32,
+    "n_kv_heads": 8,
+    "head_dim": 64,
+    "mlp_size": 8192,
+    "max_positions": 8192,
+    "tied_head": True,
     "ropes": (Rope(theta=500_000.0, dim=64),),
-}  # fmt: skip
+}
 
 
 def evaluation_job(

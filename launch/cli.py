@@ -29,8 +29,10 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 def define_config() -> None:
     """--config and all its fields, --model, --revision."""
     config_flags.DEFINE_config_file(
-        "config", None, f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
-        "--config.train.steps=50."
+        "config",
+        None,
+        f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
+        "--config.train.steps=50.",
     )
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")

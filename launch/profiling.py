@@ -75,5 +75,5 @@ def time_by_operation(trace: Path) -> dict[str, float]:
 
 
 def kind(operation: str) -> str:
-    """"loop_add_fusion.12.clone" -> "loop_add_fusion"."""
+    """ "loop_add_fusion.12.clone" -> "loop_add_fusion"."""
     return re.sub(r"(\.(\d+|clone|remat\d*))+$", "", operation)

@@ -1,6 +1,6 @@
 """Makes report.html and the TensorBoard files of a run again, from its files alone.
 
-    python -m launch.report --workdir=runs/quickstart
+python -m launch.report --workdir=runs/quickstart
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """How probable is each word after a prompt, exactly: one JSON object on standard output.
 
     python -m launch.score --prompt="The capital of France is" --words=Paris,London
-    python -m launch.score --messages=chat.json --words=apple,river --adapter=runs/quickstart/adapter
+    python -m launch.score --messages=chat.json --words=apple,river --adapter=DIR
     python -m launch.score --model=my.gguf --prompt_file=prompt.txt --words=yes,no --forms=lenient
 
 A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list of objects with
@@ -28,7 +28,9 @@ flags.DEFINE_string("prompt", None, "The prompt as text.")
 flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
 flags.DEFINE_string("messages", None, "A JSON file with a chat.")
 flags.DEFINE_enum(
-    "dtype", "auto", DTYPES,
+    "dtype",
+    "auto",
+    DTYPES,
     "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored.",
 )
 flags.DEFINE_list("words", None, "The words, with commas between.")
@@ -42,9 +44,7 @@ def main() -> None:
         raise UserError("give one of --prompt, --prompt_file and --messages")
     messages = read_messages(Path(cli.FLAGS.messages)) if given == ["messages"] else None
     cli.say(f"loading {cli.FLAGS.model}")
-    lm = load_language_model(
-        cli.FLAGS.model, revision=cli.FLAGS.revision, dtype=cli.FLAGS.dtype
-    )
+    lm = load_language_model(cli.FLAGS.model, revision=cli.FLAGS.revision, dtype=cli.FLAGS.dtype)
     cli.say(f"weights in {lm.params['embed']['embedding'].dtype}")
     prompt = chat_prompt(lm.tokenizer, messages) if messages else _text(lm)
     query = word_query(lm.tokenizer, prompt, words, forms=cli.FLAGS.forms)
@@ -96,11 +96,15 @@ def read_messages(file: Path) -> tuple[Message, ...]:
         raise UserError(f"--messages={file}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--messages={file}: not valid JSON ({error})") from error
-    good = isinstance(turns, list) and turns and all(
-        isinstance(turn, dict)
-        and set(turn) == {"role", "content"}
-        and all(isinstance(text, str) for text in turn.values())
-        for turn in turns
+    good = (
+        isinstance(turns, list)
+        and turns
+        and all(
+            isinstance(turn, dict)
+            and set(turn) == {"role", "content"}
+            and all(isinstance(text, str) for text in turn.values())
+            for turn in turns
+        )
     )
     if not good:
         raise UserError(

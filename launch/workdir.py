@@ -35,7 +35,9 @@ def open_workdir(name: str, config: RunConfig, *, overwrite: bool) -> Iterator[P
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
+            raise UserError(
+                f"--workdir={name}: in use by another run; wait or name another"
+            ) from error
         if overwrite:
             _clear(workdir)
         _settle_config(workdir, config)

@@ -1,4 +1,4 @@
-"""Every test runs with eight fake CPU devices and no hub; the real model is loaded once a worker."""
+"""Every test has eight fake CPU devices and no hub; the real model is loaded once a worker."""
 
 from __future__ import annotations
 

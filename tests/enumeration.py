@@ -6,7 +6,8 @@ A text that lies in several paths' events counts for the longest of these paths 
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,9 +67,7 @@ def word_probabilities(
         longer = [
             other
             for other in paths
-            if len(other) > len(path)
-            and other[: len(path)] == path
-            and stops[other[len(path)]]
+            if len(other) > len(path) and other[: len(path)] == path and stops[other[len(path)]]
         ]
         outermost = [
             other

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,7 @@ def byte_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     )
     raw.train_from_iterator(texts, trainer)
     return Tokenizer(
-        PreTrainedTokenizerFast(
-            tokenizer_object=raw, eos_token=END_OF_TURN, chat_template=_CHATML
-        )
+        PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END_OF_TURN, chat_template=_CHATML)
     )
 
 

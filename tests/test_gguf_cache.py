@@ -139,6 +139,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(folder, monkeypatch, tmp_
     elif why == "small disk":
         monkeypatch.setattr(gguf_cache, "_SPARE_BYTES", 1 << 60)
     else:
+
         def full(*_):
             raise OSError(28, "No space left on device")
 
@@ -160,7 +161,7 @@ def test_two_programs_at_once_both_answer_and_leave_one_folder(tmp_path):
         for _ in range(2)
     ]
     answers = [process.communicate(timeout=300) for process in both]
-    for process, (out, err) in zip(both, answers):
+    for process, (_, err) in zip(both, answers):
         assert process.returncode == 0, err.decode()
     one, other = (json.loads(out) for out, _ in answers)
     assert one == other and one["words"]["Paris"] > one["words"]["London"]

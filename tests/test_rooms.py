@@ -7,9 +7,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    "launch", "study", "planning", "run_config", "export", "reporting", "evaluation", "training",
-    "metrics", "language_model", "gguf_cache", "scoring", "tasks", "text", "models", "parallel", "errors",
-)  # fmt: skip
+    "launch",
+    "study",
+    "planning",
+    "run_config",
+    "export",
+    "reporting",
+    "evaluation",
+    "training",
+    "metrics",
+    "language_model",
+    "gguf_cache",
+    "scoring",
+    "tasks",
+    "text",
+    "models",
+    "parallel",
+    "errors",
+)
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}
 TORCH = {"torch", "peft"}
 

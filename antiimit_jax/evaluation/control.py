@@ -217,7 +217,9 @@ def two_word_items(cfg: ControlConfig, seed: int, count: int) -> list[Item]:
     pairs = [
         item for item in items if len(item.words) == 2 and item.template not in HELDOUT_TEMPLATES
     ]
-    by_order = sorted(pairs, key=lambda item: (item.n_shots, item.order))  # one of each word set first
+    by_order = sorted(
+        pairs, key=lambda item: (item.n_shots, item.order)
+    )  # one of each word set first
     return by_order[:count]
 
 

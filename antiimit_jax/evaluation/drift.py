@@ -1,4 +1,4 @@
-"""The drift suite: how a model's next-token distributions on unrelated text differ from the base's."""
+"""The drift suite: next-token distributions on unrelated text, compared with the base's."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ def drift(
     arguments = (runner.base.variables, variant.variables)
     bar = progress(f"{stage}: unrelated text", len(prompts))
     columns: dict[str, list] = {name: [] for name in _COLUMNS}
-    results = runner.map(
-        "drift", differences, variant, arguments, batches, text_row([], size)
-    )
+    results = runner.map("drift", differences, variant, arguments, batches, text_row([], size))
     for row, result in zip(rows, results):
         at = 0
         for i in row:
@@ -116,11 +114,20 @@ def drift(
     tokens = DriftTokens(
         **{
             name: columns[name]
-            for name in ("prompt_id", "category", "kl_base_tuned", "kl_tuned_base", "top5_overlap",
-                         "entropy_base", "entropy_tuned", "logp_base", "logp_tuned")
+            for name in (
+                "prompt_id",
+                "category",
+                "kl_base_tuned",
+                "kl_tuned_base",
+                "top5_overlap",
+                "entropy_base",
+                "entropy_tuned",
+                "logp_base",
+                "logp_tuned",
+            )
         },
         top1_agree=np.equal(columns["top1_base"], columns["top1_tuned"]),
-    )  # fmt: skip
+    )
     return StageResult(
         rows=drift_rows(tokens, stage=stage, seed=seed, n_boot=n_boot), tables={"drift": columns}
     )

@@ -1,4 +1,4 @@
-"""How long work tells what is done: a function from (what, how many) to one that is told of each."""
+"""How work tells what is done: a function from (what, how many) to one told of each."""
 
 from __future__ import annotations
 

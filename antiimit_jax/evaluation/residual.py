@@ -16,9 +16,15 @@ from antiimit_jax.scoring.terminators import CJK, EMPHASIS, QUOTES, SENTENCE
 from antiimit_jax.scoring.top_words import Search, TopWord, continuations
 
 CATEGORIES = (
-    "target_words", "other_case", "quotes_markup", "refusal", "digits", "other_words",
-    "end_of_turn", "unexplored",
-)  # fmt: skip
+    "target_words",
+    "other_case",
+    "quotes_markup",
+    "refusal",
+    "digits",
+    "other_words",
+    "end_of_turn",
+    "unexplored",
+)
 # How refusals begin; the first word of the answer is all that is read.
 REFUSALS = frozenset("i i'm i'd i've sorry unfortunately apologies cannot can't as".split())
 _MARKUP = frozenset(QUOTES + EMPHASIS + SENTENCE + CJK + "([{<#`|/\\-=+:&$@")

@@ -122,7 +122,9 @@ class Runner:
             for rows, result in zip(work.queries, results):
                 done = 0
                 for b, members in enumerate(rows):
-                    for i, answer in _split(members, queries, result.log_q[b], result.path_log_mass[b]):
+                    for i, answer in _split(
+                        members, queries, result.log_q[b], result.path_log_mass[b]
+                    ):
                         answers[i] = answer
                         done += 1
                 progress(done)

@@ -46,9 +46,16 @@ def evaluate(
     result = StageResult()
     if "control" in suites:
         made, prior = control(
-            runner, variant, stage, control_cfg, forms=forms, terminators=terminators, seed=seed,
-            prior=prior, progress=progress,
-        )  # fmt: skip
+            runner,
+            variant,
+            stage,
+            control_cfg,
+            forms=forms,
+            terminators=terminators,
+            seed=seed,
+            prior=prior,
+            progress=progress,
+        )
         result.add(made)
         result.add(
             scoring_variants(
@@ -63,10 +70,15 @@ def evaluate(
             )
         result.add(
             take_apart(
-                runner, variant, stage, control_cfg, terminators=terminators, seed=seed,
+                runner,
+                variant,
+                stage,
+                control_cfg,
+                terminators=terminators,
+                seed=seed,
                 progress=progress,
             )
-        )  # fmt: skip
+        )
     if "drift" in suites:
         common = dict(seed=seed, n_boot=control_cfg.n_boot, progress=progress)
         if stage == "base":

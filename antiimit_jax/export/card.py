@@ -64,12 +64,15 @@ def write_card(folder: Path, subject: Subject) -> None:
     }
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
     lines += [f"# {_plain(name)}", "", _what(subject), "", "```python", *_use(subject), "```", ""]
-    lines += _facts("What it was made from", {
-        "base model": model,
-        "revision": subject.revision or "not stated",
-        "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
-        "adapter sha256": subject.adapter.sha256 if subject.adapter else "no adapter",
-    })  # fmt: skip
+    lines += _facts(
+        "What it was made from",
+        {
+            "base model": model,
+            "revision": subject.revision or "not stated",
+            "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
+            "adapter sha256": subject.adapter.sha256 if subject.adapter else "no adapter",
+        },
+    )
     if subject.run is not None:
         lines += _run(subject.run, subject.adapter)
     lines += ["The licence is that of the base model.", ""]
@@ -89,11 +92,17 @@ def _what(subject: Subject) -> str:
 
 def _use(subject: Subject) -> list[str]:
     if subject.form == "peft":
-        return ["from peft import AutoPeftModelForCausalLM", "",
-                'model = AutoPeftModelForCausalLM.from_pretrained("this folder")']  # fmt: skip
-    return ["from transformers import AutoModelForCausalLM, AutoTokenizer", "",
-            'model = AutoModelForCausalLM.from_pretrained("this folder")',
-            'tokenizer = AutoTokenizer.from_pretrained("this folder")']  # fmt: skip
+        return [
+            "from peft import AutoPeftModelForCausalLM",
+            "",
+            'model = AutoPeftModelForCausalLM.from_pretrained("this folder")',
+        ]
+    return [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("this folder")',
+        'tokenizer = AutoTokenizer.from_pretrained("this folder")',
+    ]
 
 
 def _run(run: Path, adapter: Adapter | None) -> list[str]:
@@ -101,12 +110,16 @@ def _run(run: Path, adapter: Adapter | None) -> list[str]:
     lines = []
     if (run / run_files.METRICS).exists():
         metrics = run_files.read_metrics(run)
-        made = {metrics["run"].get("adapter_sha256"): "tuned",
-                metrics["run"].get("placebo_sha256"): "placebo"}  # fmt: skip
+        made = {
+            metrics["run"].get("adapter_sha256"): "tuned",
+            metrics["run"].get("placebo_sha256"): "placebo",
+        }
         stage = made.get(adapter.sha256) if adapter else None
-        lines += _figures(Rows(metrics["rows"]), stage) if stage else [
-            "The figures in the run's folder are of another adapter and are left out.", ""
-        ]  # fmt: skip
+        lines += (
+            _figures(Rows(metrics["rows"]), stage)
+            if stage
+            else ["The figures in the run's folder are of another adapter and are left out.", ""]
+        )
     config = run_files.read_config(run)["config"]
     settings = {key: value for key, value in _flat(config) if key != "model"}
     return lines + _facts("Settings of the run", settings)

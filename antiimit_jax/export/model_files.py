@@ -15,9 +15,16 @@ from antiimit_jax.models.whole_files import write_json
 from antiimit_jax.text.tokenizer import load_tokenizer
 
 _TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 _DTYPES = ("float32", "bfloat16", "float16")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -57,9 +64,7 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
         raise UserError(f"{source.path}: its config does not survive the export; please report it")
     write_json(folder / "config.json", config)
     kept = source.path / "generation_config.json"
-    write_json(
-        folder / "generation_config.json", read_json(kept) if kept.is_file() else tokens
-    )
+    write_json(folder / "generation_config.json", read_json(kept) if kept.is_file() else tokens)
     return notes
 
 

@@ -128,7 +128,7 @@ _BEHAVIOURS = {
 
 def lazy_columns(results: ControlResults) -> dict[str, np.ndarray]:
     """TVD [n] of the behaviours that the skill figures compare with."""
-    tvd = lambda q: abs(q - results.target).sum(axis=1) / 2  # noqa: E731  all of them sum to 1
+    tvd = lambda q: abs(q - results.target).sum(axis=1) / 2  #  all of them sum to 1
     return {
         f"tvd_{name}": tvd(_BEHAVIOURS[name](results))
         for name in ("uniform", "argmax", "rank_only")

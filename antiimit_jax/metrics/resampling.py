@@ -118,7 +118,7 @@ def column_sums(columns: Mapping[str, np.ndarray], resampling: Resampling | None
     """Sums of per-item columns, each [n] float; totals alone where there is no resampling."""
     values = np.stack(list(columns.values()), axis=1)  # [n, D]
     total = values.sum(axis=0)  # [D]
-    named = lambda table: dict(zip(columns, table.T))  # noqa: E731
+    named = lambda table: dict(zip(columns, table.T))
     if resampling is None:
         return Sums(
             total=named(total), resampled={}, without_cluster={}, without_set={}, without_cell={}

@@ -197,9 +197,7 @@ def embedded_file(entry: Entry) -> Path:
     for folder in folders:
         if (path := Path(folder) / entry.filename).is_file():
             return path
-    raise UserError(
-        f"{entry.filename} is not installed; run `make install` or `{entry.install}`"
-    )
+    raise UserError(f"{entry.filename} is not installed; run `make install` or `{entry.install}`")
 
 
 def near_misses(name: str, known) -> str:

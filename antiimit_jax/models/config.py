@@ -26,7 +26,7 @@ class Rope:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the decoder must know. Sizes come from the checkpoint's own config, not from a preset."""
+    """What the decoder must know. Sizes come from the checkpoint's config, not a preset."""
 
     family: str  # Hugging Face `model_type`
     vocab_size: int  # rows of the embedding, may exceed the tokenizer
@@ -59,4 +59,6 @@ class ModelConfig:
     query_scale: float = 0.0  # of the attention scores; 0: head_dim ** -0.5
     attention_softcap: float = 0.0  # scores become cap * tanh(scores / cap); 0: none
     final_softcap: float = 0.0  # likewise of the logits
-    fused_projections: bool = False  # on disk q, k, v are one matrix, and so are gate and up (Phi-3)
+    fused_projections: bool = (
+        False  # on disk q, k, v are one matrix, and so are gate and up (Phi-3)
+    )

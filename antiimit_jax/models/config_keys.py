@@ -1,8 +1,9 @@
-"""Reading a `config.json` key by key, so that no key is read twice in two ways or dropped unseen."""
+"""Reading a `config.json` key by key, so that none is read in two ways or dropped unseen."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 # Keys that change nothing about the logits of one forward pass.
 _HARMLESS = frozenset(

@@ -134,7 +134,9 @@ class Decoder(nn.Module):
 
     def __call__(self, forest: Forest) -> Array:
         """Hidden states of the rows after the final norm, [B, T, D] in `dtype`."""
-        tokens = _dense(jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()]), forest)
+        tokens = _dense(
+            jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()]), forest
+        )
         table = self.embed.embedding
         shared = table.shape[1] < self.cfg.hidden_size
         x = look_up(table, tokens) if shared else table[tokens]  # [M, D]
@@ -163,11 +165,15 @@ def head_product(hidden: Array, table: Array) -> Array:
     A table of fewer bits is widened to float32 a block of rows at a time, since the whole of it
     may be gigabytes: V is 256,000 in Gemma. So is one put together whose columns devices share.
     """
-    (V, width), D, product = table.shape, hidden.shape[-1], functools.partial(
-        jnp.einsum,
-        "...d,vd->...v",
-        precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32 in products
-        preferred_element_type=jnp.float32,
+    (V, width), D, product = (
+        table.shape,
+        hidden.shape[-1],
+        functools.partial(
+            jnp.einsum,
+            "...d,vd->...v",
+            precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32
+            preferred_element_type=jnp.float32,
+        ),
     )
     whole = whole_rows if width < D else lambda some: some
     rows = max(1, _WIDENED_BYTES // (4 * D))

@@ -9,7 +9,8 @@ Source of the rules: the configuration and modelling files of transformers 5.23.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig, Rope
@@ -181,8 +182,14 @@ def text_name(name: str, config: Mapping[str, Any]) -> str:
     """A stored tensor's name in the language model alone; empty for a vision tower's."""
     if text_config(config) is config:
         return name
-    if name.startswith(("vision_tower.", "multi_modal_projector.", "model.vision_tower.",
-                        "model.multi_modal_projector.")):  # fmt: skip
+    if name.startswith(
+        (
+            "vision_tower.",
+            "multi_modal_projector.",
+            "model.vision_tower.",
+            "model.multi_modal_projector.",
+        )
+    ):
         return ""
     return name.replace("model.language_model.", "model.").removeprefix("language_model.")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import gguf
 import numpy as np
@@ -57,8 +58,14 @@ class GgufCheckpoint:
         try:
             self._reader = _Reader(path)
         except (
-            ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError, RecursionError,
-        ) as error:  # fmt: skip
+            ValueError,
+            IndexError,
+            KeyError,
+            OverflowError,
+            MemoryError,
+            OSError,
+            RecursionError,
+        ) as error:
             raise UserError(
                 f"{path}: not a readable GGUF file ({str(error)!r:.200}); fetch it again"
             ) from error

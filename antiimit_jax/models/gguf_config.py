@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,10 @@ _CAPS = {
     "final_logit_softcapping": "final_logit_softcapping",
 }
 _LONG, _SHORT, _DIVISORS = (
-    "rope_factors_long.weight", "rope_factors_short.weight", "rope_freqs.weight",
-)  # fmt: skip
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+    "rope_freqs.weight",
+)
 # Metadata (after the architecture prefix) -> config.json, for all architectures.
 _KEYS = {
     "block_count": "num_hidden_layers",
@@ -40,10 +43,17 @@ _KEYS = {
 _NEEDED = ("attention.layer_norm_rms_epsilon",)  # the others without default `families` misses
 # Read by `_rope` and `_head_dim`, not copied.
 _OTHERS = {
-    "attention.value_length", "rope.dimension_count", "rope.freq_base", "rope.scale_linear",
-    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
-    "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-}  # fmt: skip
+    "attention.value_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+}
 # Keys that change nothing while they say this; None stands for any value.
 _NEUTRAL = {
     "attention.causal": True,
@@ -252,10 +262,12 @@ def _rope(
             return rope | {"rope_type": "default"}
         divisors = tensors[_DIVISORS].tolist()  # Llama-3.1's scaling, worked out by the converter
         return rope | {
-            "rope_type": "longrope", "short_factor": divisors, "long_factor": divisors,
+            "rope_type": "longrope",
+            "short_factor": divisors,
+            "long_factor": divisors,
             "attention_factor": 1.0,
             "original_max_position_embeddings": config["max_position_embeddings"],
-        }  # fmt: skip
+        }
     if kind == "linear":
         return rope | {"rope_type": "linear", "factor": factor or 1.0}
     if kind == "yarn":

@@ -101,9 +101,7 @@ class RMSNorm(nn.Module):
         return wide.astype(x.dtype) * scale.astype(x.dtype)
 
 
-def attend(
-    q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: float = 0.0
-) -> Array:
+def attend(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: float = 0.0) -> Array:
     """Grouped-query attention, softmax in float32.
 
     The G query heads of a key head are laid out as rows of one product per (batch, key head): on a
@@ -140,10 +138,16 @@ def attend_before(
     T = q.shape[1]
     block = -(-T // max(1, round(T / _BLOCK)))
     parts = [
-        attend(q[:, i : i + block], k[:, : i + block], v[:, : i + block],
-               mask[:, i : i + block, : i + block], scale, softcap)
+        attend(
+            q[:, i : i + block],
+            k[:, : i + block],
+            v[:, : i + block],
+            mask[:, i : i + block, : i + block],
+            scale,
+            softcap,
+        )
         for i in range(0, T, block)
-    ]  # fmt: skip
+    ]
     return jnp.concatenate(parts, axis=1)
 
 

@@ -9,7 +9,7 @@ different names it has a row for each, and `needed` chooses.
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable
+from collections.abc import Callable
 
 from antiimit_jax.models.config import ModelConfig
 
@@ -142,18 +142,24 @@ LEAVES: tuple[Leaf, ...] = (
     _O,
     _bias(_O, "o_bias"),
     _norm(
-        "attn_post_norm", "post_attention_layernorm", "post_attention_norm",
+        "attn_post_norm",
+        "post_attention_layernorm",
+        "post_attention_norm",
         lambda cfg: cfg.post_norm,
-    ),  # fmt: skip
+    ),
     # Llama's norm before the MLP bears the name that others give to the one after attention.
     _norm(
-        "mlp_norm", "post_attention_layernorm", "ffn_norm",
+        "mlp_norm",
+        "post_attention_layernorm",
+        "ffn_norm",
         lambda cfg: cfg.pre_norm and not cfg.post_norm,
-    ),  # fmt: skip
+    ),
     _norm(
-        "mlp_norm", "pre_feedforward_layernorm", "ffn_norm",
+        "mlp_norm",
+        "pre_feedforward_layernorm",
+        "ffn_norm",
         lambda cfg: cfg.pre_norm and cfg.post_norm,
-    ),  # fmt: skip
+    ),
     *(_GATE, _UP),
     *_fuse("gate_up_proj", "ffn_up", _GATE, _UP),
     _DOWN,
@@ -177,9 +183,7 @@ LEAVES: tuple[Leaf, ...] = (
 )
 
 # Where LoRA may attach: our short module name -> its row, with the projections stored apart.
-LORA_TARGETS: dict[str, Leaf] = {
-    leaf.path[2]: leaf for leaf in (_Q, _K, _V, _O, _GATE, _UP, _DOWN)
-}
+LORA_TARGETS: dict[str, Leaf] = {leaf.path[2]: leaf for leaf in (_Q, _K, _V, _O, _GATE, _UP, _DOWN)}
 
 
 def leaves_of(cfg: ModelConfig) -> tuple[Leaf, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from antiimit_jax.models.config import Rope
 from antiimit_jax.models.config_keys import Keys, is_count, is_positive
@@ -16,12 +17,10 @@ _KEYS = {
     "default": set(),
     "linear": {"factor"},
     "dynamic": {"factor"},
-    "llama3": {
-        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
-    },
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
     "yarn": _ATTENTION | {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
     "longrope": _ATTENTION | {"short_factor", "long_factor"},
-}  # fmt: skip
+}
 _NEEDED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -31,9 +30,7 @@ _NEEDED = {
 }
 
 
-def read_rope(
-    keys: Keys, *, layer_type: str, head_dim: int, theta: float, partial: bool
-) -> Rope:
+def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, partial: bool) -> Rope:
     """The rotary embedding of the layers of one type; problems go to `keys`.
 
     Args:
@@ -58,14 +55,18 @@ def read_rope(
         types.add(rope.get("rope_type", rope.get("type", "default")) if rope else None)
         given |= rope
     if len(types - {None}) > 1:
-        keys.problems.append(f"`rope_parameters` and `rope_scaling` differ: {sorted(map(str, types))}")
+        keys.problems.append(
+            f"`rope_parameters` and `rope_scaling` differ: {sorted(map(str, types))}"
+        )
     base = _base(keys, thetas, theta)
     share = given.get("partial_rotary_factor", keys.take("partial_rotary_factor", 1.0))
     if share != 1 and not partial:
         keys.problems.append(f"`partial_rotary_factor` = {share!r} is not ported for this family")
         share = 1.0
     if not is_positive(share) or share > 1 or int(head_dim * share) % 2:
-        keys.problems.append(f"`partial_rotary_factor` = {share!r} does not fit head_dim {head_dim}")
+        keys.problems.append(
+            f"`partial_rotary_factor` = {share!r} does not fit head_dim {head_dim}"
+        )
         share = 1.0
     longest, original = keys.count("max_position_embeddings"), keys.take(_ORIGINAL)
     if original is not None:  # Phi-3 puts it beside the window
@@ -138,8 +139,10 @@ def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest:
         factors = {}
         for key in ("short_factor", "long_factor"):
             value = given[key]
-            if not isinstance(value, list) or len(value) != dim // 2 or not all(
-                is_positive(number) for number in value
+            if (
+                not isinstance(value, list)
+                or len(value) != dim // 2
+                or not all(is_positive(number) for number in value)
             ):
                 keys.problems.append(f"`{key}` must list {dim // 2} positive numbers")
                 return Rope(dim=dim)

@@ -27,7 +27,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
 from antiimit_jax.models.leaves import Leaf, leaves_of
-from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, read_json
+from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
 
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
@@ -194,8 +194,10 @@ def load_params(
 
 
 def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
-    sizes = (math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1)
-             for leaf in leaves_of(cfg))  # fmt: skip
+    sizes = (
+        math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1)
+        for leaf in leaves_of(cfg)
+    )
     backend = jax.default_backend()
     if backend == "cpu" and sum(sizes) <= _WIDE_PARAMETERS:
         return jnp.float32
@@ -223,9 +225,7 @@ def _leaf(params: Any, leaf: Leaf, i: int) -> np.ndarray:
     return params[i] if leaf.stacked else params
 
 
-def _place(
-    to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig
-) -> None:
+def _place(to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> None:
     """Writes the part of some stored rows that belongs to a parameter where it belongs."""
     own = leaf.rows(cfg)
     start, stop = max(own.start, first), min(own.stop, first + len(rows))

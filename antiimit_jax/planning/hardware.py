@@ -49,23 +49,41 @@ def _tpu(name: str, devices: int, gib: float) -> Hardware:
 
 def _gpu(name: str, gib: float, bfloat16: bool = True) -> Hardware:
     return Hardware(
-        name=name, kind="gpu", devices=1, device_bytes=int(gib * GIB), share=GPU_SHARE,
+        name=name,
+        kind="gpu",
+        devices=1,
+        device_bytes=int(gib * GIB),
+        share=GPU_SHARE,
         bfloat16=bfloat16,
-    )  # fmt: skip
+    )
 
 
 HARDWARE: dict[str, Hardware] = {
     machine.name: machine
     for machine in (
-        _tpu("v2-8", 8, 8), _tpu("v3-8", 8, 16), _tpu("v4-8", 4, 32), _tpu("v5e-1", 1, 16),
-        _tpu("v5e-4", 4, 16), _tpu("v5e-8", 8, 16), _tpu("v5p-8", 4, 95), _tpu("v6e-1", 1, 32),
-        _tpu("v6e-4", 4, 32), _tpu("v6e-8", 8, 32),
-        _gpu("a100-40", 40), _gpu("a100-80", 80), _gpu("h100", 79.6), _gpu("h200", 140.4),
-        _gpu("rtx4090", 24), _gpu("rtx3090", 24), _gpu("l4", 22.5), _gpu("a10", 22.5),
-        _gpu("t4", 15, bfloat16=False), _gpu("v100", 15.8, bfloat16=False),
+        _tpu("v2-8", 8, 8),
+        _tpu("v3-8", 8, 16),
+        _tpu("v4-8", 4, 32),
+        _tpu("v5e-1", 1, 16),
+        _tpu("v5e-4", 4, 16),
+        _tpu("v5e-8", 8, 16),
+        _tpu("v5p-8", 4, 95),
+        _tpu("v6e-1", 1, 32),
+        _tpu("v6e-4", 4, 32),
+        _tpu("v6e-8", 8, 32),
+        _gpu("a100-40", 40),
+        _gpu("a100-80", 80),
+        _gpu("h100", 79.6),
+        _gpu("h200", 140.4),
+        _gpu("rtx4090", 24),
+        _gpu("rtx3090", 24),
+        _gpu("l4", 22.5),
+        _gpu("a10", 22.5),
+        _gpu("t4", 15, bfloat16=False),
+        _gpu("v100", 15.8, bfloat16=False),
         _gpu("v100-32", 31.7, bfloat16=False),
     )
-}  # fmt: skip
+}
 
 
 def find_hardware(name: str) -> Hardware:
@@ -78,9 +96,7 @@ def find_hardware(name: str) -> Hardware:
         return HARDWARE[name]
     if (match := _CPU.fullmatch(name)) and int(match[1]):
         memory = int(match[1]) * GIB
-        return Hardware(
-            name=name, kind="cpu", devices=1, device_bytes=memory, share=_CPU_SHARE
-        )
+        return Hardware(name=name, kind="cpu", devices=1, device_bytes=memory, share=_CPU_SHARE)
     known = [*HARDWARE, "cpu-16g", "cpu-24g", "cpu-32g", "cpu-64g"]
     hint = near_misses(name, [one for one in known if one.startswith(name)] or known)
     names = f"{', '.join(HARDWARE)}, and cpu-<GiB>g such as cpu-24g"

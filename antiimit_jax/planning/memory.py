@@ -190,9 +190,7 @@ class Estimator:
         params = {"params": self._placed_params(dtype or run.dtype, shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
-    def _asked(
-        self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = ""
-    ) -> int:
+    def _asked(self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = "") -> int:
         """Most temporaries of a scoring function over batches."""
         shards = self._shards(run)
         stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)

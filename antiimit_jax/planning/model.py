@@ -36,7 +36,7 @@ class PlannedModel:
 
     @property
     def prompt_format(self) -> str:
-        """"chat" or "base"; chat where the catalog does not know."""
+        """ "chat" or "base"; chat where the catalog does not know."""
         return self.entry.prompt_format if self.entry else "chat"
 
 
@@ -53,21 +53,25 @@ def find_planned(model: str) -> PlannedModel:
         cfg = parse_config(read_json(path / "config.json"), str(path / "config.json"))
         own = path if (path / "tokenizer.json").is_file() else None
         return PlannedModel(
-            name=model, entry=None, cfg=cfg, config_from=str(path / "config.json"),
+            name=model,
+            entry=None,
+            cfg=cfg,
+            config_from=str(path / "config.json"),
             tokenizer_path=own,
-        )  # fmt: skip
+        )
     if model not in CATALOG and path.is_file() and path.suffix == ".gguf":
         cfg = parse_config(GgufCheckpoint(path).config(), model)
-        return PlannedModel(
-            name=model, entry=None, cfg=cfg, config_from=model, tokenizer_path=path
-        )
+        return PlannedModel(name=model, entry=None, cfg=cfg, config_from=model, tokenizer_path=path)
     if entry is not None:
         source = "the catalog's published shapes (a loaded model's own config.json decides)"
         cfg = parse_config(entry.config, entry.hub_id)
         return PlannedModel(
-            name=model, entry=entry, cfg=cfg, config_from=source,
+            name=model,
+            entry=entry,
+            cfg=cfg,
+            config_from=source,
             tokenizer_path=embedded_file(entry) if entry.package else None,
-        )  # fmt: skip
+        )
     known = [*CATALOG, *(one.hub_id for one in CATALOG.values())]
     raise UserError(
         f"--model={model}: not in the catalog{near_misses(model, known)}; {LISTED}; of any other "

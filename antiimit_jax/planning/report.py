@@ -44,11 +44,16 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
     head = ("alias", "hub id", "family", "params", "format", "licence", "gate")
     cells = [
         (
-            row["alias"], row["hub_id"], row["family"], f"{row['parameters'] / 1e9:.3f} B",
-            row["format"], row["licence"], row["gate"] or "open",
+            row["alias"],
+            row["hub_id"],
+            row["family"],
+            f"{row['parameters'] / 1e9:.3f} B",
+            row["format"],
+            row["licence"],
+            row["gate"] or "open",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()

@@ -100,9 +100,14 @@ class Shaper:
     @functools.cache
     def _train(self, train: TrainConfig, forms: str, seed: int) -> TrainBatch:
         source = BatchSource(
-            train, self._tokenizer, self._stops, prompt_format=self._style, forms=forms, seed=seed,
+            train,
+            self._tokenizer,
+            self._stops,
+            prompt_format=self._style,
+            forms=forms,
+            seed=seed,
             placebo=False,
-        )  # fmt: skip
+        )
         return source(0)
 
     def _ask(self, item: Item, messages: tuple, forms: str, tokenisations: int = 1) -> WordQuery:

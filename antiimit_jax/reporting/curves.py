@@ -36,7 +36,7 @@ class Calibration:
 def calibration(
     items: pa.Table, stage: str, suite: str, split: str, k: int = 2
 ) -> Calibration | None:
-    """Calibration points of the plain requests of one stage and split; None where there are none."""
+    """Calibration points of one stage's and split's plain requests; None where there are none."""
     keep = pc.equal(items["stage"], stage)
     for name, value in (("suite", suite), ("split", split), ("k", k), ("word_index", 0)):
         keep = pc.and_(keep, pc.equal(items[name], value))
@@ -53,7 +53,10 @@ def calibration(
     counted = mass >= MIN_MASS - PASS_SLACK
     cluster = np.asarray(table["cluster"].to_pylist())
     return Calibration(
-        asked=asked, share=share, mass=mass, counted=counted,
+        asked=asked,
+        share=share,
+        mass=mass,
+        counted=counted,
         **_levels(asked[counted], share[counted], cluster[counted]),
     )
 
@@ -100,10 +103,18 @@ def drift_points(drift: pa.Table) -> list[DriftPoint]:
             for metric, column in values.items():
                 spread = "proportion" if metric == "top1_agree" else "smooth"
                 value, low, high = clustered_mean(column[rows], prompt[rows], spread)
-                points.append(DriftPoint(
-                    stage=str(name), category=str(kind), metric=metric, value=value, low=low,
-                    high=high, tokens=int(rows.sum()), prompts=len(np.unique(prompt[rows])),
-                ))
+                points.append(
+                    DriftPoint(
+                        stage=str(name),
+                        category=str(kind),
+                        metric=metric,
+                        value=value,
+                        low=low,
+                        high=high,
+                        tokens=int(rows.sum()),
+                        prompts=len(np.unique(prompt[rows])),
+                    )
+                )
     return points
 
 

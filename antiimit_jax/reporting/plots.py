@@ -25,9 +25,14 @@ MARKERS = {"base": "s", "tuned": "o", "placebo": "^"}
 SIGNS = {"base": "■", "tuned": "●", "placebo": "▲"}  # the markers, for a legend; others "◆"
 OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#b8a200")
 CATEGORY_COLOURS = {  # Okabe-Ito, with the share that was wanted darkest
-    "target_words": "#00598c", "other_case": "#56b4e9", "quotes_markup": "#009e73",
-    "refusal": "#b23b00", "digits": "#f0e442", "other_words": "#e69f00",
-    "end_of_turn": "#cc79a7", "unexplored": "#d4d4d4",
+    "target_words": "#00598c",
+    "other_case": "#56b4e9",
+    "quotes_markup": "#009e73",
+    "refusal": "#b23b00",
+    "digits": "#f0e442",
+    "other_words": "#e69f00",
+    "end_of_turn": "#cc79a7",
+    "unexplored": "#d4d4d4",
 }
 INK, FAINT = "#222222", "#8a8a8a"
 PANEL = (3.35, 2.75)  # inches
@@ -36,13 +41,30 @@ MAX_DOTS = 400
 RULER_SIGNS = ("|", "×", "+", "⋏")  # as drawn by _RULER_MARKS, for a legend
 _RULER_MARKS = ("|", "x", "+", "2")
 _STYLE = {
-    "font.family": "sans-serif", "font.size": 8.0, "axes.titlesize": 9.0, "axes.labelsize": 8.0,
-    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.edgecolor": "#777777",
-    "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
-    "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "xtick.color": INK, "ytick.color": INK,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5, "axes.grid": False, "text.color": INK, "axes.labelcolor": INK,
-    "svg.fonttype": "none", "text.parse_math": False, "axes.unicode_minus": True,
+    "font.family": "sans-serif",
+    "font.size": 8.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 8.0,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": "#777777",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "axes.grid": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
 }
 
 
@@ -55,10 +77,14 @@ def svg(figure: Figure, name: str, label: str) -> str:
     """The figure as inline SVG that scales with its place; ids are made unique by `name`."""
     out = io.StringIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata={
-            "Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            out,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = out.getvalue()
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
@@ -67,8 +93,10 @@ def svg(figure: Figure, name: str, label: str) -> str:
     head, _, rest = text.partition(">")
     box = re.search(r'viewBox="[^"]*"', head).group()
     title = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return (f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
-            f'xmlns:xlink="http://www.w3.org/1999/xlink">{rest}')
+    return (
+        f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
+    )
 
 
 def rgb(figure: Figure, dpi: int = 130) -> np.ndarray:
@@ -88,24 +116,54 @@ def calibration_figure(data: Calibration, stage: str, title: str) -> Figure:
         axes, below = figure.subplots(2, 1, height_ratios=(4.2, 1))
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
         dots = _thinned(np.flatnonzero(data.counted))
-        axes.scatter(data.asked[dots], data.share[dots], s=5, color=colour(stage), alpha=0.25,
-                     linewidths=0, zorder=2)
+        axes.scatter(
+            data.asked[dots],
+            data.share[dots],
+            s=5,
+            color=colour(stage),
+            alpha=0.25,
+            linewidths=0,
+            zorder=2,
+        )
         if data.counted.mean() < 0.5:
             dots = _thinned(np.flatnonzero(~data.counted))
-            axes.scatter(data.asked[dots], data.share[dots], s=9, facecolors="none",
-                         edgecolors=colour(stage), alpha=0.6, linewidths=0.5, zorder=2)
+            axes.scatter(
+                data.asked[dots],
+                data.share[dots],
+                s=9,
+                facecolors="none",
+                edgecolors=colour(stage),
+                alpha=0.6,
+                linewidths=0.5,
+                zorder=2,
+            )
         if data.x.size:
             bars = np.array([data.mean - data.low, data.high - data.mean])
-            axes.errorbar(data.x, data.mean, yerr=np.nan_to_num(bars), fmt=MARKERS.get(stage, "D"),
-                          ms=4, color=colour(stage), lw=0, elinewidth=1.1, zorder=3)
+            axes.errorbar(
+                data.x,
+                data.mean,
+                yerr=np.nan_to_num(bars),
+                fmt=MARKERS.get(stage, "D"),
+                ms=4,
+                color=colour(stage),
+                lw=0,
+                elinewidth=1.1,
+                zorder=3,
+            )
         axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=title, ylabel="share given")
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_xlabel("share asked of the first-named word")
         weights = np.full(data.mass.size, 1 / data.mass.size)
-        below.hist(np.clip(data.mass, 0, 1), bins=np.linspace(0, 1, 21), weights=weights,
-                   color=colour(stage), alpha=0.8)
-        below.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)",
-                  ylabel="items")
+        below.hist(
+            np.clip(data.mass, 0, 1),
+            bins=np.linspace(0, 1, 21),
+            weights=weights,
+            color=colour(stage),
+            alpha=0.8,
+        )
+        below.set(
+            xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)", ylabel="items"
+        )
         below.set_yticks([0, 1], ["0", "all"])
     return figure
 
@@ -114,8 +172,12 @@ Series = Mapping[str, Sequence[tuple[float | None, float | None, float | None]]]
 
 
 def slices_figure(
-    title: str, labels: Sequence[str], stages: Series, dashes: Mapping[str, Sequence[float | None]],
-    top: float, ylabel: str = "TVD",
+    title: str,
+    labels: Sequence[str],
+    stages: Series,
+    dashes: Mapping[str, Sequence[float | None]],
+    top: float,
+    ylabel: str = "TVD",
 ) -> Figure:
     """A figure over slices: stages as points with intervals, baselines as short dashes.
 
@@ -128,8 +190,9 @@ def slices_figure(
         for style, values in zip(("-", (0, (1.2, 0.9))), dashes.values()):
             for x, value in enumerate(values):
                 if value is not None:
-                    axes.plot([x - 0.38, x + 0.38], [value, value], color=INK, lw=1.1, ls=style,
-                              zorder=1)
+                    axes.plot(
+                        [x - 0.38, x + 0.38], [value, value], color=INK, lw=1.1, ls=style, zorder=1
+                    )
         middle = (len(stages) - 1) / 2
         for i, (stage, points) in enumerate(stages.items()):
             for x, (value, low, high) in enumerate(points):
@@ -152,8 +215,15 @@ def stacked_figure(
         y = np.arange(len(stages))[::-1]
         for category, values in shares.items():
             width = np.asarray(values, dtype=float)
-            axes.barh(y, width, left=left, height=0.62, color=CATEGORY_COLOURS.get(category, FAINT),
-                      edgecolor="white", linewidth=0.5)
+            axes.barh(
+                y,
+                width,
+                left=left,
+                height=0.62,
+                color=CATEGORY_COLOURS.get(category, FAINT),
+                edgecolor="white",
+                linewidth=0.5,
+            )
             left += width
         axes.set(xlim=(0, 1), title=title, xlabel="share of all probability")
         axes.set_yticks(y, list(stages))
@@ -163,8 +233,11 @@ def stacked_figure(
 
 
 def drift_figure(
-    title: str, categories: Sequence[str],
-    series: Mapping[str, Sequence[tuple[float, float, float] | None]], log: bool, xlabel: str,
+    title: str,
+    categories: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    log: bool,
+    xlabel: str,
 ) -> Figure:
     """Dot plot by category: series name -> (value, low, high) a category; rulers in ink."""
     with matplotlib.rc_context(_STYLE):
@@ -187,8 +260,7 @@ def drift_figure(
                 if not np.isnan(low):
                     low = max(low, value / 10) if log else low
                     axes.plot([low, high], [height, height], color=ink, lw=0.8 if ruler else 1.2)
-                axes.plot(value, height, color=ink, ms=4.5, lw=0,
-                          marker=mark)
+                axes.plot(value, height, color=ink, ms=4.5, lw=0, marker=mark)
         if log:
             axes.set_xscale("log")
             _plain_log(axes.xaxis)
@@ -223,7 +295,12 @@ def training_figure(
 
 
 def _point(
-    axes: Axes, x: float, value: float, low: float | None, high: float | None, stage: str,
+    axes: Axes,
+    x: float,
+    value: float,
+    low: float | None,
+    high: float | None,
+    stage: str,
     top: float,
 ) -> None:
     if value > top:

@@ -27,8 +27,11 @@ def write_report(workdir: str | Path) -> Path:
 def render(run: Run) -> str:
     """The page as HTML text; nothing in it is loaded from elsewhere."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html.j2").render(**context(run))
 
@@ -72,8 +75,11 @@ def model_name(run: Run) -> str:
 def what_was_run(run: Run, rows: Rows) -> str:
     """One sentence: which stages, how many items, how long trained, precision and seed."""
     stages, info = rows.stages("control"), run.info
-    told = {"base": "before tuning", "tuned": "tuned on exact target shares",
-            "placebo": "as placebo (trained on percentages shuffled across items)"}
+    told = {
+        "base": "before tuning",
+        "tuned": "tuned on exact target shares",
+        "placebo": "as placebo (trained on percentages shuffled across items)",
+    }
     text = "Words were asked for in stated percentages and their exact probabilities read off"
     if stages:
         text += ": " + ", ".join(told.get(stage, stage) for stage in stages)
@@ -91,6 +97,8 @@ def missing_parts(run: Run, rows: Rows) -> list[str]:
     stages, splits = rows.stages("control"), rows.splits("control")
     names = ["items", "drift", "training", "residual", "samples", "config"]
     files = [n for n in names if getattr(run, n) is None]
-    return ([f"stage {s}" for s in STAGES if s not in stages]
-            + [f"split {s}" for s in sections_control.SPLIT_MEANING if s not in splits]
-            + [f"{n}.json" if n in ("samples", "config") else f"{n}.parquet" for n in files])
+    return (
+        [f"stage {s}" for s in STAGES if s not in stages]
+        + [f"split {s}" for s in sections_control.SPLIT_MEANING if s not in splits]
+        + [f"{n}.json" if n in ("samples", "config") else f"{n}.parquet" for n in files]
+    )

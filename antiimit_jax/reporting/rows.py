@@ -31,36 +31,54 @@ RULERS = {
     "ruler:noise": "base, weights with noise",
 }
 CONTROL_COLUMNS = (
-    "tvd_res", "mass", "corr", "corr_within", "skill", "skill_over_rank", "kl_fwd",
+    "tvd_res",
+    "mass",
+    "corr",
+    "corr_within",
+    "skill",
+    "skill_over_rank",
+    "kl_fwd",
     "kl_fwd_median",
 )
 LABELS = {
-    "tvd_res": "TVD", "mass": "mass", "corr": "corr", "corr_within": "corr within",
-    "skill": "skill", "skill_over_rank": "skill over rank", "kl_fwd": "KL",
+    "tvd_res": "TVD",
+    "mass": "mass",
+    "corr": "corr",
+    "corr_within": "corr within",
+    "skill": "skill",
+    "skill_over_rank": "skill over rank",
+    "kl_fwd": "KL",
     "kl_fwd_median": "KL median",
-    "residual": "residual", "kl_base_tuned": "KL(base‖stage)", "kl_tuned_base": "KL(stage‖base)",
-    "top1_agree": "top-1 agreement", "top5_overlap": "top-5 overlap",
-    "delta_entropy": "Δ entropy", "delta_ppl": "Δ perplexity", "leak_neutral": "leak neutral",
-    "leak_slope": "leak slope", "leak_rate": "leak rate", "flattening": "flattening",
+    "residual": "residual",
+    "kl_base_tuned": "KL(base‖stage)",
+    "kl_tuned_base": "KL(stage‖base)",
+    "top1_agree": "top-1 agreement",
+    "top5_overlap": "top-5 overlap",
+    "delta_entropy": "Δ entropy",
+    "delta_ppl": "Δ perplexity",
+    "leak_neutral": "leak neutral",
+    "leak_slope": "leak slope",
+    "leak_rate": "leak rate",
+    "flattening": "flattening",
 }
 EXPLAINED = {
     "tvd_res": "how much probability sits in the wrong place, from 0 (exactly as asked) to 1; what "
-               "falls outside the asked words counts as wrong. (tvd_res)",
+    "falls outside the asked words counts as wrong. (tvd_res)",
     "mass": "probability of giving any of the asked words at all, properly ended. Near 0 means "
-            "that the model does not answer in the format; 1 is best.",
+    "that the model does not answer in the format; 1 is best.",
     "corr": "correlation between the share asked and the share given, on items with mass 0.05 or "
-            "more. Knowing only which word is to be larger already reaches about 0.87.",
+    "more. Knowing only which word is to be larger already reaches about 0.87.",
     "corr_within": "the same correlation inside requests below and above 50%, averaged. "
-                   "Knowing only which word is larger scores 0; graded control scores towards 1.",
+    "Knowing only which word is larger scores 0; graded control scores towards 1.",
     "skill": "1 − TVD / TVD of the better of two lazy answers (equal shares, or everything on the "
-             "larger word). 0 is lazy, 1 is perfect, below 0 is worse than lazy.",
+    "larger word). 0 is lazy, 1 is perfect, below 0 is worse than lazy.",
     "skill_over_rank": "the same against the best fixed shares by rank. Above 0 only if the "
-                       "percentages are used beyond the order of the words.",
+    "percentages are used beyond the order of the words.",
     "kl_fwd": "what training lowers: KL(asked‖given) in nats, 0 at best. A word given no "
-              "probability costs up to 69 nats, so a few such items can dominate the mean.",
+    "probability costs up to 69 nats, so a few such items can dominate the mean.",
     "kl_fwd_median": "the same for the middle item, not moved by a few items without an answer.",
     "kl_base_tuned": "how far next-token predictions on unrelated text moved from the base model, "
-                     "in nats a token; 0 is unchanged.",
+    "in nats a token; 0 is unchanged.",
     "kl_tuned_base": "the same divergence read from the stage's side.",
     "top1_agree": "share of tokens of that text where the most probable next token stays the same.",
     "top5_overlap": "how much of the five most probable next tokens is shared with the base model.",
@@ -68,13 +86,15 @@ EXPLAINED = {
     "delta_ppl": "change of perplexity on that text; above 0 is worse.",
     "leak_neutral": "TVD to the base model on word-choice prompts that state no percentages.",
     "leak_slope": "how far a share follows a percentage that is only mentioned, not asked for; "
-                  "0 is no leak.",
+    "0 is no leak.",
     "leak_rate": "share of such prompts that move by more than 0.05 towards the mentioned "
-                 "percentage, less the same with shuffled percentages.",
+    "percentage, less the same with shuffled percentages.",
     "flattening": "change of entropy on questions with one right answer; 0 is no change.",
 }
-_ANSI = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"
-                   r"|[\x1b\x9b]\[?[0-?]*[ -/]*[@-~]")
+_ANSI = re.compile(
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"
+    r"|[\x1b\x9b]\[?[0-?]*[ -/]*[@-~]"
+)
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 

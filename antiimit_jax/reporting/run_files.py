@@ -23,37 +23,90 @@ from antiimit_jax.errors import UserError
 SCHEMA = 1
 METRICS, CONFIG, SAMPLES = "metrics.json", "config.json", "samples.json"
 ROW_KEYS = (
-    "stage", "suite", "split", "slice", "metric", "value", "ci_low", "ci_high", "n", "clusters",
+    "stage",
+    "suite",
+    "split",
+    "slice",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "clusters",
 )
 
-_ITEMS = pa.schema([
-    ("stage", pa.string()), ("suite", pa.string()), ("split", pa.string()), ("item", pa.string()),
-    ("cluster", pa.string()), ("k", pa.int32()), ("template", pa.int32()), ("n_shots", pa.int32()),
-    ("shot_set", pa.int32()), ("order", pa.int32()), ("prompt", pa.string()),
-    ("prompt_ids", pa.list_(pa.int32())), ("word", pa.string()), ("word_index", pa.int32()),
-    ("form_count", pa.int32()), ("token_count", pa.int32()), ("target", pa.float64()),
-    ("q", pa.float64()), ("residual", pa.float64()), ("prior", pa.float64()),
-    ("last_shot", pa.float64()),
-])
-_DRIFT = pa.schema([
-    ("stage", pa.string()), ("prompt_id", pa.string()), ("category", pa.string()),
-    ("position", pa.int32()), ("token", pa.int32()), ("kl_base_tuned", pa.float64()),
-    ("kl_tuned_base", pa.float64()), ("top1_base", pa.int32()), ("top1_tuned", pa.int32()),
-    ("top5_overlap", pa.float64()), ("entropy_base", pa.float64()), ("entropy_tuned", pa.float64()),
-    ("logp_base", pa.float64()), ("logp_tuned", pa.float64()),
-])
-_TRAINING = pa.schema([
-    ("adapter", pa.string()), ("step", pa.int32()), ("loss", pa.float64()),
-    ("kl_fwd", pa.float64()), ("residual", pa.float64()), ("anchor_kl", pa.float64()),
-    ("grad_norm", pa.float64()), ("lr", pa.float64()), ("tokens_per_s", pa.float64()),
-    ("skipped", pa.bool_()),
-])
-_RESIDUAL = pa.schema([
-    ("stage", pa.string()), ("split", pa.string()), ("forms", pa.string()),
-    ("category", pa.string()), ("share", pa.float64()), ("n", pa.int32()),
-])
+_ITEMS = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("suite", pa.string()),
+        ("split", pa.string()),
+        ("item", pa.string()),
+        ("cluster", pa.string()),
+        ("k", pa.int32()),
+        ("template", pa.int32()),
+        ("n_shots", pa.int32()),
+        ("shot_set", pa.int32()),
+        ("order", pa.int32()),
+        ("prompt", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("word", pa.string()),
+        ("word_index", pa.int32()),
+        ("form_count", pa.int32()),
+        ("token_count", pa.int32()),
+        ("target", pa.float64()),
+        ("q", pa.float64()),
+        ("residual", pa.float64()),
+        ("prior", pa.float64()),
+        ("last_shot", pa.float64()),
+    ]
+)
+_DRIFT = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("prompt_id", pa.string()),
+        ("category", pa.string()),
+        ("position", pa.int32()),
+        ("token", pa.int32()),
+        ("kl_base_tuned", pa.float64()),
+        ("kl_tuned_base", pa.float64()),
+        ("top1_base", pa.int32()),
+        ("top1_tuned", pa.int32()),
+        ("top5_overlap", pa.float64()),
+        ("entropy_base", pa.float64()),
+        ("entropy_tuned", pa.float64()),
+        ("logp_base", pa.float64()),
+        ("logp_tuned", pa.float64()),
+    ]
+)
+_TRAINING = pa.schema(
+    [
+        ("adapter", pa.string()),
+        ("step", pa.int32()),
+        ("loss", pa.float64()),
+        ("kl_fwd", pa.float64()),
+        ("residual", pa.float64()),
+        ("anchor_kl", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("lr", pa.float64()),
+        ("tokens_per_s", pa.float64()),
+        ("skipped", pa.bool_()),
+    ]
+)
+_RESIDUAL = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("split", pa.string()),
+        ("forms", pa.string()),
+        ("category", pa.string()),
+        ("share", pa.float64()),
+        ("n", pa.int32()),
+    ]
+)
 TABLES: dict[str, pa.Schema] = {
-    "items": _ITEMS, "drift": _DRIFT, "training": _TRAINING, "residual": _RESIDUAL,
+    "items": _ITEMS,
+    "drift": _DRIFT,
+    "training": _TRAINING,
+    "residual": _RESIDUAL,
 }
 
 

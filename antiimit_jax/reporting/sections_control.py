@@ -15,7 +15,16 @@ from antiimit_jax.metrics.control import MIN_MASS
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.curves import calibration
 from antiimit_jax.reporting.rows import (
-    BASELINES, CONTROL_COLUMNS, EXPLAINED, LABELS, STAGES, Row, Rows, figure, number, signed,
+    BASELINES,
+    CONTROL_COLUMNS,
+    EXPLAINED,
+    LABELS,
+    STAGES,
+    Row,
+    Rows,
+    figure,
+    number,
+    signed,
     value_of,
 )
 from antiimit_jax.reporting.run_files import Run
@@ -28,8 +37,10 @@ SPLIT_MEANING = {
     "heldout_both": "neither the words nor the percentages were trained on",
 }
 SLICES = {
-    "k": "by number of words", "p": "by percentage asked",
-    "tokens": "by tokens of the longest word", "template": "by prompt template",
+    "k": "by number of words",
+    "p": "by percentage asked",
+    "tokens": "by tokens of the longest word",
+    "template": "by prompt template",
     "shots": "by number of examples shown",
 }
 
@@ -60,20 +71,31 @@ def headline(rows: Rows, steps: Mapping[str, int]) -> dict[str, Any]:
     here, stage = place(rows), subject(rows)
     if here is None or stage is None:
         return {"sentence": "This run holds no result of the control suite.", "readings": []}
-    get = {name: rows.get(name, "control", *here, "tvd_res")
-           for name in (*STAGES, *BASELINES, stage)}
+    get = {
+        name: rows.get(name, "control", *here, "tvd_res") for name in (*STAGES, *BASELINES, stage)
+    }
     told = {"tuned": "the tuned model", "base": "the model before tuning"}.get(stage, stage)
     asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
-    text = (f"Asked for {asked}, {told} puts {figure(get[stage])} of its probability in the wrong "
-            "place (TVD)")
+    text = (
+        f"Asked for {asked}, {told} puts {figure(get[stage])} of its probability in the wrong "
+        "place (TVD)"
+    )
     others = {"base": "before tuning it was", "placebo": "the placebo adapter's is"}
-    more = [f"{words} {figure(get[name])}" for name, words in others.items()
-            if name != stage and value_of(get[name]) is not None]
+    more = [
+        f"{words} {figure(get[name])}"
+        for name, words in others.items()
+        if name != stage and value_of(get[name]) is not None
+    ]
     text += "; " + ", ".join(more) + "." if more else "."
-    lazy = {"baseline:uniform": "a model that ignores the request would score",
-            "baseline:two_level": "a step function (larger word always 75%)"}
-    notes = [f"{words} {number(value_of(get[name]))}" for name, words in lazy.items()
-             if value_of(get[name]) is not None]
+    lazy = {
+        "baseline:uniform": "a model that ignores the request would score",
+        "baseline:two_level": "a step function (larger word always 75%)",
+    }
+    notes = [
+        f"{words} {number(value_of(get[name]))}"
+        for name, words in lazy.items()
+        if value_of(get[name]) is not None
+    ]
     if notes:
         text += " For comparison, " + ", ".join(notes) + "."
     readings = _readings(rows, here, stage, get)
@@ -94,8 +116,10 @@ def _readings(
     rows: Rows, here: tuple[str, str], stage: str, get: dict[str, Row | None]
 ) -> list[str]:
     readings = []
-    for name, words in (("baseline:uniform", "ignoring the request"),
-                        ("baseline:two_level", "a step function")):
+    for name, words in (
+        ("baseline:uniform", "ignoring the request"),
+        ("baseline:two_level", "a step function"),
+    ):
         if value_of(get[name]) is not None and _has_interval(get[stage]):
             value = get[name]["value"]
             side = _side(get[stage], value)
@@ -103,10 +127,14 @@ def _readings(
             readings.append(f"{verdict} {words}: TVD {figure(get[stage])} against {number(value)}")
     within = rows.get(stage, "control", *here, "corr_within")
     if _has_interval(within):
-        verdict = {1: "graded control is there", 0: "graded control is not shown",
-                   -1: "shares run against the request"}[_side(within, 0)]
-        readings.append(f"{verdict}: correlation inside the two halves {figure(within)}, "
-                        "a step gives 0")
+        verdict = {
+            1: "graded control is there",
+            0: "graded control is not shown",
+            -1: "shares run against the request",
+        }[_side(within, 0)]
+        readings.append(
+            f"{verdict}: correlation inside the two halves {figure(within)}, a step gives 0"
+        )
     return readings
 
 
@@ -144,11 +172,16 @@ def control_tables(rows: Rows) -> list[dict[str, Any]]:
     for split in ("heldout_words", "heldout_both"):
         here = place(rows, split)
         if here is None or here[0] != split:
-            tables.append({"missing": f"The split {split} ({SPLIT_MEANING[split]}) was not "
-                                      "evaluated in this run."})
+            tables.append(
+                {
+                    "missing": f"The split {split} ({SPLIT_MEANING[split]}) was not "
+                    "evaluated in this run."
+                }
+            )
             continue
-        tables.append(table(rows, "control", *here, CONTROL_COLUMNS, lines)
-                      | {"title": place_words(*here)})
+        tables.append(
+            table(rows, "control", *here, CONTROL_COLUMNS, lines) | {"title": place_words(*here)}
+        )
     return tables
 
 
@@ -164,24 +197,38 @@ def gap(rows: Rows) -> dict[str, Any]:
         return {"body": [], "sentences": []}
     where, body, parts = here[1], [], {}
     for split in SPLIT_MEANING:
-        get = {metric: rows.get(stage, "control", split, where, metric)
-               for metric in ("tvd_res", "residual", "skill")}
+        get = {
+            metric: rows.get(stage, "control", split, where, metric)
+            for metric in ("tvd_res", "residual", "skill")
+        }
         if value_of(get["tvd_res"]) is None:
             continue
         tvd, residual = get["tvd_res"]["value"], value_of(get["residual"])
         lazy = value_of(rows.get("baseline:uniform", "control", split, where, "tvd_res"))
         parts[split] = (get["tvd_res"], residual, lazy, value_of(get["skill"]))
-        body.append({
-            "split": split, "meaning": SPLIT_MEANING[split], "tvd": figure(get["tvd_res"]),
-            "residual": number(residual), "lazy": number(lazy), "skill": figure(get["skill"]),
-            "wrong": number(None if residual is None else tvd - residual),
-            "n": get["tvd_res"]["n"], "clusters": get["tvd_res"]["clusters"],
-        })
-    pairs = (("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
-             ("train", "heldout_words", "New words alone"),
-             ("train", "heldout_percent", "New percentages alone"))
-    sentences = [_gap_sentence(words, parts[a], parts[b]) for a, b, words in pairs
-                 if a in parts and b in parts]
+        body.append(
+            {
+                "split": split,
+                "meaning": SPLIT_MEANING[split],
+                "tvd": figure(get["tvd_res"]),
+                "residual": number(residual),
+                "lazy": number(lazy),
+                "skill": figure(get["skill"]),
+                "wrong": number(None if residual is None else tvd - residual),
+                "n": get["tvd_res"]["n"],
+                "clusters": get["tvd_res"]["clusters"],
+            }
+        )
+    pairs = (
+        ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
+        ("train", "heldout_words", "New words alone"),
+        ("train", "heldout_percent", "New percentages alone"),
+    )
+    sentences = [
+        _gap_sentence(words, parts[a], parts[b])
+        for a, b, words in pairs
+        if a in parts and b in parts
+    ]
     if stage == "base":
         sentences = ["Nothing was trained in this run: the splits differ by their items alone."]
     absent = [name for name in SPLIT_MEANING if name not in parts]
@@ -198,11 +245,15 @@ def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
     text += ")"
     if start[1] is not None and end[1] is not None:
         lost = end[1] - start[1]
-        text += (f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
-                 "from share on the wrong word")
+        text += (
+            f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
+            "from share on the wrong word"
+        )
     if None not in (*start[2:], *end[2:]):
-        text += (f". Ignoring the request goes from {number(start[2])} to {number(end[2])} between "
-                 f"the same splits, skill from {number(start[3])} to {number(end[3])}")
+        text += (
+            f". Ignoring the request goes from {number(start[2])} to {number(end[2])} between "
+            f"the same splits, skill from {number(start[3])} to {number(end[3])}"
+        )
     return text + "."
 
 
@@ -218,28 +269,48 @@ def slice_panels(rows: Rows, split: str = "heldout_words") -> dict[str, Any]:
             absent.append(title)
             continue
         wheres = [f"{within},{key}={value}".lstrip(",") for value in values]
-        data = {s: [rows.get(s, "control", split, w, "tvd_res") for w in wheres]
-                for s in (*stages, *dashes)}
+        data = {
+            s: [rows.get(s, "control", split, w, "tvd_res") for w in wheres]
+            for s in (*stages, *dashes)
+        }
         found.append((key, title + (" (two words)" if within else ""), values, data))
     top, above = _top([data for *_, data in found], stages)
     panels, body = [], []
     for key, title, values, data in found:
         drawing = plots.slices_figure(
-            title, values, {s: [_triple(row) for row in data[s]] for s in stages},
-            {b: [value_of(row) for row in data[b]] for b in dashes}, top)
+            title,
+            values,
+            {s: [_triple(row) for row in data[s]] for s in stages},
+            {b: [value_of(row) for row in data[b]] for b in dashes},
+            top,
+        )
         panels.append(Markup(plots.svg(drawing, f"slices-{key}", f"TVD {title} on {split}")))
         for i, value in enumerate(values):
             row = next(data[s][i] for s in data if data[s][i])
-            body.append({"slice": f"{title.removeprefix('by ')}: {value}", "n": row["n"],
-                         "clusters": row["clusters"],
-                         "cells": [figure(data[s][i]) for s in (*stages, *dashes)]})
-    return {"panels": panels, "absent": absent, "above": above, "split": split, "body": body,
-            "head": [*stages, *(BASELINES[b].partition(":")[0] for b in dashes)]}
+            body.append(
+                {
+                    "slice": f"{title.removeprefix('by ')}: {value}",
+                    "n": row["n"],
+                    "clusters": row["clusters"],
+                    "cells": [figure(data[s][i]) for s in (*stages, *dashes)],
+                }
+            )
+    return {
+        "panels": panels,
+        "absent": absent,
+        "above": above,
+        "split": split,
+        "body": body,
+        "head": [*stages, *(BASELINES[b].partition(":")[0] for b in dashes)],
+    }
 
 
 UNLIKE_TRAINING = {
-    "k=2": "two words, plain request", "k=3": "three words", "k=4": "four words",
-    "k=5": "five words", "k=2,templates=heldout": "two words, phrasings never trained on",
+    "k=2": "two words, plain request",
+    "k=3": "three words",
+    "k=4": "four words",
+    "k=5": "five words",
+    "k=2,templates=heldout": "two words, phrasings never trained on",
     "k=2,few-shot": "two words, after examples in the prompt",
 }
 SCORING = {
@@ -251,8 +322,13 @@ SCORING = {
 }
 
 
-def compared(rows: Rows, named: Mapping[str, str], metric: str, extra: tuple[str, ...] = (),
-             split: str = "heldout_words") -> dict[str, Any]:
+def compared(
+    rows: Rows,
+    named: Mapping[str, str],
+    metric: str,
+    extra: tuple[str, ...] = (),
+    split: str = "heldout_words",
+) -> dict[str, Any]:
     """One metric of every stage over named slices; `extra`: baselines beside the stages."""
     stages = (*rows.stages("control"), *extra)
     body = []
@@ -260,10 +336,20 @@ def compared(rows: Rows, named: Mapping[str, str], metric: str, extra: tuple[str
         found = [rows.get(stage, "control", split, where, metric) for stage in stages]
         if any(found):
             first = next(row for row in found if row)
-            body.append({"label": label, "cells": [figure(row) for row in found],
-                         "n": first["n"], "clusters": first["clusters"]})
-    return {"head": [BASELINES.get(stage, stage).partition(":")[0] for stage in stages],
-            "body": body, "metric": LABELS.get(metric, metric), "split": split}
+            body.append(
+                {
+                    "label": label,
+                    "cells": [figure(row) for row in found],
+                    "n": first["n"],
+                    "clusters": first["clusters"],
+                }
+            )
+    return {
+        "head": [BASELINES.get(stage, stage).partition(":")[0] for stage in stages],
+        "body": body,
+        "metric": LABELS.get(metric, metric),
+        "split": split,
+    }
 
 
 def scoring(rows: Rows) -> list[dict[str, Any]]:

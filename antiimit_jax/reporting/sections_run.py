@@ -12,25 +12,48 @@ from markupsafe import Markup
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.curves import drift_points
 from antiimit_jax.reporting.rows import (
-    EXPLAINED, RULERS, STAGES, Row, Rows, figure, number, ordered, page_text, plain_text, value_of,
+    EXPLAINED,
+    RULERS,
+    STAGES,
+    Row,
+    Rows,
+    figure,
+    number,
+    ordered,
+    page_text,
+    plain_text,
+    value_of,
 )
 from antiimit_jax.reporting.run_files import TABLES, Run
 from antiimit_jax.reporting.sections_control import explained
 from antiimit_jax.reporting.tables import table
 
 CATEGORIES = {
-    "target_words": "the asked words", "other_case": "asked words, other case",
-    "quotes_markup": "quotes and markup", "refusal": "refusal", "digits": "digits",
-    "other_words": "other words", "end_of_turn": "end of turn", "unexplored": "not explored",
+    "target_words": "the asked words",
+    "other_case": "asked words, other case",
+    "quotes_markup": "quotes and markup",
+    "refusal": "refusal",
+    "digits": "digits",
+    "other_words": "other words",
+    "end_of_turn": "end of turn",
+    "unexplored": "not explored",
 }
 CURVES = {  # column -> (title, log axis)
-    "loss": ("loss (log axis)", True), "kl_fwd": ("KL(asked‖given), nats (log axis)", True),
+    "loss": ("loss (log axis)", True),
+    "kl_fwd": ("KL(asked‖given), nats (log axis)", True),
     "residual": ("residual (log axis)", True),
     "anchor_kl": ("anchor KL to the base model", False),
-    "grad_norm": ("gradient norm", False), "lr": ("learning rate", False),
+    "grad_norm": ("gradient norm", False),
+    "lr": ("learning rate", False),
 }
-TOKEN_METRICS = ("kl_base_tuned", "kl_tuned_base", "top1_agree", "top5_overlap", "delta_entropy",
-                 "delta_ppl")
+TOKEN_METRICS = (
+    "kl_base_tuned",
+    "kl_tuned_base",
+    "top1_agree",
+    "top5_overlap",
+    "delta_entropy",
+    "delta_ppl",
+)
 LEAK_METRICS = ("leak_neutral", "leak_slope", "leak_rate", "flattening")
 LEAK_SLOPE_BOUND, LEAK_RATE_BOUND = 0.02, 0.01  # the decision rule for F2
 FOLD_CHARS, FOLD_LINES, MAX_EXAMPLES, MAX_TOP = 700, 12, 8, 8
@@ -60,13 +83,25 @@ def residual(run: Run) -> dict[str, Any]:
         values = {kind: [share.get((s, forms, kind), 0.0) for s in here] for kind in kinds}
         drawing = plots.stacked_figure(f"{forms} forms", here, values)
         panels.append(Markup(plots.svg(drawing, f"residual-{forms}", f"residual, {forms} forms")))
-    body = [{"label": CATEGORIES.get(kind, kind), "colour": plots.CATEGORY_COLOURS.get(kind),
-             "cells": [number(share.get((s, f, kind))) for f in policies for s in stages]}
-            for kind in kinds]
+    body = [
+        {
+            "label": CATEGORIES.get(kind, kind),
+            "colour": plots.CATEGORY_COLOURS.get(kind),
+            "cells": [number(share.get((s, f, kind))) for f in policies for s in stages],
+        }
+        for kind in kinds
+    ]
     absent = [f"stage “{s}”" for s in STAGES if s not in stages]
-    return {"panels": panels, "split": split, "absent": [],
-            "head": [f"{s}, {f}" for f in policies for s in stages], "body": body,
-            "n": max(r["n"] for r in records), "without": absent, "reading": _refusals(share)}
+    return {
+        "panels": panels,
+        "split": split,
+        "absent": [],
+        "head": [f"{s}, {f}" for f in policies for s in stages],
+        "body": body,
+        "n": max(r["n"] for r in records),
+        "without": absent,
+        "reading": _refusals(share),
+    }
 
 
 def _refusals(share: Mapping[tuple[str, str, str], float]) -> str:
@@ -80,15 +115,20 @@ def drift(run: Run, rows: Rows) -> dict[str, Any]:
     stages = dict.fromkeys(("tuned", "placebo", *rows.stages("drift")))
     lines = {stage: stage for stage in stages if stage != "base"}
     tables, seen = [], set()
-    groups = ((TOKEN_METRICS, lines | RULERS, "Tokens of unrelated text"),
-              (LEAK_METRICS, lines, "Leak: prompts that do not ask for shares"))
+    groups = (
+        (TOKEN_METRICS, lines | RULERS, "Tokens of unrelated text"),
+        (LEAK_METRICS, lines, "Leak: prompts that do not ask for shares"),
+    )
     for split in rows.splits("drift"):
         for names, group, title in groups:
-            metrics = tuple(m for m in names
-                            if any(rows.get(s, "drift", split, "all", m) for s in group))
+            metrics = tuple(
+                m for m in names if any(rows.get(s, "drift", split, "all", m) for s in group)
+            )
             if metrics:
-                tables.append(table(rows, "drift", split, "all", metrics, group)
-                              | {"title": f"{title} ({split})"})
+                tables.append(
+                    table(rows, "drift", split, "all", metrics, group)
+                    | {"title": f"{title} ({split})"}
+                )
                 seen |= set(metrics)
     absent = [] if tables else ["No drift figures in this run (suite drift was not evaluated)."]
     panels, legend = [], []
@@ -96,9 +136,14 @@ def drift(run: Run, rows: Rows) -> dict[str, Any]:
         absent.append("drift.parquet is not in this run, so there is no figure by category.")
     else:
         panels, legend = _drift_panels(run)
-    return {"tables": tables, "panels": panels, "legend": legend, "absent": absent,
-            "readings": _drift_readings(rows) if tables else [],
-            "explained": explained(tuple(m for m in TOKEN_METRICS + LEAK_METRICS if m in seen))}
+    return {
+        "tables": tables,
+        "panels": panels,
+        "legend": legend,
+        "absent": absent,
+        "readings": _drift_readings(rows) if tables else [],
+        "explained": explained(tuple(m for m in TOKEN_METRICS + LEAK_METRICS if m in seen)),
+    }
 
 
 def _drift_panels(run: Run) -> tuple[list[Markup], list[tuple[str, str]]]:
@@ -106,13 +151,17 @@ def _drift_panels(run: Run) -> tuple[list[Markup], list[tuple[str, str]]]:
     kinds = list(dict.fromkeys(p.category for p in points))
     names = ordered((p.stage for p in points), (*STAGES[1:], *RULERS))
     panels = []
-    for metric, title, log in (("kl_base_tuned", "KL to the base model", True),
-                               ("top1_agree", "top-1 agreement with the base model", False)):
-        found = {(p.stage, p.category): (p.value, p.low, p.high)
-                 for p in points if p.metric == metric}
+    for metric, title, log in (
+        ("kl_base_tuned", "KL to the base model", True),
+        ("top1_agree", "top-1 agreement with the base model", False),
+    ):
+        found = {
+            (p.stage, p.category): (p.value, p.low, p.high) for p in points if p.metric == metric
+        }
         series = {name: [found.get((name, kind)) for kind in kinds] for name in names}
-        drawing = plots.drift_figure(title, kinds, series, log,
-                                     "nats a token (log axis)" if log else "share of tokens")
+        drawing = plots.drift_figure(
+            title, kinds, series, log, "nats a token (log axis)" if log else "share of tokens"
+        )
         panels.append(Markup(plots.svg(drawing, f"drift-{metric}", title)))
     rulers = [name for name in names if ":" in name]
     legend = [(plots.RULER_SIGNS[i % 4], RULERS.get(name, name)) for i, name in enumerate(rulers)]
@@ -121,6 +170,7 @@ def _drift_panels(run: Run) -> tuple[list[Markup], list[tuple[str, str]]]:
 
 def _drift_readings(rows: Rows) -> list[str]:
     """The three parts of the decision rule for F2, each with its numbers or "not measured"."""
+
     def find(stage: str, metric: str) -> Row | None:
         found = (rows.get(stage, "drift", split, "all", metric) for split in rows.splits("drift"))
         return next((row for row in found if row and row["value"] is not None), None)
@@ -131,14 +181,18 @@ def _drift_readings(rows: Rows) -> list[str]:
     readings = []
     if kl and ruler:
         word = "below" if kl["value"] < ruler["value"] else "not below"
-        readings.append(f"drift {word} the ruler: {stage} {figure(kl, 4)} nats a token, int8 "
-                        f"weights per channel {figure(ruler, 4)}")
+        readings.append(
+            f"drift {word} the ruler: {stage} {figure(kl, 4)} nats a token, int8 "
+            f"weights per channel {figure(ruler, 4)}"
+        )
     else:
         readings.append("drift against the ruler: not measured in this run")
     if slope and None not in (slope["ci_low"], slope["ci_high"]):
         inside = -LEAK_SLOPE_BOUND <= slope["ci_low"] and slope["ci_high"] <= LEAK_SLOPE_BOUND
-        readings.append(f"leak slope {'inside' if inside else 'not inside'} ±{LEAK_SLOPE_BOUND}: "
-                        f"{figure(slope)}")
+        readings.append(
+            f"leak slope {'inside' if inside else 'not inside'} ±{LEAK_SLOPE_BOUND}: "
+            f"{figure(slope)}"
+        )
     else:
         readings.append("leak slope: not measured in this run")
     if rate:
@@ -173,8 +227,10 @@ def training(run: Run) -> dict[str, Any]:
         sentences.append(f"The {name} adapter ran {steps[name]:,} steps{ending}")
     if {"tuned", "placebo"} <= steps.keys() and steps["tuned"] != steps["placebo"]:
         word = "fewer" if steps["placebo"] < steps["tuned"] else "more"
-        sentences.append(f"The placebo ran {word} steps than the tuned adapter: differences "
-                         "between the two are also differences in training length.")
+        sentences.append(
+            f"The placebo ran {word} steps than the tuned adapter: differences "
+            "between the two are also differences in training length."
+        )
     absent = [f"No training of the {n} adapter in this run." for n in STAGES[1:] if n not in steps]
     panels = []
     for column, (title, log) in CURVES.items():
@@ -208,15 +264,31 @@ def _example(item: str, by_stage: dict[str, dict]) -> dict[str, Any]:
     stages = ordered(by_stage, STAGES)
     first = by_stage[stages[0]]
     prompt = page_text(first["prompt"])
-    body = [{"word": plain_text(word), "asked": number(target),
-             "cells": [number(by_stage[s]["q"][i]) for s in stages]}
-            for i, (word, target) in enumerate(zip(first["words"], first["targets"]))]
+    body = [
+        {
+            "word": plain_text(word),
+            "asked": number(target),
+            "cells": [number(by_stage[s]["q"][i]) for s in stages],
+        }
+        for i, (word, target) in enumerate(zip(first["words"], first["targets"]))
+    ]
     rest = [number(max(0.0, 1 - sum(by_stage[s]["q"]))) for s in stages]
-    top = [(s, [(visible(word["text"]), number(word["p"]))
-                for word in by_stage[s]["top"][:MAX_TOP]]) for s in stages]
+    top = [
+        (s, [(visible(word["text"]), number(word["p"])) for word in by_stage[s]["top"][:MAX_TOP]])
+        for s in stages
+    ]
     fold = len(prompt) > FOLD_CHARS or prompt.count("\n") >= FOLD_LINES
-    return {"item": item, "prompt": prompt, "fold": fold, "tail": prompt[-240:].strip(),
-            "chars": f"{len(prompt):,}", "stages": stages, "body": body, "rest": rest, "top": top}
+    return {
+        "item": item,
+        "prompt": prompt,
+        "fold": fold,
+        "tail": prompt[-240:].strip(),
+        "chars": f"{len(prompt):,}",
+        "stages": stages,
+        "body": body,
+        "rest": rest,
+        "top": top,
+    }
 
 
 def visible(text: str) -> str:
@@ -232,8 +304,10 @@ def settings(run: Run) -> dict[str, Any]:
     digest = run.config["config_sha256"] if run.config else None
     warning = ""
     if digest and run.info.get("config_sha256") not in (None, digest):
-        warning = ("config.json and metrics.json name different config hashes: the settings below "
-                   "may not be those of the figures.")
+        warning = (
+            "config.json and metrics.json name different config hashes: the settings below "
+            "may not be those of the figures."
+        )
     names = ("metrics.json", "config.json", "samples.json", *(f"{t}.parquet" for t in TABLES))
     files = [(name, "yes" if (run.path / name).exists() else "absent") for name in names]
     return {"info": info, "config": config, "digest": digest, "warning": warning, "files": files}
@@ -247,8 +321,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             pairs += flat(value, f"{prefix}{key}.")
         else:
             empty = value is None or value in ("", [], {})
-            text = "not set" if empty else ", ".join(map(str, value)) if isinstance(value, list) \
+            text = (
+                "not set"
+                if empty
+                else ", ".join(map(str, value))
+                if isinstance(value, list)
                 else str(value)
+            )
             pairs.append((f"{prefix}{key}", page_text(text)))
     return pairs
 
@@ -256,11 +335,22 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def other_suites(rows: Rows) -> list[dict[str, Any]]:
     """Rows of suites that have no section of their own, as they are."""
     rest = [row for row in rows.all if row["suite"] not in ("control", "drift")]
-    return [{"suite": suite, "known": [(m, EXPLAINED[m]) for m in EXPLAINED if any(
-                 r["metric"] == m for r in rest if r["suite"] == suite)],
-             "body": [(r["stage"], r["split"], r["slice"], r["metric"], figure(r), r["n"],
-                       r["clusters"]) for r in rest if r["suite"] == suite]}
-            for suite in dict.fromkeys(row["suite"] for row in rest)]
+    return [
+        {
+            "suite": suite,
+            "known": [
+                (m, EXPLAINED[m])
+                for m in EXPLAINED
+                if any(r["metric"] == m for r in rest if r["suite"] == suite)
+            ],
+            "body": [
+                (r["stage"], r["split"], r["slice"], r["metric"], figure(r), r["n"], r["clusters"])
+                for r in rest
+                if r["suite"] == suite
+            ],
+        }
+        for suite in dict.fromkeys(row["suite"] for row in rest)
+    ]
 
 
 def steps_sentence(run: Run) -> str:
@@ -272,6 +362,7 @@ def steps_sentence(run: Run) -> str:
 def count_items(rows: Rows) -> int:
     """Control items a stage over all splits, from the rows' n."""
     stage = next(iter(rows.stages("control")), "")
-    found = (rows.get(stage, "control", split, "all", "tvd_res")
-             for split in rows.splits("control"))
+    found = (
+        rows.get(stage, "control", split, "all", "tvd_res") for split in rows.splits("control")
+    )
     return sum(row["n"] for row in found if value_of(row) is not None)

@@ -12,8 +12,10 @@ from antiimit_jax.reporting.sections_run import one_seed, visible
 
 METRICS = ("tvd_res", "mass", "corr_within", "skill_over_rank")
 LAZY = {
-    "baseline:uniform": "ignores the request", "baseline:argmax": "all on the larger",
-    "baseline:two_level": "step function", "baseline:rank_only": "rank only",
+    "baseline:uniform": "ignores the request",
+    "baseline:argmax": "all on the larger",
+    "baseline:two_level": "step function",
+    "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",
 }
 
@@ -29,8 +31,10 @@ def console_table(workdir: str | Path) -> str:
     name = model_name(run)
     if here is None:
         return f"{name}: no result of the control suite in this run\n"
-    lines = [f"{name}: {here[0]}, {here[1]}; 95% intervals"
-             + (", one seed" if one_seed(run, rows) else "")]
+    lines = [
+        f"{name}: {here[0]}, {here[1]}; 95% intervals"
+        + (", one seed" if one_seed(run, rows) else "")
+    ]
     lines += _table(rows, here)
     missing = [stage for stage in STAGES if stage not in rows.stages("control")]
     if missing:
@@ -49,8 +53,9 @@ def _table(rows: Rows, here: tuple[str, str]) -> list[str]:
             counts = (str(first["n"]), str(first["clusters"]))
             cells.append([plain_text(label), *map(figure, found), *counts])
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()
-            for row in cells]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells
+    ]
 
 
 def _sample(run: Run, stage: str | None) -> list[str]:

@@ -9,15 +9,16 @@ from antiimit_jax.reporting.rows import LABELS, Row, Rows, decimals, interval, n
 
 
 def table(
-    rows: Rows, suite: str, split: str, where: str, metrics: tuple[str, ...],
-    lines: dict[str, str],
+    rows: Rows, suite: str, split: str, where: str, metrics: tuple[str, ...], lines: dict[str, str]
 ) -> dict[str, Any]:
     """A table of figures: a line a stage or baseline that has rows, a column a metric.
 
     lines: stage -> label. Gives head, body, notes (why a cell is empty) and absent lines' labels.
     """
-    found = {stage: [rows.get(stage, suite, split, where, metric) for metric in metrics]
-             for stage in lines}
+    found = {
+        stage: [rows.get(stage, suite, split, where, metric) for metric in metrics]
+        for stage in lines
+    }
     present = [row for line in found.values() for row in line if row]
     general = _shared(present)
     marks: dict[str, str] = {}
@@ -27,14 +28,29 @@ def table(
             continue
         first = next(row for row in line if row)
         own = [note for note in _shared([row for row in line if row]) if note not in general]
-        cells = [_cell(row, metric, first["n"], marks, {*general, *own})
-                 for metric, row in zip(metrics, line)]
-        body.append({"stage": stage, "label": lines[stage], "cells": cells, "n": first["n"],
-                     "clusters": first["clusters"], "mark": _marks(own, marks)})
-    return {"head": [LABELS.get(metric, metric) for metric in metrics], "body": body,
-            "absent": [lines[stage] for stage, line in found.items() if not any(line)],
-            "split": split, "slice": where, "general": general,
-            "notes": [(mark, note) for note, mark in marks.items()]}
+        cells = [
+            _cell(row, metric, first["n"], marks, {*general, *own})
+            for metric, row in zip(metrics, line)
+        ]
+        body.append(
+            {
+                "stage": stage,
+                "label": lines[stage],
+                "cells": cells,
+                "n": first["n"],
+                "clusters": first["clusters"],
+                "mark": _marks(own, marks),
+            }
+        )
+    return {
+        "head": [LABELS.get(metric, metric) for metric in metrics],
+        "body": body,
+        "absent": [lines[stage] for stage, line in found.items() if not any(line)],
+        "split": split,
+        "slice": where,
+        "general": general,
+        "notes": [(mark, note) for note, mark in marks.items()],
+    }
 
 
 def _cell(row: Row | None, metric: str, n: int, marks: dict[str, str], known: set[str]) -> dict:
@@ -43,8 +59,11 @@ def _cell(row: Row | None, metric: str, n: int, marks: dict[str, str], known: se
     if row and row["n"] != n:
         small.append(f"n {row['n']}")
     own = [note for note in _notes(row) if note not in known]
-    return {"value": number(value_of(row), digits), "ci": ", ".join(small),
-            "mark": _marks(own, marks)}
+    return {
+        "value": number(value_of(row), digits),
+        "ci": ", ".join(small),
+        "mark": _marks(own, marks),
+    }
 
 
 def _notes(row: Row | None) -> list[str]:

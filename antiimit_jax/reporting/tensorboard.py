@@ -120,11 +120,17 @@ def sample_markdown(sample: dict) -> str:
     Model text stands only inside code fences longer than any run of backticks in it.
     """
     prompt = page_text(sample["prompt"])
-    asked = "\n".join(f"{visible(word):<24} asked {number(t)}  given {number(q)}" for word, t, q in
-                      zip(sample["words"], sample["targets"], sample["q"]))
+    asked = "\n".join(
+        f"{visible(word):<24} asked {number(t)}  given {number(q)}"
+        for word, t, q in zip(sample["words"], sample["targets"], sample["q"])
+    )
     top = "\n".join(f"{number(word['p'])}  {visible(word['text'])}" for word in sample["top"])
     longest = max((len(run) for run in re.findall("`+", prompt + asked + top)), default=0)
     fence = "`" * max(3, 1 + longest)
     blocks = (f"{fence}\n{text}\n{fence}" for text in (prompt, asked, top))
-    return "\n\n".join(f"{title}\n\n{block}" for title, block in zip(
-        (f"item {visible(sample['item'])}", "words", "most probable words"), blocks))
+    return "\n\n".join(
+        f"{title}\n\n{block}"
+        for title, block in zip(
+            (f"item {visible(sample['item'])}", "words", "most probable words"), blocks
+        )
+    )

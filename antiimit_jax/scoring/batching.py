@@ -47,11 +47,7 @@ class Workload:
 
 
 def plan(
-    queries: Sequence[WordQuery],
-    stops: np.ndarray,
-    *,
-    batch_tokens: int = 3072,
-    devices: int = 1,
+    queries: Sequence[WordQuery], stops: np.ndarray, *, batch_tokens: int = 3072, devices: int = 1
 ) -> list[Workload]:
     """Packs queries into workloads; shapes are chosen from the data.
 

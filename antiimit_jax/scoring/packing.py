@@ -10,7 +10,8 @@ are static: rows are filled to fixed limits and padded.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,14 +210,14 @@ class BatchShape(NamedTuple):
     rows: int  # B
     trunks: int  # P
     trunk_tokens: int  # U
-    dense_tokens: int | None = None  # M, where only existing tokens are computed
+    dense_tokens: int | None = None  # M of the tokens that exist; None computes padding too
     readouts: int | None = None  # R of all rows together; None: as many as they may have
 
 
 def empty_batch(shape: BatchShape) -> PackedBatch:
     """A batch of padding only."""
     size, rows, trunks, trunk_tokens, dense_tokens, readouts = shape
-    integers = lambda *shape, fill=0: np.full(shape, fill, np.int32)
+    integers = lambda *sizes, fill=0: np.full(sizes, fill, np.int32)
     return PackedBatch(
         forest=Forest(
             tokens=integers(rows, size.tokens),

@@ -7,7 +7,7 @@ space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spe
 from __future__ import annotations
 
 import dataclasses
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.text.formats import Prompt

@@ -17,9 +17,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.text.formats import Message
 
 USES = ("drift", "anchor")
-CATEGORIES = (
-    "question", "code", "prose", "language", "word_choice", "instructions", "facts",
-)  # fmt: skip
+CATEGORIES = ("question", "code", "prose", "language", "word_choice", "instructions", "facts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
+from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_words
 
@@ -58,7 +58,9 @@ class Mixture:
         for values, weights in (("ks", "k_weights"), ("shots", "shot_weights")):
             given, weight = getattr(self, values), getattr(self, weights)
             if not given or len(given) != len(weight) or min(weight) < 0 or sum(weight) <= 0:
-                problems.append(f"{name}.{values} {given} and {name}.{weights} {weight} do not match")
+                problems.append(
+                    f"{name}.{values} {given} and {name}.{weights} {weight} do not match"
+                )
         if any(not 2 <= k <= 10 for k in self.ks):
             problems.append(f"{name}.ks {self.ks}: word counts from 2 to 10")
         if any(n < 0 for n in self.shots):
@@ -120,7 +122,14 @@ def evaluation_items(mixture: Mixture, split: str, n_items: int, seed: int) -> l
         ):
             items.append(
                 _make_item(
-                    f"{split}/{block}/{order}", split, named, asked, template, n_shots, shot_set, order
+                    f"{split}/{block}/{order}",
+                    split,
+                    named,
+                    asked,
+                    template,
+                    n_shots,
+                    shot_set,
+                    order,
                 )
             )
     return items

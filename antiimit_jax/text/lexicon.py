@@ -20,9 +20,7 @@ from antiimit_jax.errors import UserError
 Side = Literal["train", "heldout"]
 
 TRAIN_SHARE = 0.7
-TRAIN_PERCENTS: tuple[int, ...] = tuple(
-    p for p in range(5, 100, 5) if p not in (15, 35, 65, 85)
-)
+TRAIN_PERCENTS: tuple[int, ...] = tuple(p for p in range(5, 100, 5) if p not in (15, 35, 65, 85))
 HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
 
 

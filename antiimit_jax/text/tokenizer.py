@@ -12,8 +12,8 @@ import copy
 import functools
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Iterable, Sequence
 
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import normalizers, pre_tokenizers
@@ -28,9 +28,18 @@ from antiimit_jax.text.tokenizer_check import check_against_file
 
 # Names under which vocabularies list the ends of a text or turn, besides their `eos_token`.
 _ENDS = (
-    "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
-    "<end_of_turn>", "<|end|>", "<|EOT|>", "<｜end▁of▁sentence｜>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "</s>",
+    "<eos>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|EOT|>",
+    "<｜end▁of▁sentence｜>",
+)
 _SPACE_MARK = "\u2581"  # SentencePiece's visible space
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _CACHED = 200_000  # texts

@@ -8,7 +8,8 @@ nothing is padding. Losses are averaged over items, however many a step holds.
 from __future__ import annotations
 
 import itertools
-from typing import Iterator, NamedTuple, Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,12 +27,7 @@ from antiimit_jax.scoring.packing import (
 from antiimit_jax.scoring.texts import TextRow, text_row
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
-from antiimit_jax.tasks.output_control import (
-    N_SHOT_SETS,
-    Item,
-    probe_items,
-    training_items,
-)
+from antiimit_jax.tasks.output_control import N_SHOT_SETS, Item, probe_items, training_items
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
@@ -161,9 +157,7 @@ class BatchSource:
     def _longest_trunk(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
         mixture, longest = self._cfg.mixture, 0
-        for template, n_shots, k in itertools.product(
-            mixture.templates, mixture.shots, mixture.ks
-        ):
+        for template, n_shots, k in itertools.product(mixture.templates, mixture.shots, mixture.ks):
             for shot_set in range(N_SHOT_SETS if n_shots else 1):
                 pair = probe_items(template, k, n_shots, shot_set)
                 queries = [self._query(item) for item in pair]

@@ -41,14 +41,24 @@ class TrainConfig:
         if self.objective not in OBJECTIVES:
             problems.append(f"train.objective {self.objective!r}: one of {', '.join(OBJECTIVES)}")
         for field in (
-            "steps", "groups", "rows", "row_tokens", "accumulate", "checkpoint_every", "max_skips",
-        ):  # fmt: skip
+            "steps",
+            "groups",
+            "rows",
+            "row_tokens",
+            "accumulate",
+            "checkpoint_every",
+            "max_skips",
+        ):
             if getattr(self, field) < 1:
                 problems.append(f"train.{field} = {getattr(self, field)}: at least 1")
         for field in (
-            "placebo_steps", "warmup_steps", "weight_decay", "anchor_weight", "anchor_tokens",
+            "placebo_steps",
+            "warmup_steps",
+            "weight_decay",
+            "anchor_weight",
+            "anchor_tokens",
             "final_lr_fraction",
-        ):  # fmt: skip
+        ):
             if getattr(self, field) < 0:
                 problems.append(f"train.{field} = {getattr(self, field)}: not negative")
         if self.learning_rate <= 0 or self.clip_norm <= 0:

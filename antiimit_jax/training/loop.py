@@ -24,12 +24,7 @@ from antiimit_jax.parallel import compiler_options, place
 from antiimit_jax.training.batches import BatchSource, TrainBatch
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.many_devices import (
-    deal,
-    n_step_devices,
-    of_one_device,
-    pmap_step,
-)
+from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer, make_schedule, make_step
 
 Tree = Any
@@ -156,8 +151,11 @@ def _tell_idle(accumulate: int, n: int) -> None:
         logging.info(
             "train.accumulate=%d on %d devices that share the weights: %d compute nothing that "
             "counts in a step's last round; a multiple of %d takes no longer",
-            accumulate, n, idle, n,
-        )  # fmt: skip
+            accumulate,
+            n,
+            idle,
+            n,
+        )
 
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:
@@ -173,7 +171,5 @@ def _tokens(batch: TrainBatch) -> int:
     forest = batch.packed.forest
     texts = batch.anchor.forest
     return int(
-        (forest.subtree_end > 0).sum()
-        + forest.trunk_length.sum()
-        + (texts.subtree_end > 0).sum()
+        (forest.subtree_end > 0).sum() + forest.trunk_length.sum() + (texts.subtree_end > 0).sum()
     )

@@ -6,7 +6,8 @@ never have a gradient or optimizer state.
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +72,7 @@ def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def make_gradient(
-    decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: int = 1
-) -> Callable:
+def make_gradient(decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: int = 1) -> Callable:
     """gradient(adapter, params, batch) -> (metrics, the gradient of metrics["loss"]).
 
     Microbatches follow each other, each with its own way back: memory holds what one needs.
@@ -151,9 +150,7 @@ def make_step(
             opt_state=opt_state,
             skipped_in_row=jnp.zeros((), jnp.int32),
         )
-        stayed = state._replace(
-            skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1
-        )
+        stayed = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), moved, stayed)
         metrics |= {"grad_norm": norm, "skipped": new.skipped, "skipped_now": ~ok}

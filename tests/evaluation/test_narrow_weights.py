@@ -22,9 +22,15 @@ from tests.tiny_model import write_tiny_model
 def test_no_layer_stack_and_no_head_is_widened(smollm2):
     """From the compiled program's own account; no weights are made."""
     cfg = tiny_config(
-        100_000, hidden_size=1024, n_layers=12, n_heads=8, n_kv_heads=8, head_dim=128,
-        mlp_size=4096, tied_head=False,
-    )  # fmt: skip
+        100_000,
+        hidden_size=1024,
+        n_layers=12,
+        n_heads=8,
+        n_kv_heads=8,
+        head_dim=128,
+        mlp_size=4096,
+        tied_head=False,
+    )
     weights = empty_params(cfg, jnp.bfloat16)  # never written to: takes no memory
     stops = np.zeros(cfg.vocab_size, bool)
     stops[smollm2.terminators.mask("standard").nonzero()] = True

@@ -87,7 +87,14 @@ def test_parameters_are_placed_once_on_each_device(tiny):
     pointers = lambda: [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
     before = pointers()
     arguments = (runner.base.params, place(np.ones(2, np.float32), devices))
-    echo = runner.map("echo", lambda decoder, params, x, batch: batch, runner.base, arguments, [np.ones(3)], np.ones(3))
+    echo = runner.map(
+        "echo",
+        lambda decoder, params, x, batch: batch,
+        runner.base,
+        arguments,
+        [np.ones(3)],
+        np.ones(3),
+    )
     assert len(list(echo)) == 1
     assert pointers() == before
 
@@ -96,7 +103,11 @@ def test_a_ragged_last_round_is_filled_and_dropped():
     devices = jax.local_devices()[:4]
     double = DataParallel(lambda placed, x: placed * x, devices)
     batches = [np.full(2, float(i)) for i in range(6)]
-    results = list(double(place(np.float32(2.0) * np.ones(2, np.float32), devices), batches, np.full(2, np.nan)))
+    results = list(
+        double(
+            place(np.float32(2.0) * np.ones(2, np.float32), devices), batches, np.full(2, np.nan)
+        )
+    )
     np.testing.assert_array_equal(np.stack(results), 2 * np.stack(batches))
 
 
@@ -146,6 +157,8 @@ def test_batches_hold_every_query_once_and_report_their_padding(tiny, queries):
             int((batch.forest.subtree_end > 0).sum() + batch.forest.trunk_length.sum())
             for batch in part.batches
         )
-        shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(b)) for b in (*part.batches, part.empty)}
+        shapes = {
+            tuple(leaf.shape for leaf in jax.tree.leaves(b)) for b in (*part.batches, part.empty)
+        }
         assert len(shapes) == 1
         assert part.used_tokens == real <= part.all_tokens

@@ -52,9 +52,16 @@ def runner(tiny) -> Runner:
 @pytest.fixture(scope="module")
 def base(runner):
     return control(
-        runner, runner.base, "base", CONTROL, forms="strict", terminators="standard", seed=0,
-        prior=None, progress=silent,
-    )  # fmt: skip
+        runner,
+        runner.base,
+        "base",
+        CONTROL,
+        forms="strict",
+        terminators="standard",
+        seed=0,
+        prior=None,
+        progress=silent,
+    )
 
 
 def test_main_figures_stand_on_plain_requests(base):
@@ -81,7 +88,10 @@ def test_tvd_can_be_had_from_the_item_table_alone(base):
     table = result.tables["items"]
     tvd: dict[str, float] = {}
     for split, item, k, template, shots, target, q, residual in zip(
-        *(table[c] for c in ("split", "item", "k", "template", "n_shots", "target", "q", "residual"))
+        *(
+            table[c]
+            for c in ("split", "item", "k", "template", "n_shots", "target", "q", "residual")
+        )
     ):
         if (split, k, shots) == ("heldout_both", 2, 0) and template not in HELDOUT_TEMPLATES:
             tvd[item] = tvd.get(item, residual / 2) + abs(q - target) / 2
@@ -219,11 +229,19 @@ def test_shares_of_the_residual_sum_to_one(runner):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        (' "apple', "quotes_markup"), ("**", "quotes_markup"), (" 75", "digits"), ("12.5%", "digits"),
-        (" Sorry", "refusal"), ("I'm", "refusal"), (" I’m", "refusal"), ("", "end_of_turn"),
-        ("\n", "end_of_turn"), (" banana", "other_words"), ("Ébène", "other_words"),
+        (' "apple', "quotes_markup"),
+        ("**", "quotes_markup"),
+        (" 75", "digits"),
+        ("12.5%", "digits"),
+        (" Sorry", "refusal"),
+        ("I'm", "refusal"),
+        (" I’m", "refusal"),
+        ("", "end_of_turn"),
+        ("\n", "end_of_turn"),
+        (" banana", "other_words"),
+        ("Ébène", "other_words"),
     ],
-)  # fmt: skip
+)
 def test_words_fall_into_their_category(text, expected):
     assert category(text) == expected
 
@@ -232,7 +250,14 @@ def test_slices_of_results_without_plain_requests_hold_all(base, runner):
     mixture = Mixture(templates=HELDOUT_TEMPLATES, ks=(2,), k_weights=(1.0,))
     cfg = ControlConfig(mixture=mixture, splits=("train",), n_items=8, n_boot=0)
     result, _ = control(
-        runner, runner.base, "tuned", cfg, forms="strict", terminators="standard", seed=0,
-        prior={}, progress=silent,
-    )  # fmt: skip
+        runner,
+        runner.base,
+        "tuned",
+        cfg,
+        forms="strict",
+        terminators="standard",
+        seed=0,
+        prior={},
+        progress=silent,
+    )
     assert next(r["n"] for r in result.rows if r["slice"] == "all") == 8

@@ -126,9 +126,13 @@ def test_peft_opens_the_exported_adapter_with_the_same_logits(tmp_path):
 def test_a_model_that_also_sees_leaves_as_its_language_model(tmp_path):
     text = random_model(FAMILIES["gemma3_text"])
     vision = dict(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        image_size=28, patch_size=14,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
     both = transformers.Gemma3Config(
         text_config=text.config.to_dict(), vision_config=vision, mm_tokens_per_image=4
     )

@@ -1,7 +1,7 @@
 """Random checkpoints with the exact shapes of released models, and what loading them costs.
 
-    python -m tests.large.full_size write llama-2-7b FOLDER [LAYERS]
-    python -m tests.large.full_size times FOLDER [REPEATS]
+python -m tests.large.full_size write llama-2-7b FOLDER [LAYERS]
+python -m tests.large.full_size times FOLDER [REPEATS]
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import gc
 import json
 import struct
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,19 +24,37 @@ from tests.random_decoder import byte_tokenizer
 
 _COMMON = {"torch_dtype": "bfloat16", "attention_bias": False}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "llama-2-7b": _COMMON | {
-        "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 11008,
-        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+    "llama-2-7b": _COMMON
+    | {
+        "model_type": "llama",
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
         "tie_word_embeddings": False,
     },
-    "gemma-7b": _COMMON | {
-        "model_type": "gemma", "vocab_size": 256000, "hidden_size": 3072, "num_hidden_layers": 28,
-        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256,
-        "intermediate_size": 24576, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
-        "hidden_act": "gelu_pytorch_tanh", "rope_theta": 10000.0, "tie_word_embeddings": True,
+    "gemma-7b": _COMMON
+    | {
+        "model_type": "gemma",
+        "vocab_size": 256000,
+        "hidden_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "intermediate_size": 24576,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "gelu_pytorch_tanh",
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
     },
-}  # fmt: skip
+}
 _SHARD = 4 * 10**9
 _BLOCK = 2**22  # values that are drawn; the weights repeat them at shifting places
 SCALE = 0.02
@@ -127,28 +145,6 @@ def times(folder: Path, repeats: int) -> dict[str, list[float]]:
         del loaded
         gc.collect()
     return {what: seconds[1:] for what, seconds in result.items()}
-
-
-def peak_memory(command: list[str], **process: Any) -> tuple[subprocess.CompletedProcess, int]:
-    """Runs a program; the most bytes of anonymous and shared memory it was seen to hold."""
-    peak = 0
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **process
-    ) as child:
-        while child.poll() is None:
-            peak = max(peak, _held(child.pid))
-            time.sleep(0.02)
-        out, err = child.communicate()
-    return subprocess.CompletedProcess(command, child.returncode, out, err), peak
-
-
-def _held(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    values = dict(line.split(":", 1) for line in lines)
-    return sum(1024 * int(values.get(key, "0 kB").split()[0]) for key in ("RssAnon", "RssShmem"))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.large.full_size import config_of, peak_memory, size, write
-from tests.launch.processes import ROOT, bare_environment
+from tests.large.full_size import config_of, size, write
+from tests.launch.processes import bare_environment, peak_memory
 
 pytestmark = pytest.mark.large
 GIB = 2**30
@@ -42,32 +42,42 @@ def bound(weights: int) -> float:
 def test_scoring_holds_the_weights_once(checkpoint):
     folder, weights = checkpoint
     prompt = "a" + " small" * 199
-    command = [sys.executable, "-m", "launch.score", f"--model={folder}", f"--prompt={prompt}",
-               "--words=apple,river", "--dtype=bfloat16"]  # fmt: skip
-    result, peak = peak_memory(command, cwd=ROOT, env=bare_environment())
+    command = [
+        sys.executable,
+        "-m",
+        "launch.score",
+        f"--model={folder}",
+        f"--prompt={prompt}",
+        "--words=apple,river",
+        "--dtype=bfloat16",
+    ]
+    result, peak = peak_memory(command, bare_environment())
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    print(f"{folder.parent.name}: weights {weights / GIB:.2f} GiB, peak {peak / GIB:.2f} GiB, "
-          f"prompt {len(answer['prompt_ids'])} tokens")  # fmt: skip
+    print(
+        f"{folder.parent.name}: weights {weights / GIB:.2f} GiB, peak {peak / GIB:.2f} GiB, "
+        f"prompt {len(answer['prompt_ids'])} tokens"
+    )
     assert len(answer["prompt_ids"]) == 200
     assert all(0 < p < 1 for p in answer["words"].values())
     assert weights < peak <= bound(weights)
 
 
 def test_loading_takes_at_most_twice_the_time_of_reading(checkpoint):
-    """Of a whole released model. 2 GiB, which stay in memory, take twice as long and a little more:
+    """Of a whole released model. Two GiB are read at the speed of memory: that takes more.
 
-    then both go at the speed of memory, and transposing touches the new pages twice.
+    Transposing touches the new pages twice: 2.0 to 2.2 times as long was measured.
     """
     folder, weights = checkpoint
-    if weights < 8 * GIB:
-        pytest.skip("the bound is one for full-size checkpoints")
+    most = 2.0 if weights > 8 * GIB else 2.5
     command = [sys.executable, "-m", "tests.large.full_size", "times", str(folder), "3"]
-    result, peak = peak_memory(command, cwd=ROOT, env=bare_environment())
+    result, peak = peak_memory(command, bare_environment())
     assert result.returncode == 0, result.stderr
     seconds = json.loads(result.stdout)
     read, load = (min(seconds[what]) for what in ("read", "load"))
-    print(f"{weights / GIB:.2f} GiB: read {read:.2f} s, load {load:.2f} s, ratio {load / read:.2f},"
-          f" peak {peak / GIB:.2f} GiB; {seconds}")  # fmt: skip
-    assert load <= 2 * read
+    print(
+        f"{weights / GIB:.2f} GiB: read {read:.2f} s, load {load:.2f} s, ratio {load / read:.2f},"
+        f" peak {peak / GIB:.2f} GiB; {seconds}"
+    )
+    assert load <= most * read
     assert peak <= bound(weights)

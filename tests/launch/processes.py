@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from launch.benchmark_worker import held_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -29,8 +32,8 @@ SMALL = (
 
 def environment() -> dict[str, str]:
     """The environment of a user with two devices."""
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return kept | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "COLUMNS": "100"}
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "COLUMNS": "100"}
+    return os.environ | two
 
 
 def bare_environment() -> dict[str, str]:
@@ -56,6 +59,22 @@ def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.Complete
         text=True,
         timeout=timeout,
     )
+
+
+def peak_memory(
+    command: list[str], env: dict[str, str]
+) -> tuple[subprocess.CompletedProcess, float]:
+    """Runs a program; the most bytes of anonymous and shared memory it was seen to hold."""
+    peak = 0.0
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        while True:
+            peak = max(peak, held_mb(child.pid) or 0.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = child.communicate(timeout=0.02)
+                break
+    return subprocess.CompletedProcess(command, child.returncode, out, err), peak * 2**20
 
 
 def refused(result: subprocess.CompletedProcess, *parts: str) -> None:

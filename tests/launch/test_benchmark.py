@@ -163,10 +163,17 @@ def test_a_side_that_dies_ends_in_one_line(tiny, tmp_path):
 def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_path):
     workdir = tmp_path / "made" / "here"
     result = launch(
-        "benchmark", f"--model={folder}", f"--workdir={workdir}", "--what=train,evaluate",
-        "--workloads=given-bare", "--peers=strong", "--n_items=5", "--repeats=1",
-        "--growth=devices,one-prompt", timeout=800,
-    )  # fmt: skip
+        "benchmark",
+        f"--model={folder}",
+        f"--workdir={workdir}",
+        "--what=train,evaluate",
+        "--workloads=given-bare",
+        "--peers=strong",
+        "--n_items=5",
+        "--repeats=1",
+        "--growth=devices,one-prompt",
+        timeout=800,
+    )
     assert result.returncode == 0, result.stderr
     found = json.loads((workdir / "benchmark.json").read_text())
     assert found["schema"] == 2
@@ -181,9 +188,12 @@ def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_pa
             least, most = row["spread"][side]
             assert 0 < least <= row[f"{side}_s"] <= most
     assert [(one["what"], one["side"]) for one in found["figures"]] == [
-        ("train", "ours"), ("train", "ours bfloat16"), ("train", "strong"),
-        ("evaluate", "ours"), ("evaluate", "strong"),
-    ]  # fmt: skip
+        ("train", "ours"),
+        ("train", "ours bfloat16"),
+        ("train", "strong"),
+        ("evaluate", "ours"),
+        ("evaluate", "strong"),
+    ]
     for one in found["figures"]:
         assert 0 < one["matmul_share"] < 1 and 0 <= one["padded_share"] < 1
         assert 0 < one["loaded_memory_mb"] <= one["peak_memory_mb"]
@@ -192,9 +202,11 @@ def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_pa
         assert (one.get("compile_s", 0) > 0) == one["side"].startswith("ours")
         assert one.get("batch") in ((None,) if one["side"].startswith("ours") else (4, 8, 16, 32))
     assert [row["axis"] for row in found["behind_one_prompt"]] == [
-        "words 2 to 5, 0 turns", "forms strict to lenient, 0 turns",
-        "words 2 to 5, 11 turns", "forms strict to lenient, 11 turns",
-    ]  # fmt: skip
+        "words 2 to 5, 0 turns",
+        "forms strict to lenient, 0 turns",
+        "words 2 to 5, 11 turns",
+        "forms strict to lenient, 11 turns",
+    ]
     (grown,) = found["growth"]
     assert grown["devices"] == [1, 8] and grown["time_expected"] == 0
     assert (workdir / "benchmark.png").read_bytes().startswith(b"\x89PNG")

@@ -41,9 +41,11 @@ def one_by_one(model, queries):
             parent = at(tokens[:-1])[0] if len(tokens) > 1 else None
             cache = DynamicCache([(k, v) for k, v in parent] if parent else None)
             hidden = model.model(
-                input_ids=torch.tensor([tokens[-1:]]), past_key_values=cache, use_cache=True,
+                input_ids=torch.tensor([tokens[-1:]]),
+                past_key_values=cache,
+                use_cache=True,
                 position_ids=torch.tensor([[len(tokens) - 1]]),
-            ).last_hidden_state  # fmt: skip
+            ).last_hidden_state
             seen[tokens] = [(layer.keys, layer.values) for layer in cache.layers], hidden
         return seen[tokens]
 
@@ -152,9 +154,16 @@ def test_small_probabilities_are_compared_relatively_and_losses_step_by_step():
 
 def test_figures_are_per_second_and_by_the_machines_own_rate():
     figures = benchmark_rows.make_figures(
-        workload="w", what="train", side="ours", dtype="float32", seconds=[2.0, 4.0, 3.0],
-        n_items=6, flops=3e11, rate=2e11, facts={"tokens": 900, "padded_share": 0.1},
-    )  # fmt: skip
+        workload="w",
+        what="train",
+        side="ours",
+        dtype="float32",
+        seconds=[2.0, 4.0, 3.0],
+        n_items=6,
+        flops=3e11,
+        rate=2e11,
+        facts={"tokens": 900, "padded_share": 0.1},
+    )
     assert (figures["seconds"], figures["spread"]) == (3.0, [2.0, 4.0])
     assert (figures["items_per_s"], figures["tokens_per_s"]) == (2.0, 300.0)
     assert figures["matmul_share"] == pytest.approx(0.5)
@@ -189,14 +198,21 @@ def test_growth_is_told_by_exponents():
     from launch import benchmark_growth as growth
 
     figure = lambda seconds, held: {
-        "seconds": seconds, "spread": [seconds, seconds], "devices": 1, "expected_bytes": held,
-        "memory_mb": held + 100.0, "started_mb": 100.0,
-    }  # fmt: skip
+        "seconds": seconds,
+        "spread": [seconds, seconds],
+        "devices": 1,
+        "expected_bytes": held,
+        "memory_mb": held + 100.0,
+        "started_mb": 100.0,
+    }
     point = dataclasses.make_dataclass("Point", ["flops"])
     row = growth._row(
-        "evaluate", "batch", {"before": point(1.0), "after": point(4.0)},
-        {"before": figure(3.0, 50.0), "after": figure(6.0, 50.0)}, 2.0,
-    )  # fmt: skip
+        "evaluate",
+        "batch",
+        {"before": point(1.0), "after": point(4.0)},
+        {"before": figure(3.0, 50.0), "after": figure(6.0, 50.0)},
+        2.0,
+    )
     assert row["time_exponent"] == pytest.approx(1.0) and row["time_expected"] == pytest.approx(2.0)
     assert row["memory_mb"] == [50.0, 50.0]
     assert row["memory_exponent"] == row["memory_expected"] == 0

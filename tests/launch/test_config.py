@@ -60,7 +60,9 @@ def _leaves(tree: dict, prefix: str = "") -> list[str]:
     return [
         name
         for key, value in tree.items()
-        for name in (_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key])
+        for name in (
+            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+        )
     ]
 
 

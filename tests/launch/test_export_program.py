@@ -52,9 +52,15 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
     shards = sorted(path.name for path in out.glob("*.safetensors"))
     assert len(shards) > 1 and shards[0].startswith("model-00001-of-0000")
     assert {path.name for path in out.iterdir()} - set(shards) == {
-        "README.md", "config.json", "generation_config.json", "model.safetensors.index.json",
-        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE",
-    }  # fmt: skip
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "LICENSE",
+    }
     assert (out.stat().st_mode & 0o777) == 0o755
     ours, theirs = map(transformers.AutoTokenizer.from_pretrained, (model, out))
     assert ours.chat_template == theirs.chat_template
@@ -62,8 +68,13 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
     assert ours(text)["input_ids"] == theirs(text)["input_ids"]
     card = (out / "README.md").read_text()
     rows = run_files.read_metrics(workdir)["rows"]
-    wanted = {"stage": "tuned", "suite": "control", "split": "heldout_words", "slice": "all",
-              "metric": "tvd_res"}  # fmt: skip
+    wanted = {
+        "stage": "tuned",
+        "suite": "control",
+        "split": "heldout_words",
+        "slice": "all",
+        "metric": "tvd_res",
+    }
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     (line,) = [x for x in card.splitlines() if x.startswith("| heldout_words | tuned |")]
     assert f" {row['value']:.3f} " in line and f" {row['n']} | {row['clusters']} |" in line

@@ -27,9 +27,13 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     folder = write_tiny_model(tmp_path / "tiny", vocab_size=320000, hidden_size=512, scale=0.0)
     (folder / "model.safetensors").unlink()
     given = (
-        f"--model={folder}", "--config.suites=('drift',)", "--config.train.rows=1",
-        "--config.train.groups=1", "--config.train.anchor_weight=0.0", "--json",
-    )  # fmt: skip
+        f"--model={folder}",
+        "--config.suites=('drift',)",
+        "--config.train.rows=1",
+        "--config.train.groups=1",
+        "--config.train.anchor_weight=0.0",
+        "--json",
+    )
     result = launch("plan", *given, "--hardware=cpu-5g")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)

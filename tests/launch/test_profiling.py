@@ -58,8 +58,12 @@ def test_a_trace_ends_where_the_next_part_begins(tmp_path, work):
 
 @pytest.mark.parametrize(
     "operation, kind",
-    [("dot.3", "dot"), ("loop_add_fusion.12.clone", "loop_add_fusion"), ("while", "while"),
-     ("copy.1.remat2", "copy")],
-)  # fmt: skip
+    [
+        ("dot.3", "dot"),
+        ("loop_add_fusion.12.clone", "loop_add_fusion"),
+        ("while", "while"),
+        ("copy.1.remat2", "copy"),
+    ],
+)
 def test_operations_are_counted_by_kind(operation, kind):
     assert profiling.kind(operation) == kind

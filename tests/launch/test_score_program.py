@@ -1,4 +1,4 @@
-"""`launch.score`: one JSON object on standard output, one line on standard error when it refuses."""
+"""`launch.score`: one JSON object on standard output, one line on standard error if refused."""
 
 from __future__ import annotations
 

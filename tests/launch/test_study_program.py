@@ -17,8 +17,17 @@ import pytest
 from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
-BASELINES = ("perfect", "uniform", "argmax", "flip", "constant_60_40", "prior", "few_shot_copy",
-             "two_level", "rank_only")  # fmt: skip
+BASELINES = (
+    "perfect",
+    "uniform",
+    "argmax",
+    "flip",
+    "constant_60_40",
+    "prior",
+    "few_shot_copy",
+    "two_level",
+    "rank_only",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +47,16 @@ def test_a_study_writes_the_files_of_the_contract(study):
     workdir, result = study
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["schema"] == 1
-    assert {"model", "revision", "adapter_sha256", "dtype", "seed", "config_sha256", "versions",
-            "device"} <= metrics["run"].keys()  # fmt: skip
+    assert {
+        "model",
+        "revision",
+        "adapter_sha256",
+        "dtype",
+        "seed",
+        "config_sha256",
+        "versions",
+        "device",
+    } <= metrics["run"].keys()
     stages = {row["stage"] for row in metrics["rows"]}
     assert {"base", "tuned", "placebo", "ruler:int8_channel"} <= stages
     assert {f"baseline:{name}" for name in BASELINES} <= stages
@@ -59,10 +76,11 @@ def test_a_study_writes_the_files_of_the_contract(study):
 
 
 def test_every_item_can_be_scored_again_from_items_parquet(study):
-    from antiimit_jax.language_model import load_language_model
-    from antiimit_jax.models.decoder import Decoder, sequences
     import jax.numpy as jnp
     import numpy as np
+
+    from antiimit_jax.language_model import load_language_model
+    from antiimit_jax.models.decoder import Decoder, sequences
 
     workdir, _ = study
     config = json.loads((workdir / "config.json").read_text())["config"]
@@ -131,7 +149,9 @@ def test_a_killed_fine_tuning_ends_with_the_bytes_of_an_undisturbed_one(study, m
     undisturbed, _ = study
     expected = (undisturbed / "adapter" / "adapter_model.safetensors").read_bytes()
     workdir = tmp_path / "killed"
-    run = command("finetune", f"--model={model}", f"--workdir={workdir}", "--adapters=tuned", *SMALL)
+    run = command(
+        "finetune", f"--model={model}", f"--workdir={workdir}", "--adapters=tuned", *SMALL
+    )
     rng = random.Random(time.time_ns())
     kills = 0
     for _ in range(12):

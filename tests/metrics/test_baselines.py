@@ -70,9 +70,9 @@ def test_two_lazy_models_per_grid(grid, name, tvd, kl, nats, bits, passes):
     for metric, printed, unit in figures:
         if printed is not None:
             last_digit = 10.0 ** -len(printed.split(".")[1])
-            assert values[metric] * unit == pytest.approx(
-                float(printed), abs=0.501 * last_digit
-            ), metric
+            assert values[metric] * unit == pytest.approx(float(printed), abs=0.501 * last_digit), (
+                metric
+            )
 
 
 @pytest.mark.parametrize(("k", "skill"), [(2, 0.50), (3, 0.55), (4, 0.58), (5, 0.61), (10, 0.69)])

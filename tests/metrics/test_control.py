@@ -157,7 +157,7 @@ def test_pass_has_slack_for_floats():
 def test_padding_changes_nothing():
     rng = np.random.default_rng(3)
     t, q = rng.dirichlet(np.ones(2), 12), 0.9 * rng.dirichlet(np.ones(2), 12)
-    wide = lambda x: np.hstack([x, np.zeros((12, 3))])  # noqa: E731
+    wide = lambda x: np.hstack([x, np.zeros((12, 3))])
     plain, wider = results_of(t, q), results_of(wide(t), wide(q), k=np.full(12, 2))
     assert control_values(plain) == pytest.approx(control_values(wider))
 

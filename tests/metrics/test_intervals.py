@@ -58,9 +58,9 @@ def test_weighted_sums_equal_figures_of_resampled_items(two_way):
             baselines.ON_ALL[0],
         )
         for statistic in statistics:
-            assert finished(statistic, sums, draw) == pytest.approx(
-                values[statistic.name]
-            ), statistic.name
+            assert finished(statistic, sums, draw) == pytest.approx(values[statistic.name]), (
+                statistic.name
+            )
         fixed = 1 - columns["tvd_res"][repeated].mean() / columns["tvd_rank_only"][repeated].mean()
         assert finished(baselines.ON_ALL[1], sums, draw) == pytest.approx(fixed)
 
@@ -199,6 +199,6 @@ def test_median_and_trimmed_mean():
 
 def test_same_seed_same_interval():
     x = np.random.default_rng(0).random(60)
-    draw = lambda seed: mean_interval(x, resample(np.arange(60), seed=seed))  # noqa: E731
+    draw = lambda seed: mean_interval(x, resample(np.arange(60), seed=seed))
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)

@@ -36,10 +36,12 @@ def merged_model(case: str, tree: Any, scale: float) -> transformers.PreTrainedM
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     q, kv = config.num_attention_heads * size, config.num_key_value_heads * size
     fused = {
-        "q": ("self_attn.qkv_proj", 0), "k": ("self_attn.qkv_proj", q),
-        "v": ("self_attn.qkv_proj", q + kv), "gate": ("mlp.gate_up_proj", 0),
+        "q": ("self_attn.qkv_proj", 0),
+        "k": ("self_attn.qkv_proj", q),
+        "v": ("self_attn.qkv_proj", q + kv),
+        "gate": ("mlp.gate_up_proj", 0),
         "up": ("mlp.gate_up_proj", config.intermediate_size),
-    }  # fmt: skip
+    }
     for group in tree["layers"].values():
         for name, pair in group.items():
             for i, (a, b) in enumerate(zip(pair["a"], pair["b"])):

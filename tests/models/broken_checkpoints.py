@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import ml_dtypes  # noqa: F401  registers bfloat16
 import numpy as np
@@ -173,8 +174,10 @@ def _fewer_rows(folder: Path) -> None:
 
 def _foreign_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
-    config = {"auto_map": {"AutoTokenizer": ["tokenization_trap.Trap", None]},
-              "tokenizer_class": "Trap"}  # fmt: skip
+    config = {
+        "auto_map": {"AutoTokenizer": ["tokenization_trap.Trap", None]},
+        "tokenizer_class": "Trap",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
@@ -189,7 +192,8 @@ FOLDERS: dict[str, Case] = {
     "cut in the data": (_cut(20_000), (FILE,)),
     "cut before the last byte": (_cut(-1), (FILE,)),
     "bytes behind the end": (
-        lambda folder: (folder / FILE).write_bytes((folder / FILE).read_bytes() + b"\0"), (FILE,)
+        lambda folder: (folder / FILE).write_bytes((folder / FILE).read_bytes() + b"\0"),
+        (FILE,),
     ),
     "header of 2^62 bytes": (_header(lambda header: None, size=2**62), (FILE,)),
     "header of 99 MB": (_header(lambda header: None, size=99 * 2**20), (FILE,)),
@@ -215,7 +219,8 @@ FOLDERS: dict[str, Case] = {
     "integers": (_tensors(**{KEY: lambda x: x.astype(np.int32)}), (KEY, "I32")),
     "truth values": (_tensors(**{KEY: lambda x: x > 0}), (KEY, "BOOL")),
     "eight-bit floats": (
-        _tensors(**{KEY: lambda x: x.astype(ml_dtypes.float8_e4m3fn)}), (KEY, "F8_E4M3")
+        _tensors(**{KEY: lambda x: x.astype(ml_dtypes.float8_e4m3fn)}),
+        (KEY, "F8_E4M3"),
     ),
     "NaN": (_tensors(**{KEY: _spoiled(np.nan)}), (KEY, "NaN")),
     "infinity in float16": (_tensors(**{KEY: _spoiled(np.inf, "float16")}), (KEY, "infinity")),
@@ -237,7 +242,8 @@ FOLDERS: dict[str, Case] = {
     ),
     "index to a number": (_index(lambda where, _: where.update({NORM: 7})), (INDEX, NORM)),
     "index of a tensor that is nowhere": (
-        _index(lambda where, _: where.update(phantom=where[NORM])), (INDEX, "phantom")
+        _index(lambda where, _: where.update(phantom=where[NORM])),
+        (INDEX, "phantom"),
     ),
     "index with a tensor twice": (_twice_in_index, (INDEX, NORM, "twice")),
     "a tensor in two shards": (_index(_twice_in_shards), (INDEX, NORM)),
@@ -271,4 +277,4 @@ FOLDERS: dict[str, Case] = {
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), ("tokenizer",)),
     "tokenizer not JSON": (_text("tokenizer.json", "{"), ("tokenizer",)),
     "tokenizer of foreign code": (_foreign_tokenizer, ("tokenizer",)),
-}  # fmt: skip
+}

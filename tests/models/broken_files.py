@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -42,7 +43,8 @@ ADAPTERS: dict[str, Case] = {
     "unknown kind": (_adapter_config(peft_type="TRAP"), ("TRAP",)),
     "DoRA": (_adapter_config(use_dora=True), ("use_dora",)),
     "config a list": (
-        lambda folder: (folder / "adapter_config.json").write_text("[]"), ("adapter_config.json",)
+        lambda folder: (folder / "adapter_config.json").write_text("[]"),
+        ("adapter_config.json",),
     ),
     "NaN": (_adapter_tensors(lambda t: t[_first(t)].fill(np.nan)), ("NaN",)),
     "half a pair": (_adapter_tensors(lambda t: t.pop(_first(t))), ("lora_A",)),
@@ -53,13 +55,14 @@ ADAPTERS: dict[str, Case] = {
         ("layers.7",),
     ),
     "cut": (
-        lambda folder: os.truncate(folder / "adapter_model.safetensors", 300), ("safetensors",)
+        lambda folder: os.truncate(folder / "adapter_model.safetensors", 300),
+        ("safetensors",),
     ),
     "a pickle alone": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
         ("adapter_model.bin", "pickle"),
     ),
-}  # fmt: skip
+}
 
 
 def _gguf_count(place: int, count: int) -> Callable[[Path], None]:

@@ -6,8 +6,9 @@ Source of the layout: llama.cpp's `conversion/*.py`; names come from the package
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import gguf
 import numpy as np
@@ -36,8 +37,12 @@ _WITHOUT_ROPE_KEYS = ("gemma", "gemma2")
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     """Query or key rows as GGUF keeps them: row j and row j + H/2 of each head side by side."""
     size = len(weight) // heads
-    order = [h * size + half * size // 2 + pair
-             for h in range(heads) for pair in range(size // 2) for half in (0, 1)]  # fmt: skip
+    order = [
+        h * size + half * size // 2 + pair
+        for h in range(heads)
+        for pair in range(size // 2)
+        for half in (0, 1)
+    ]
     return weight[order]
 
 

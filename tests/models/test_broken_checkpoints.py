@@ -27,8 +27,14 @@ from tests.models.refusals import refused
 from tests.tiny_model import write_tiny_model
 
 SECONDS = 5
-PROCESSES = ["cut in the data", "NaN", "index to an absolute path", "auto_map",
-             "tokenizer of foreign code", "config of brackets"]  # fmt: skip
+PROCESSES = [
+    "cut in the data",
+    "NaN",
+    "index to an absolute path",
+    "auto_map",
+    "tokenizer of foreign code",
+    "config of brackets",
+]
 
 
 @pytest.fixture(scope="module")

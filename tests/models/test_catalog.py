@@ -32,17 +32,44 @@ STUDY = {
 }
 # Billions of parameters, as published (tied heads once; gemma-3-4b: the text part).
 PUBLISHED = {
-    "llama-2-7b": 6.738, "llama-2-13b": 13.016, "llama-3-8b": 8.030, "llama-3.1-8b": 8.030,
-    "llama-3.2-1b": 1.236, "llama-3.2-3b": 3.213, "mistral-7b": 7.248, "mistral-7b-v0.1": 7.242,
-    "qwen2-0.5b": 0.494, "qwen2-1.5b": 1.544, "qwen2-7b": 7.616, "qwen2.5-0.5b": 0.494,
-    "qwen2.5-1.5b": 1.544, "qwen2.5-3b": 3.086, "qwen2.5-7b": 7.616, "qwen3-0.6b": 0.596,
-    "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191, "gemma-2b": 2.506,
-    "gemma-7b": 8.538, "gemma-2-2b": 2.614, "gemma-2-9b": 9.242, "gemma-3-1b": 1.000,
-    "gemma-3-4b": 3.880, "deepseek-coder-1.3b": 1.346, "deepseek-coder-6.7b": 6.741,
-    "deepseek-coder-7b": 6.910, "deepseek-llm-7b": 6.910, "olmo-2-1b": 1.485, "olmo-2-7b": 7.299,
-    "smollm2-135m": 0.1345, "smollm2-360m": 0.3618, "smollm2-1.7b": 1.711,
-    "smollm3-3b": 3.075, "phi-3-mini-4k-instruct": 3.821, "phi-3.5-mini-instruct": 3.821,
-}  # fmt: skip
+    "llama-2-7b": 6.738,
+    "llama-2-13b": 13.016,
+    "llama-3-8b": 8.030,
+    "llama-3.1-8b": 8.030,
+    "llama-3.2-1b": 1.236,
+    "llama-3.2-3b": 3.213,
+    "mistral-7b": 7.248,
+    "mistral-7b-v0.1": 7.242,
+    "qwen2-0.5b": 0.494,
+    "qwen2-1.5b": 1.544,
+    "qwen2-7b": 7.616,
+    "qwen2.5-0.5b": 0.494,
+    "qwen2.5-1.5b": 1.544,
+    "qwen2.5-3b": 3.086,
+    "qwen2.5-7b": 7.616,
+    "qwen3-0.6b": 0.596,
+    "qwen3-1.7b": 1.721,
+    "qwen3-4b": 4.022,
+    "qwen3-8b": 8.191,
+    "gemma-2b": 2.506,
+    "gemma-7b": 8.538,
+    "gemma-2-2b": 2.614,
+    "gemma-2-9b": 9.242,
+    "gemma-3-1b": 1.000,
+    "gemma-3-4b": 3.880,
+    "deepseek-coder-1.3b": 1.346,
+    "deepseek-coder-6.7b": 6.741,
+    "deepseek-coder-7b": 6.910,
+    "deepseek-llm-7b": 6.910,
+    "olmo-2-1b": 1.485,
+    "olmo-2-7b": 7.299,
+    "smollm2-135m": 0.1345,
+    "smollm2-360m": 0.3618,
+    "smollm2-1.7b": 1.711,
+    "smollm3-3b": 3.075,
+    "phi-3-mini-4k-instruct": 3.821,
+    "phi-3.5-mini-instruct": 3.821,
+}
 SHAPES = sorted(PUBLISHED)
 
 
@@ -97,9 +124,7 @@ def test_every_alias_is_its_counterparts_counterpart_of_the_other_kind_and_the_s
         assert other.counterpart == alias
         assert {entry.prompt_format, other.prompt_format} == {"base", "chat"}
         assert ours_shape(alias) == ours_shape(entry.counterpart)
-    assert single == {
-        "mistral-7b-instruct-v0.2", "phi-3-mini-4k-instruct", "phi-3.5-mini-instruct"
-    }  # fmt: skip
+    assert single == {"mistral-7b-instruct-v0.2", "phi-3-mini-4k-instruct", "phi-3.5-mini-instruct"}
     for alias in single:
         assert "released" in CATALOG[alias].note
 

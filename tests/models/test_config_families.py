@@ -37,9 +37,15 @@ def test_each_field_is_read_from_its_own_key():
 def test_what_a_bare_config_leaves_out_is_what_transformers_takes():
     bare = {"model_type": "llama"} | {
         key: GOOD[key]
-        for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                    "num_attention_heads", "max_position_embeddings")
-    }  # fmt: skip
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        )
+    }
     cfg, true = parse_config(bare, "config.json"), LlamaConfig(**bare)
     assert cfg.n_kv_heads == true.num_key_value_heads == 4
     assert cfg.head_dim == true.head_dim == 6
@@ -61,41 +67,42 @@ FAULTS = {
     "no family": (dict(model_type=None), ["model_type"]),
     "family that is no name": (dict(model_type=["llama"]), ["model_type"]),
     "unknown rope, old dialect": (
-        dict(rope_scaling={"type": "su", "factor": 4.0}), ["rope", "su", "longrope"],
+        dict(rope_scaling={"type": "su", "factor": 4.0}),
+        ["rope", "su", "longrope"],
     ),
     "rope that lacks numbers": (
         dict(rope_scaling={"rope_type": "llama3", "factor": 8.0}),
         ["llama3", "low_freq_factor", "high_freq_factor"],
     ),
     "scaled rope without a factor": (
-        dict(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), ["yarn", "factor"],
+        dict(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
+        ["yarn", "factor"],
     ),
-    "negative factor": (
-        dict(rope_scaling={"type": "linear", "factor": -4.0}), ["factor", "-4.0"],
-    ),
+    "negative factor": (dict(rope_scaling={"type": "linear", "factor": -4.0}), ["factor", "-4.0"]),
     "number of another rope": (
-        dict(rope_scaling={"type": "linear", "factor": 4.0, "beta_fast": 3}), ["beta_fast"],
+        dict(rope_scaling={"type": "linear", "factor": 4.0, "beta_fast": 3}),
+        ["beta_fast"],
     ),
     "factors of the wrong length": (
         dict(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}),
         ["short_factor", "3"],
     ),
     "scaled rope beside plain one": (
-        dict(rope_parameters={"rope_type": "default"},
-             rope_scaling={"type": "linear", "factor": 2.0}),
+        dict(
+            rope_parameters={"rope_type": "default"}, rope_scaling={"type": "linear", "factor": 2.0}
+        ),
         ["rope_parameters", "rope_scaling", "linear"],
     ),
     "rope a layer type": (
-        dict(rope_parameters={"full_attention": {"rope_theta": 1e6}}), ["full_attention"],
+        dict(rope_parameters={"full_attention": {"rope_theta": 1e6}}),
+        ["full_attention"],
     ),
     "partial rope": (
         dict(rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.5}),
         ["partial_rotary_factor"],
     ),
     "rope of no shape": (dict(rope_parameters="default"), ["rope_parameters"]),
-    "two bases": (
-        dict(rope_parameters={"rope_theta": 5e5}), ["rope_theta", "500000.0", "10000.0"],
-    ),
+    "two bases": (dict(rope_parameters={"rope_theta": 5e5}), ["rope_theta", "500000.0", "10000.0"]),
     "base zero": (dict(rope_theta=0), ["rope_theta"]),
     "base null": (dict(rope_theta=None), ["rope_theta"]),
     "eps text": (dict(rms_norm_eps="small"), ["rms_norm_eps", "small"]),
@@ -112,10 +119,11 @@ FAULTS = {
     "odd head size by division": (dict(hidden_size=12), ["head_dim", "hidden_size"]),
     "heads that do not divide": (dict(hidden_size=25), ["head_dim", "hidden_size"]),
     "quantised": (
-        dict(quantization_config={"quant_method": "gptq", "bits": 4}), ["quantization_config"],
+        dict(quantization_config={"quant_method": "gptq", "bits": 4}),
+        ["quantization_config"],
     ),
     "code of its own": (dict(auto_map={"AutoModel": "evil.Model"}), ["auto_map"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

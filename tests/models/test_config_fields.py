@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def variants(config: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 
 def _true_logits(model: torch.nn.Module, config: dict, tokens: np.ndarray) -> np.ndarray | None:
-    """Of transformers' model with the same weights under another config; None: not even a config."""
+    """Of transformers' model of the same weights under another config; None: not even a config."""
     try:
         true = type(model.config).from_dict(config)
     except (StrictDataclassError, TypeError, AttributeError):

@@ -53,18 +53,25 @@ def test_the_sound_folders_load(folder, sound):
 def test_all_faulty_tensors_are_listed_together(folder):
     nan = np.full((24,), 1, np.float32)
     nan[3] = np.nan
-    _rewrite(folder, **{
-        EMBED: None,
-        "model.layers.2.input_layernorm.weight": np.ones(24, np.float32),
-        NORM: nan,
-        KEY: np.zeros((24, 12), np.float32),
-        "lm_head.weight": np.zeros((47, 24), np.int32),
-    })  # fmt: skip
+    _rewrite(
+        folder,
+        **{
+            EMBED: None,
+            "model.layers.2.input_layernorm.weight": np.ones(24, np.float32),
+            NORM: nan,
+            KEY: np.zeros((24, 12), np.float32),
+            "lm_head.weight": np.zeros((47, 24), np.int32),
+        },
+    )
     with refused(
-        str(folder), "5 faulty tensors", f"missing {EMBED}", f"{NORM} holds NaN",
-        "unexpected model.layers.2.input_layernorm.weight", f"{KEY} has shape (24, 12",
+        str(folder),
+        "5 faulty tensors",
+        f"missing {EMBED}",
+        f"{NORM} holds NaN",
+        "unexpected model.layers.2.input_layernorm.weight",
+        f"{KEY} has shape (24, 12",
         "lm_head.weight has dtype I32",
-    ):  # fmt: skip
+    ):
         load(folder)
 
 

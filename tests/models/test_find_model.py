@@ -36,9 +36,12 @@ def test_the_embedded_file_is_found_without_importing_its_package(tmp_path, monk
 
 def test_a_package_that_is_not_installed_is_named_with_its_command():
     entry = Entry(
-        hub_id="a/b", prompt_format="chat", package="no_such_package", filename="w.gguf",
+        hub_id="a/b",
+        prompt_format="chat",
+        package="no_such_package",
+        filename="w.gguf",
         install="pip install no-such-package",
-    )  # fmt: skip
+    )
     with refused("w.gguf", "pip install no-such-package", "make install"):
         embedded_file(entry)
 

@@ -15,9 +15,13 @@ from tests.models.llama_peer import random_llama
 NAME, HF_NAME = "blk.1.ffn_up.weight", "model.layers.1.mlp.up_proj.weight"
 ROWS, COLUMNS = 6, 256
 SIZES = dict(
-    hidden_size=COLUMNS, intermediate_size=ROWS, vocab_size=8, num_attention_heads=1,
-    num_key_value_heads=1, head_dim=4,
-)  # fmt: skip
+    hidden_size=COLUMNS,
+    intermediate_size=ROWS,
+    vocab_size=8,
+    num_attention_heads=1,
+    num_key_value_heads=1,
+    head_dim=4,
+)
 
 
 def _dequantised(kind: gguf.GGMLQuantizationType) -> bool:

@@ -31,8 +31,10 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "llama: linear rope": ({}, {}),
     "llama: yarn rope": ({}, {"rope.scaling.yarn_beta_fast": 32.0}),
     "llama: longrope, beyond it": (
-        {"rope_parameters": CASES["llama: longrope, beyond it"][2]["rope_parameters"]
-            | {"factor": 4.0}},
+        {
+            "rope_parameters": CASES["llama: longrope, beyond it"][2]["rope_parameters"]
+            | {"factor": 4.0}
+        },
         {"rope.scaling.type": "longrope", "rope.scaling.original_context_length": 16},
     ),
     "mistral: no window": ({}, {}),
@@ -42,14 +44,14 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3: window, biases": (dict(use_sliding_window=False), {}),
     "gemma: tied": (dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4}), {}),
     "gemma2: soft caps": (
-        dict(query_pre_attn_scalar=10,
-             rope_parameters={"rope_type": "default", "rope_theta": 1e4}),
+        dict(query_pre_attn_scalar=10, rope_parameters={"rope_type": "default", "rope_theta": 1e4}),
         {},
     ),
     "gemma3_text: two ropes": (_GEMMA3, {}),
     "gemma3_text: linear rope on full layers": (_GEMMA3, {}),
     "gemma3_text: final cap": (
-        _GEMMA3 | dict(num_hidden_layers=3, layer_types=_KINDS[1:] + _KINDS[:1]), _PERIOD,
+        _GEMMA3 | dict(num_hidden_layers=3, layer_types=_KINDS[1:] + _KINDS[:1]),
+        _PERIOD,
     ),
     "olmo2: norms behind": ({}, {}),
     "smollm3: by interval, window": (_SMOLLM3, {}),
@@ -57,7 +59,7 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "phi3: window": ({}, {}),
     "phi3: longrope": ({}, {}),
     "phi3: partial rotation": ({}, {}),
-}  # fmt: skip
+}
 
 
 def _tokens(shape=(2, T)):
@@ -91,18 +93,23 @@ def test_longrope_without_attention_factor_has_the_one_of_its_lengths(length, tm
 
 def test_the_largest_gemma_scales_queries_by_the_width_of_hidden_over_heads(tmp_path):
     model = random_model(
-        "gemma2: soft caps", num_hidden_layers=46, query_pre_attn_scalar=24 // 4,
+        "gemma2: soft caps",
+        num_hidden_layers=46,
+        query_pre_attn_scalar=24 // 4,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
+    )
     _assert_read(model, write_gguf(model, tmp_path / "m.gguf"), _tokens())
 
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"attention.sliding_window": None}, {"attention.sliding_window": 0},
-     {"attention.sliding_window_pattern": 1}],
+    [
+        {"attention.sliding_window": None},
+        {"attention.sliding_window": 0},
+        {"attention.sliding_window_pattern": 1},
+    ],
     ids=["no key", "zero", "every layer the last of its period"],
-)  # fmt: skip
+)
 def test_a_gemma3_file_without_window_sees_everything_everywhere(metadata, tmp_path):
     model = random_model("gemma3_text: two ropes", **_GEMMA3 | {"layer_types": _KINDS[:1] * 7})
     _assert_read(model, write_gguf(model, tmp_path / "m.gguf", metadata=metadata), _tokens())
@@ -131,12 +138,12 @@ PEERS = {
     "mistral: no window": {},
     "qwen2: no window": {},
     "qwen3: norms of queries and keys": dict(head_dim=128, num_key_value_heads=1),
-    "gemma2: soft caps": _WIDE | _PLAIN | dict(
-        attn_logit_softcapping=50.0, final_logit_softcapping=30.0
-    ),
+    "gemma2: soft caps": _WIDE
+    | _PLAIN
+    | dict(attn_logit_softcapping=50.0, final_logit_softcapping=30.0),
     "gemma3_text: two ropes": _GEMMA3 | _WIDE | _GEMMA3_ROPE,
     "phi3: fused projections": {},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", PEERS)

@@ -10,13 +10,7 @@ import pytest
 import torch
 
 from tests.models.gguf_files import rounded_q4_1, rounded_q8_0, write_gguf
-from tests.models.llama_peer import (
-    assert_same_logits,
-    load,
-    our_logits,
-    random_llama,
-    torch_logits,
-)
+from tests.models.llama_peer import assert_same_logits, load, our_logits, random_llama, torch_logits
 from tests.models.refusals import refused
 
 Kind = gguf.GGMLQuantizationType
@@ -168,11 +162,13 @@ METADATA = {
     "yarn without factor": ({"rope.scaling.type": "yarn"}, ["yarn", "factor"]),
     "longrope without tensors": ({"rope.scaling.type": "longrope"}, ["longrope", "tensor"]),
     "a factor for no scaling": (
-        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, ["rope.scaling.factor", "4.0"],
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+        ["rope.scaling.factor", "4.0"],
     ),
     "attention factor": ({"rope.scaling.attn_factor": 1.5}, ["rope.scaling.attn_factor", "1.5"]),
     "negative factor": (
-        {"rope.scaling.type": "linear", "rope.scaling.factor": -2.0}, ["factor", "-2.0"],
+        {"rope.scaling.type": "linear", "rope.scaling.factor": -2.0},
+        ["factor", "-2.0"],
     ),
     "word for a base": ({"rope.freq_base": "many"}, ["rope_theta", "many"]),
     "experts": ({"expert_count": 8}, ["llama.expert_count", "8"]),
@@ -181,7 +177,8 @@ METADATA = {
     "no rope": ({"rope.dimension_count": 0}, ["rotary", "0"]),
     "other values": ({"attention.value_length": 4}, ["value", "4"]),
     "no epsilon": (
-        {"attention.layer_norm_rms_epsilon": None}, ["llama.attention.layer_norm_rms_epsilon"],
+        {"attention.layer_norm_rms_epsilon": None},
+        ["llama.attention.layer_norm_rms_epsilon"],
     ),
     "no width": ({"embedding_length": None}, ["hidden_size"]),
     "word for a width": ({"embedding_length": "wide"}, ["hidden_size", "wide"]),
@@ -192,7 +189,7 @@ METADATA = {
     "heads that do not divide": ({"attention.head_count_kv": 3}, ["num_key_value_heads", "3"]),
     "other head count": ({"attention.head_count": 8}, ["q_proj.weight", "shape"]),
     "one of several parts": ({".split.count": 3}, ["parts", "3"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", METADATA)
@@ -250,15 +247,13 @@ ROPE_TENSORS = {
         {},
         ["rope.scaling.original_context_length"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", ROPE_TENSORS)
 def test_rope_tensors_that_contradict_the_metadata_are_refused(fault, tmp_path):
     change, metadata, named = ROPE_TENSORS[fault]
-    file = write_gguf(
-        random_llama(**SIZES), tmp_path / "m.gguf", change=change, metadata=metadata
-    )  # fmt: skip
+    file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", change=change, metadata=metadata)
     with refused(str(file), *named):
         load(file)
 
@@ -273,10 +268,13 @@ def _spoil(tensors: dict[str, np.ndarray]) -> None:
 def test_all_faulty_tensors_are_listed_together(tmp_path):
     file = write_gguf(random_llama(**SIZES), tmp_path / "m.gguf", change=_spoil)
     with refused(
-        str(file), "4 faulty tensors", "missing model.layers.1.self_attn.q_proj.weight",
-        "unexpected blk.0.attn_q.scale", "model.layers.0.self_attn.k_proj.weight has shape (15, 32",
+        str(file),
+        "4 faulty tensors",
+        "missing model.layers.1.self_attn.q_proj.weight",
+        "unexpected blk.0.attn_q.scale",
+        "model.layers.0.self_attn.k_proj.weight has shape (15, 32",
         "model.norm.weight holds NaN or infinity",
-    ):  # fmt: skip
+    ):
         load(file)
 
 

@@ -69,8 +69,7 @@ def _greedy(smollm2, ids: tuple[int, ...], steps: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "text, next_word",
-    [("The capital of France is", " Paris"), ("One, two, three, four,", " five")],
+    "text, next_word", [("The capital of France is", " Paris"), ("One, two, three, four,", " five")]
 )
 def test_greedy_text_is_sane(smollm2, text, next_word):
     assert _greedy(smollm2, text_prompt(smollm2.tokenizer, text).ids, 3).startswith(next_word)

@@ -76,8 +76,9 @@ def test_adapters_start_as_peft_starts_them(llama):
     lora = LoraConfig(rank=50, targets=("q", "down"))
     adapter = init_adapter(jax.random.key(5), cfg, lora)["layers"]
     assert {(g, n) for g, modules in adapter.items() for n in modules} == {
-        ("attn", "q"), ("mlp", "down"),
-    }  # fmt: skip
+        ("attn", "q"),
+        ("mlp", "down"),
+    }
     for pair, inp, out in ((adapter["attn"]["q"], 24, 24), (adapter["mlp"]["down"], 36, 24)):
         assert pair["a"].shape == (3, 50, inp) and pair["b"].shape == (3, out, 50)
         assert pair["a"].dtype == pair["b"].dtype == jnp.float32

@@ -78,11 +78,15 @@ def test_fused_projections_that_share_a_keep_their_rank(alike, tmp_path):
 ALL = dict(target_modules="all-linear")
 MADE_BY_PEFT = [(case, ALL) for case in ONE_OF_EACH] + [
     (LLAMA, dict(target_modules=["q_proj", "up_proj", "down_proj"], use_rslora=True)),
-    (LLAMA, ALL | dict(
-        use_rslora=True,
-        rank_pattern={"q_proj": 5, r"layers\.[02]\.mlp\.(up|down)_proj": 2, "o_proj": 1},
-        alpha_pattern={"model.layers.1.self_attn.v_proj": 11, r".*mlp\..*": 2.5},
-    )),
+    (
+        LLAMA,
+        ALL
+        | dict(
+            use_rslora=True,
+            rank_pattern={"q_proj": 5, r"layers\.[02]\.mlp\.(up|down)_proj": 2, "o_proj": 1},
+            alpha_pattern={"model.layers.1.self_attn.v_proj": 11, r".*mlp\..*": 2.5},
+        ),
+    ),
     (LLAMA, ALL | dict(rank_pattern={"proj": 6, r"q_pro.": 7, r"^model.layers.0.mlp.up_proj": 3})),
     (LLAMA, dict(target_modules=["v_proj", "gate_proj"], layers_to_transform=[0, 2])),
     (LLAMA, dict(target_modules=["k_proj"], layers_to_transform=1, layers_pattern="layers")),
@@ -90,9 +94,15 @@ MADE_BY_PEFT = [(case, ALL) for case in ONE_OF_EACH] + [
     (LLAMA, dict(target_modules=r".*\.(0|2)\.(self_attn\.(q|o)|mlp\.down)_proj")),
     (LLAMA, ALL | dict(exclude_modules=["q_proj", "model.layers.1.mlp.up_proj"])),
     (LLAMA, dict(target_modules=["q_proj", "o_proj"], exclude_modules=r".*layers\.1\..*")),
-    (PHI3, dict(target_modules=["qkv_proj", "o_proj"], rank_pattern={"o_proj": 5},
-                alpha_pattern={r"layers\.2\.self_attn\.qkv_proj": 9})),
-]  # fmt: skip
+    (
+        PHI3,
+        dict(
+            target_modules=["qkv_proj", "o_proj"],
+            rank_pattern={"o_proj": 5},
+            alpha_pattern={r"layers\.2\.self_attn\.qkv_proj": 9},
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize("case, kind", MADE_BY_PEFT)
@@ -145,9 +155,13 @@ def test_an_adapter_of_a_model_that_also_sees_opens_in_its_language_model(tmp_pa
     text = random_model("gemma3_text: two ropes")
     cfg = shape_of("gemma3_text: two ropes", tmp_path)
     vision = dict(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        image_size=28, patch_size=14,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
     both = transformers.Gemma3Config(
         text_config=text.config.to_dict(), vision_config=vision, mm_tokens_per_image=4
     )

@@ -36,9 +36,18 @@ def models() -> dict[str, ModelConfig]:
     )
     found = {case: parse_config(config_of(case), case) for case in cases}
     odd = tiny_config(47, hidden_size=20, tied_head=False)  # 8 divides neither 20 nor 47
-    return found | {"no table can be split": odd, "no kernel of keys either": tiny_config(
-        47, hidden_size=20, n_heads=2, n_kv_heads=2, head_dim=6, mlp_size=36, ropes=(Rope(dim=6),)
-    )}  # fmt: skip
+    return found | {
+        "no table can be split": odd,
+        "no kernel of keys either": tiny_config(
+            47,
+            hidden_size=20,
+            n_heads=2,
+            n_kv_heads=2,
+            head_dim=6,
+            mlp_size=36,
+            ropes=(Rope(dim=6),),
+        ),
+    }
 
 
 @pytest.mark.parametrize("name, cfg", models().items(), ids=models())
@@ -92,9 +101,8 @@ def test_every_device_holds_its_slice_of_what_can_be_split():
 def wide(**changes) -> ModelConfig:
     """Layers of 7 MB and tables of 1 GB, in bfloat16; nothing of it is made."""
     sizes = dict(
-        hidden_size=512, n_heads=4, n_kv_heads=4, head_dim=128, mlp_size=1536,
-        tied_head=False,
-    )  # fmt: skip
+        hidden_size=512, n_heads=4, n_kv_heads=4, head_dim=128, mlp_size=1536, tied_head=False
+    )
     return tiny_config(1_000_000, **sizes | changes)
 
 

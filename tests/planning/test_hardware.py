@@ -11,10 +11,19 @@ from antiimit_jax.planning.hardware import GIB, HARDWARE, find_hardware
 def test_the_machines_the_docs_name_are_there_with_their_devices():
     devices = {name: (m.devices, round(m.device_bytes / GIB)) for name, m in HARDWARE.items()}
     for name, expected in {
-        "v2-8": (8, 8), "v3-8": (8, 16), "v4-8": (4, 32), "v5e-1": (1, 16), "v5e-4": (4, 16),
-        "v5e-8": (8, 16), "v5p-8": (4, 95), "v6e-1": (1, 32), "v6e-8": (8, 32),
-        "a100-40": (1, 40), "a100-80": (1, 80), "rtx4090": (1, 24),
-    }.items():  # fmt: skip
+        "v2-8": (8, 8),
+        "v3-8": (8, 16),
+        "v4-8": (4, 32),
+        "v5e-1": (1, 16),
+        "v5e-4": (4, 16),
+        "v5e-8": (8, 16),
+        "v5p-8": (4, 95),
+        "v6e-1": (1, 32),
+        "v6e-8": (8, 32),
+        "a100-40": (1, 40),
+        "a100-80": (1, 80),
+        "rtx4090": (1, 24),
+    }.items():
         assert devices[name] == expected
     assert not HARDWARE["t4"].bfloat16 and not HARDWARE["v100"].bfloat16
 

@@ -36,7 +36,11 @@ from tests.tiny_model import write_tiny_model
 
 FEW = {
     "control": {
-        "splits": ["heldout_words"], "n_items": 8, "n_explored": 4, "n_variants": 4, "n_boot": 0,
+        "splits": ["heldout_words"],
+        "n_items": 8,
+        "n_explored": 4,
+        "n_variants": 4,
+        "n_boot": 0,
     },
     "drift": {"n_prompts": 3, "rulers": ["bf16"]},
 }
@@ -62,9 +66,19 @@ def test_the_abstract_weights_are_those_that_are_loaded(folder, dtype):
 
 
 @pytest.mark.parametrize(
-    "alias", ["mistral-7b", "qwen2-0.5b", "qwen3-0.6b", "gemma-2b", "gemma-2-2b", "gemma-3-4b",
-              "olmo-2-1b", "smollm3-3b", "phi-3-mini-4k-instruct"],
-)  # fmt: skip
+    "alias",
+    [
+        "mistral-7b",
+        "qwen2-0.5b",
+        "qwen3-0.6b",
+        "gemma-2b",
+        "gemma-2-2b",
+        "gemma-3-4b",
+        "olmo-2-1b",
+        "smollm3-3b",
+        "phi-3-mini-4k-instruct",
+    ],
+)
 def test_parameters_counted_on_the_decoder_are_those_of_the_leaf_table(alias):
     cfg = parse_config(CATALOG[alias].config, alias)
     table = sum(
@@ -97,9 +111,18 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     runner = Runner(lm, jax.local_devices()[:1])
     stage = "tuned"  # without the precision and the rulers of the base
     evaluate(
-        runner, runner.base, stage, ("control",), control_cfg=run.control, drift_cfg=run.drift,
-        forms=run.forms, terminators=run.terminators, seed=run.seed, prior=None, progress=silent,
-    )  # fmt: skip
+        runner,
+        runner.base,
+        stage,
+        ("control",),
+        control_cfg=run.control,
+        drift_cfg=run.drift,
+        forms=run.forms,
+        terminators=run.terminators,
+        seed=run.seed,
+        prior=None,
+        progress=silent,
+    )
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
     readouts = lambda batch: batch.read_at.size
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size

@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
 from antiimit_jax.models.catalog import CATALOG
-from tests.launch.processes import ROOT, bare_environment, command
+from tests.launch.processes import ROOT, bare_environment, command, peak_memory
 from tests.tiny_model import write_tiny_model
 
 SMALL = "smollm2-135m-instruct"
@@ -39,34 +37,16 @@ def larger(tmp_path_factory) -> str:
     return str(write_tiny_model(folder, scale=0.02, **CATALOG["smollm2-360m"].config))
 
 
-def resident(pid: int) -> int:
-    """Anonymous and shared bytes of a process; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(
-        int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))
-    )
-
-
 def uncached() -> dict[str, str]:
     """A bare process without our caches: a GGUF file's weights, once there, are mapped."""
     nowhere = {"ANTIIMIT_JAX_CACHE": os.devnull, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     return bare_environment() | nowhere
 
 
-def measured_peak(program: str, *flags: str) -> int:
-    process = subprocess.Popen(
-        command(program, *flags), cwd=ROOT, env=uncached(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    most = 0
-    while process.poll() is None:
-        most = max(most, resident(process.pid))
-        time.sleep(0.02)
-    assert process.returncode == 0
-    return most
+def measured_peak(program: str, *flags: str) -> float:
+    result, peak = peak_memory(command(program, *flags), uncached())
+    assert result.returncode == 0, result.stderr
+    return peak
 
 
 @pytest.mark.parametrize("size", ["135m", "360m"])
@@ -75,8 +55,12 @@ def test_the_plan_is_within_15_percent_of_what_is_measured(size, larger, tmp_pat
     flags = (f"--model={model}", *FLAGS)
     made = subprocess.run(
         command("plan", *flags, "--hardware=cpu-64g", "--json"),
-        cwd=ROOT, env=uncached(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=uncached(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     planned = {p["program"]: p["peak"] for p in json.loads(made.stdout)["programs"]}
     found = {
         "evaluate": measured_peak("evaluate", *flags, f"--workdir={tmp_path / 'evaluate'}"),

@@ -15,8 +15,11 @@ from antiimit_jax.reporting.tensorboard import sample_markdown, write_tensorboar
 
 def test_console_table_holds_stages_and_lazy_baselines_with_intervals(full_run):
     text = console_table(full_run)
-    rows = {r["stage"]: r for r in run_files.read_metrics(full_run)["rows"]
-            if (r["split"], r["slice"], r["metric"]) == ("heldout_words", "k=2", "tvd_res")}
+    rows = {
+        r["stage"]: r
+        for r in run_files.read_metrics(full_run)["rows"]
+        if (r["split"], r["slice"], r["metric"]) == ("heldout_words", "k=2", "tvd_res")
+    }
     lines = text.splitlines()
     assert "heldout_words" in lines[0] and "one seed" in lines[0]
     for stage in ("base", "tuned", "placebo"):
@@ -46,10 +49,15 @@ def events(full_run):
 
 def test_scalars_bear_the_contracted_tags_and_values(full_run, events):
     tags = set(events.Tags()["scalars"])
-    rows = [r for r in run_files.read_metrics(full_run)["rows"]
-            if r["slice"] == "all" and r["value"] is not None]
-    wanted = {f"{r['stage'].replace(':', '_')}/{r['suite']}/{r['split']}/{r['metric']}": r["value"]
-              for r in rows}
+    rows = [
+        r
+        for r in run_files.read_metrics(full_run)["rows"]
+        if r["slice"] == "all" and r["value"] is not None
+    ]
+    wanted = {
+        f"{r['stage'].replace(':', '_')}/{r['suite']}/{r['split']}/{r['metric']}": r["value"]
+        for r in rows
+    }
     assert "tuned/control/heldout_words/tvd_res" in wanted
     assert {tag for tag in tags if "train/" not in tag.split("control")[0]} >= set(wanted)
     for tag, value in wanted.items():
@@ -83,7 +91,14 @@ def test_calibration_images_and_sample_texts(events):
 
 
 def test_model_text_cannot_leave_its_code_fence():
-    sample = {"stage": "base", "item": "i", "prompt": "```\n````\n# heading", "words": ["a`b"],
-              "targets": [1.0], "q": [0.5], "top": [{"text": "```", "p": 0.1}]}
+    sample = {
+        "stage": "base",
+        "item": "i",
+        "prompt": "```\n````\n# heading",
+        "words": ["a`b"],
+        "targets": [1.0],
+        "q": [0.5],
+        "top": [{"text": "```", "p": 0.1}],
+    }
     text = sample_markdown(sample)
     assert text.count("\n`````") == 6 and "\n````\n" in text

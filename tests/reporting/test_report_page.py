@@ -68,7 +68,9 @@ def test_page_is_well_formed_self_contained_and_without_scripts(page):
     assert not parsed.tags & {"script", "link", "img", "iframe", "object", "base", "form"}
     assert all(ref.startswith("#") and ref[1:] in parsed.ids for ref in parsed.references)
     assert set(re.findall(r"https?://[^\s\"'<]*", page)) == {
-        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert "@import" not in page and not re.search(r"url\((?!#)", page)
     assert page.count("<svg") == 3 + 5 + 2 + 2 + 6
 
@@ -79,8 +81,11 @@ def test_nothing_missing_is_printed_as_a_value(page, words):
 
 
 def test_headline_and_tables_repeat_the_rows(full_run, words):
-    rows = {(r["stage"], r["metric"]): r for r in run_files.read_metrics(full_run)["rows"]
-            if r["split"] == "heldout_words" and r["slice"] == "k=2"}
+    rows = {
+        (r["stage"], r["metric"]): r
+        for r in run_files.read_metrics(full_run)["rows"]
+        if r["split"] == "heldout_words" and r["slice"] == "k=2"
+    }
     for stage in ("base", "tuned", "placebo"):
         assert figure(rows[stage, "tvd_res"]).replace("\u00a0", " ") in words
     for baseline in ("uniform", "two_level"):
@@ -91,13 +96,25 @@ def test_headline_and_tables_repeat_the_rows(full_run, words):
 
 def test_sections_stand_in_order(page):
     found = re.findall(r'<section id="([a-z]+)"', page)
-    assert found == ["calibration", "figures", "gap", "slices", "residual", "drift", "training",
-                     "examples", "settings"]
+    assert found == [
+        "calibration",
+        "figures",
+        "gap",
+        "slices",
+        "residual",
+        "drift",
+        "training",
+        "examples",
+        "settings",
+    ]
 
 
 def test_gap_is_split_exactly(full_run, words):
-    value = {(r["split"], r["metric"]): r["value"] for r in run_files.read_metrics(full_run)["rows"]
-             if r["stage"] == "tuned" and r["slice"] == "k=2"}
+    value = {
+        (r["split"], r["metric"]): r["value"]
+        for r in run_files.read_metrics(full_run)["rows"]
+        if r["stage"] == "tuned" and r["slice"] == "k=2"
+    }
     lost = value["heldout_both", "residual"] - value["heldout_words", "residual"]
     assert f"{number(lost)} from probability outside the words" in words
 
@@ -111,8 +128,15 @@ def test_markup_and_control_characters_stay_text(hostile_run):
 
 def test_absent_parts_are_named(bare_run):
     text = " ".join(_Page(write_report(bare_run).read_text(encoding="utf-8")).text)
-    for name in ("stage placebo", "items.parquet", "drift.parquet", "training.parquet",
-                 "residual.parquet", "samples.json", "config.json"):
+    for name in (
+        "stage placebo",
+        "items.parquet",
+        "drift.parquet",
+        "training.parquet",
+        "residual.parquet",
+        "samples.json",
+        "config.json",
+    ):
         assert name in text
     assert "No drift figures in this run" in text and "settings are not known" in text
     assert "placebo adapter's" not in text
@@ -121,11 +145,15 @@ def test_absent_parts_are_named(bare_run):
 
 def test_a_run_with_a_split_and_a_table_missing(full_run, tmp_path):
     data = run_files.read_metrics(full_run)
-    kept = [r for r in data["rows"] if r["split"] == "train" and r["slice"] == "all"
-            and r["stage"] != "tuned"]
+    kept = [
+        r
+        for r in data["rows"]
+        if r["split"] == "train" and r["slice"] == "all" and r["stage"] != "tuned"
+    ]
     info = data["run"] | {"config_sha256": "another", "device": None}
-    run_files.write_metrics(tmp_path, info, kept + [
-        kept[0] | {"suite": "seed", "metric": "seed_score", "value": 0.123}])
+    run_files.write_metrics(
+        tmp_path, info, kept + [kept[0] | {"suite": "seed", "metric": "seed_score", "value": 0.123}]
+    )
     run_files.write_config(tmp_path, {"x": None})
     text = " ".join(_Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
     assert "The split heldout_words" in text and "was not evaluated" in text

@@ -15,9 +15,16 @@ from antiimit_jax.tasks.templates import TEMPLATES
 
 def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run):
     run = read_run(full_run)
-    records = [r for r in run.items.to_pylist() if r["stage"] == "tuned" and r["k"] == 2
-               and r["split"] == "heldout_words" and r["word_index"] == 0
-               and r["n_shots"] == 0 and not TEMPLATES[r["template"]].heldout]
+    records = [
+        r
+        for r in run.items.to_pylist()
+        if r["stage"] == "tuned"
+        and r["k"] == 2
+        and r["split"] == "heldout_words"
+        and r["word_index"] == 0
+        and r["n_shots"] == 0
+        and not TEMPLATES[r["template"]].heldout
+    ]
     data = curves.calibration(run.items, "tuned", "control", "heldout_words")
     assert data.asked.tolist() == [r["target"] for r in records]
     assert data.share == pytest.approx([r["q"] / (1 - r["residual"]) for r in records])
@@ -61,9 +68,20 @@ def test_drift_by_category(full_run):
     assert kl == pytest.approx(sum(r["kl_base_tuned"] for r in here) / len(here))
 
 
-@pytest.mark.parametrize("value, text", [
-    (None, "–"), (float("nan"), "–"), (0, "0.000"), (-4e-16, "0.000"), (0.17249, "0.172"),
-    (-0.5, "−0.500"), (0.0001, "1.0e-04"), (12345.6, "12,346"), (1, "1.000")])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (0, "0.000"),
+        (-4e-16, "0.000"),
+        (0.17249, "0.172"),
+        (-0.5, "−0.500"),
+        (0.0001, "1.0e-04"),
+        (12345.6, "12,346"),
+        (1, "1.000"),
+    ],
+)
 def test_numbers(value, text):
     assert rows.number(value) == text
 
@@ -75,8 +93,18 @@ def test_plain_text_strips_escapes_and_shows_blanks():
 
 
 def test_slices_are_found_in_any_order_and_doubles_are_refused():
-    row = {"stage": "base", "suite": "control", "split": "train", "slice": "tokens=2,k=2",
-           "metric": "mass", "value": 1, "ci_low": None, "ci_high": None, "n": 1, "clusters": 1}
+    row = {
+        "stage": "base",
+        "suite": "control",
+        "split": "train",
+        "slice": "tokens=2,k=2",
+        "metric": "mass",
+        "value": 1,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 1,
+        "clusters": 1,
+    }
     table = rows.Rows([row, row | {"slice": "tokens=10"}, row | {"slice": "tokens=3+"}])
     assert table.get("base", "control", "train", "k=2,tokens=2", "mass") is row
     assert table.slice_values("control", "train", "tokens") == ["3+", "10"]

@@ -13,16 +13,30 @@ from antiimit_jax.reporting import run_files
 
 
 def _row(**changes):
-    row = {"stage": "base", "suite": "control", "split": "train", "slice": "all",
-           "metric": "tvd_res", "value": 0.5, "ci_low": None, "ci_high": None, "n": 3,
-           "clusters": 2}
+    row = {
+        "stage": "base",
+        "suite": "control",
+        "split": "train",
+        "slice": "all",
+        "metric": "tvd_res",
+        "value": 0.5,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 3,
+        "clusters": 2,
+    }
     return row | changes
 
 
 def test_metrics_are_strict_json_of_schema_1(tmp_path):
-    run_files.write_metrics(tmp_path, {"model": "m", "seed": np.int64(3)}, [
-        _row(value=np.float32(0.25), n=np.int32(7)),
-        _row(metric="corr", value=None, note="no item")])
+    run_files.write_metrics(
+        tmp_path,
+        {"model": "m", "seed": np.int64(3)},
+        [
+            _row(value=np.float32(0.25), n=np.int32(7)),
+            _row(metric="corr", value=None, note="no item"),
+        ],
+    )
     text = (tmp_path / "metrics.json").read_text()
 
     def refuse(constant):
@@ -35,19 +49,33 @@ def test_metrics_are_strict_json_of_schema_1(tmp_path):
     assert run_files.read_metrics(tmp_path) == data
 
 
-@pytest.mark.parametrize("bad", [
-    {"value": float("nan")}, {"ci_high": float("inf")}, {"value": np.float32("nan")},
-    {"colour": "red"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"value": float("nan")},
+        {"ci_high": float("inf")},
+        {"value": np.float32("nan")},
+        {"colour": "red"},
+    ],
+)
 def test_rows_that_are_no_rows_are_refused(tmp_path, bad):
     with pytest.raises(ValueError):
         run_files.write_metrics(tmp_path, {}, [_row(**bad)])
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text, word", [
-    (None, "not found"), ("{", "strict JSON"), ('{"schema": 1, "run": {}, "rows": [NaN]}', "NaN"),
-    ('{"schema": 2, "run": {}, "rows": []}', "schema 2"), ('{"schema": 1, "rows": []}', "missing"),
-    ("[1]", "list found"), ('{"schema": 1, "run": {}, "rows": [{"stage": "base"}]}', "lacks keys")])
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        (None, "not found"),
+        ("{", "strict JSON"),
+        ('{"schema": 1, "run": {}, "rows": [NaN]}', "NaN"),
+        ('{"schema": 2, "run": {}, "rows": []}', "schema 2"),
+        ('{"schema": 1, "rows": []}', "missing"),
+        ("[1]", "list found"),
+        ('{"schema": 1, "run": {}, "rows": [{"stage": "base"}]}', "lacks keys"),
+    ],
+)
 def test_unreadable_metrics_are_one_clear_line(tmp_path, text, word):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)

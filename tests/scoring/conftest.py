@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.scoring.layouts import Tiny
-from tests.random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.scoring.terminators import build_terminators
+from tests.random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
+from tests.scoring.layouts import Tiny
 
 TEXTS = (
     "Pick a word: apple or apples or applesauce, river or rivers, rock or rock 'n' roll.\n",

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from tests.scoring.layouts import Tiny, alone, by_word, fill, pack, roomy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antiimit_jax.scoring.packing import BatchShape, PackedBatch, RowLimits, shared_beginning, stack
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import text_prompt
+from tests.scoring.layouts import Tiny, alone, by_word, fill, pack, roomy
 
 VALUES = dict(rtol=1e-5, atol=1e-5)
 GRADIENTS = 1e-4  # relative to the gradient's norm
@@ -104,10 +105,19 @@ def layout(tiny: Tiny, queries, name: str):
 
 
 LAYOUTS = (
-    "one row", "one row, other order", "more padding", "short trunk", "whole trunk",
-    "trunk of one row", "own trunks", "dense, alone", "dense, more padding", "dense, whole trunk",
-    "dense, trunk of one row", "dense, own trunks",
-)  # fmt: skip
+    "one row",
+    "one row, other order",
+    "more padding",
+    "short trunk",
+    "whole trunk",
+    "trunk of one row",
+    "own trunks",
+    "dense, alone",
+    "dense, more padding",
+    "dense, whole trunk",
+    "dense, trunk of one row",
+    "dense, own trunks",
+)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -120,9 +130,10 @@ def reference(tiny, queries) -> np.ndarray:
     return gradient(tiny, *layout(tiny, queries, "alone"))
 
 
-@pytest.mark.parametrize("name", [
-    "one row", "more padding", "whole trunk", "dense, more padding", "dense, trunk of one row",
-])
+@pytest.mark.parametrize(
+    "name",
+    ["one row", "more padding", "whole trunk", "dense, more padding", "dense, trunk of one row"],
+)
 def test_gradients_do_not_depend_on_the_layout(tiny, queries, reference, name):
     found = gradient(tiny, *layout(tiny, queries, name))
     assert np.linalg.norm(reference) > 0.1

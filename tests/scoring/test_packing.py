@@ -8,9 +8,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from tests.scoring.layouts import by_word, fill, pack, roomy
-from tests.unpack import unpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
@@ -25,6 +24,8 @@ from antiimit_jax.scoring.packing import (
     stack,
 )
 from antiimit_jax.scoring.trie import FormPath, WordQuery
+from tests.scoring.layouts import by_word, fill, pack, roomy
+from tests.unpack import unpack
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=100)
 STOPS = np.array([False, False, True, True])
@@ -43,10 +44,9 @@ def queries(draw) -> WordQuery:
     prompt = draw(st.lists(TOKENS, min_size=1, max_size=6))
     paths = draw(
         st.lists(
-            st.lists(TOKENS, min_size=1, max_size=4).map(tuple),
-            min_size=1, max_size=6, unique=True,
+            st.lists(TOKENS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=6, unique=True
         )
-    )  # fmt: skip
+    )
     n_words = draw(st.integers(1, len(paths)))
     return query_of(prompt, *(paths[i::n_words] for i in range(n_words)))
 
@@ -65,9 +65,7 @@ def expected_terms(query: WordQuery) -> list[collections.Counter]:
 
 @QUICK
 @given(
-    asked=st.lists(queries(), min_size=1, max_size=5),
-    cut=st.integers(0, 5),
-    spare=st.booleans(),
+    asked=st.lists(queries(), min_size=1, max_size=5), cut=st.integers(0, 5), spare=st.booleans()
 )
 def test_every_word_of_every_query_can_be_read_back(asked, cut, spare):
     """One row behind the longest shared trunk (or less), the other half behind none."""
@@ -173,9 +171,7 @@ def test_an_empty_batch_is_seen_by_nobody_and_says_nothing():
 )
 def test_the_shared_beginning_is_the_longest_proper_one_within_the_limit(prompts, limit):
     found = shared_beginning([query_of(p, [[0]]) for p in prompts], limit)
-    fits = lambda n: n <= limit and all(
-        len(p) > n and p[:n] == prompts[0][:n] for p in prompts
-    )
+    fits = lambda n: n <= limit and all(len(p) > n and p[:n] == prompts[0][:n] for p in prompts)
     assert found == tuple(prompts[0][: max(n for n in range(9) if fits(n))])
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.enumeration import PlainModel, word_probabilities
-from tests.random_decoder import random_params, sentencepiece_tokenizer, tiny_config
-from tests.scoring.test_word_probs_oracle import log_q_of, spellings, surface_paths
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, build_prompt, text_prompt
+from tests.enumeration import PlainModel, word_probabilities
+from tests.random_decoder import random_params, sentencepiece_tokenizer, tiny_config
+from tests.scoring.test_word_probs_oracle import log_q_of, spellings, surface_paths
 
 TEXT = "apple apples rock rock'n'roll car carpet pick a word: river or stone? answer: I say, 3.5\n"
 WORDS = ["apple", "apples", "rock", "rock'n'roll", "naïve", "3", "3.5", "日本", "car"]

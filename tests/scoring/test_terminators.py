@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.terminators import POLICIES, build_terminators
+from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 ENDS = [
     *(" ", " the", "  ", "\n", "\n\n", "\t", "\r\n", "\u2581", "\u2581the", "\u3000"),
@@ -99,7 +99,7 @@ def test_a_whole_vocabulary_follows_the_contract(vocabulary):
         must_not[i] = partial or bool(re.match(rf"\w(?<!_)|{_CONTINUES}", text))
     must[ends] = True
     assert must.sum() > 20 and must_not.sum() > 100
-    wrong = np.flatnonzero((must & ~sets.standard[: len(texts)]))
+    wrong = np.flatnonzero(must & ~sets.standard[: len(texts)])
     assert [texts[i] for i in wrong] == []
     wrong = np.flatnonzero(must_not & sets.wide[: len(texts)])
     assert [texts[i] for i in wrong] == []

@@ -9,15 +9,15 @@ import itertools
 
 import numpy as np
 import pytest
-from tests.enumeration import PlainModel
-from tests.scoring.layouts import Tiny, fill, pack, roomy
-from tests.random_decoder import char_tokenizer, random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import RowLimits
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.text.formats import text_prompt
+from tests.enumeration import PlainModel
+from tests.random_decoder import char_tokenizer, random_params, tiny_config
+from tests.scoring.layouts import Tiny, fill, pack, roomy
 
 PIECES = ["a", "b", "c", " ", "."]
 LETTERS = "abc"

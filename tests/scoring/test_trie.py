@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.trie import FormPath, event_parents, surface_forms, word_query
 from antiimit_jax.text.formats import Prompt, text_prompt
+from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=100)
 
@@ -17,9 +18,7 @@ QUICK = settings(derandomize=True, deadline=None, max_examples=100)
 @pytest.fixture(scope="module")
 def abc():
     """Letters a to c, a space and an apostrophe; "ab" and "c " have tokens of their own."""
-    return char_tokenizer(
-        ["a", "b", "c", " ", "'", "ab", "c "], merges=[("a", "b"), ("c", " ")]
-    )
+    return char_tokenizer(["a", "b", "c", " ", "'", "ab", "c "], merges=[("a", "b"), ("c", " ")])
 
 
 def ask(tokenizer, text: str, words, **options):

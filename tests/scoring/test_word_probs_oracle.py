@@ -6,9 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.enumeration import PlainModel, word_probabilities
-from tests.scoring.layouts import fill, pack, roomy
-from tests.random_decoder import random_params, tiny_config
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import check_window, shared_beginning
@@ -16,6 +13,9 @@ from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import Message, build_prompt, text_prompt
+from tests.enumeration import PlainModel, word_probabilities
+from tests.random_decoder import random_params, tiny_config
+from tests.scoring.layouts import fill, pack, roomy
 
 TOLERANCE = 1e-4  # in log q
 WORDS = (

@@ -276,9 +276,7 @@ def test_at_least_three_in_ten_words_have_two_or_more_tokens(smollm2, by_split, 
 
 @pytest.mark.parametrize("style", ["chat", "base"])
 def test_every_phrasing_leaves_the_answer_open(smollm2, style):
-    mixture = Mixture(
-        templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0)
-    )
+    mixture = Mixture(templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0))
     tokenizer = smollm2.tokenizer
     for item in evaluation_items(mixture, "heldout_words", 80, seed=0):
         for messages in (item.messages, item.prior_messages):

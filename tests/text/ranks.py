@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 from transformers.convert_slow_tokenizer import TikTokenConverter

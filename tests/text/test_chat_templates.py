@@ -21,7 +21,8 @@ HOSTILE = {
     "one endless step": ("{{ 9 ** (9 ** 9) }}", "stopped"),
     "grows by doubling": (
         "{% set ns = namespace(t='x') %}{% for i in range(99) %}{% set ns.t = ns.t + ns.t %}"
-        "{% endfor %}{{ ns.t }}", "memory",
+        "{% endfor %}{{ ns.t }}",
+        "memory",
     ),
     "a huge string": ("{{ 'x' * 99999999999 }}", "memory"),
     "a wide field": ("{{ '%99999999999d' % 1 }}", "template"),
@@ -31,7 +32,7 @@ HOSTILE = {
     "the globals of a function": ("{{ raise_exception.__globals__['os'] }}", "unsafe"),
     "through a format": ("{{ '{0.__class__.__init__.__globals__}'.format(dict) }}", "unsafe"),
     "no template at all": ("{% for %}", "template"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

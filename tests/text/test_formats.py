@@ -58,7 +58,7 @@ def test_a_system_prompt_takes_the_place_of_the_default_one(smollm2):
     assert own.count("system") == none.count("system") == 1 and "SmolLM" in none
 
 
-@pytest.mark.parametrize("prefill", ["The word is:", "\"", "I say\n", " indented", "12", "été 🙂:"])
+@pytest.mark.parametrize("prefill", ["The word is:", '"', "I say\n", " indented", "12", "été 🙂:"])
 def test_an_assistant_turn_is_left_open_before_the_answer(smollm2, truth, prefill):
     messages = (SYSTEM, USER, ANSWER, USER)
     prompt = build_prompt(smollm2.tokenizer, (*messages, Message("assistant", prefill)), "chat")
@@ -133,8 +133,9 @@ def test_an_empty_text_and_an_unknown_format_are_refused(smollm2):
 
 
 TEMPLATES = {
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system\nrole') }}{% endif %}":
-        "no system role",
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system\nrole') }}{% endif %}": (
+        "no system role"
+    ),
     "{{ messages[0].content.nothing.more }}": "template",
     "{{ messages[0] + 1 }}": "template",
     "{{ 1 / 0 }}": "template",
@@ -142,7 +143,7 @@ TEMPLATES = {
     "{% for m in messages %}": "template",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": "unsafe",
     "{% set _ = messages.append('x') %}{{ messages | length }}": "template",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer as RawTokenizer
 
 from antiimit_jax.text.gguf_tokenizer import tokenizer_of_gguf
 from antiimit_jax.text.tokenizer import Tokenizer
-from tests.text import published, ranks as ranks_of
+from tests.text import published
+from tests.text import ranks as ranks_of
 from tests.text.test_published_tokenizers import TEXTS
 
 CONTROL, USER_DEFINED = 3, 4
@@ -38,12 +39,16 @@ def written(file: Path, architecture: str, model: str, tokens, types, **fields) 
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     named = {
-        "pre": writer.add_tokenizer_pre, "merges": writer.add_token_merges,
-        "scores": writer.add_token_scores, "bos": writer.add_bos_token_id,
-        "eos": writer.add_eos_token_id, "eot": writer.add_eot_token_id,
-        "unk": writer.add_unk_token_id, "adds_bos": writer.add_add_bos_token,
+        "pre": writer.add_tokenizer_pre,
+        "merges": writer.add_token_merges,
+        "scores": writer.add_token_scores,
+        "bos": writer.add_bos_token_id,
+        "eos": writer.add_eos_token_id,
+        "eot": writer.add_eot_token_id,
+        "unk": writer.add_unk_token_id,
+        "adds_bos": writer.add_add_bos_token,
         "prefix": writer.add_add_space_prefix,
-    }  # fmt: skip
+    }
     for name, value in fields.items():
         named[name](value)
     writer.write_header_to_file()
@@ -85,8 +90,8 @@ def test_gemma_keeps_newlines_whole_and_adds_no_space(tmp_path):
     reader, tokens, scores, types = published.sentencepiece_lists(file)
     for name in published.GEMMA_WHOLE:
         types[tokens.index(name)] = CONTROL if name[0] == "<" else USER_DEFINED
-    fields = dict(scores=scores, bos=2, eos=1, unk=3, adds_bos=True, prefix=False)
-    for fields in (fields, {k: v for k, v in fields.items() if k != "prefix"}):
+    given = dict(scores=scores, bos=2, eos=1, unk=3, adds_bos=True)
+    for fields in (given | {"prefix": False}, given):
         tokenizer = written(tmp_path / "t.gguf", "gemma2", "llama", tokens, types, **fields)
         check(tokenizer, reader.encode)
         assert tokenizer.bos_ids == (2,)
@@ -105,9 +110,9 @@ def _ranks(name: str):
     """(ranks, split) of the published vocabulary of that name."""
     if name == "tekken":
         return ranks_of.tekken_ranks()
-    package, path = {
-        "qwen2": ("dashscope", "resources/qwen.tiktoken"),
-    }.get(name, ("llama_models", "llama3/tokenizer.model"))
+    package, path = {"qwen2": ("dashscope", "resources/qwen.tiktoken")}.get(
+        name, ("llama_models", "llama3/tokenizer.model")
+    )
     splits = {"qwen2": published.QWEN_SPLIT, "gpt-2": GPT2_SPLIT, "olmo": GPT2_SPLIT}
     ranks = ranks_of.tiktoken_ranks(ranks_of.data_of(package, path))
     return ranks, splits.get(name, published.LLAMA3_SPLIT)

@@ -71,7 +71,7 @@ def test_the_beginning_token_is_what_the_tokenizer_adds_and_never_doubled(kind):
         assert [i for i in ids if i in begins] == begins == list(ids[: len(begins)])
 
 
-@pytest.mark.parametrize("answer", ["The word is:", "Say \"", "1"])
+@pytest.mark.parametrize("answer", ["The word is:", 'Say "', "1"])
 def test_an_open_turn_is_read_as_the_template_writes_it(kind, answer):
     published, tokenizer = kind
     prompt = build_prompt(tokenizer, (USER, Message("assistant", answer)), "chat")
@@ -105,7 +105,7 @@ def test_control_tokens_in_messages_and_words_stay_text(kind):
 
 
 @pytest.mark.parametrize("style", ["chat", "base"])
-@pytest.mark.parametrize("tail", ["Word:", "I say \"", ""])
+@pytest.mark.parametrize("tail", ["Word:", 'I say "', ""])
 def test_words_have_both_forms_and_join_as_the_package_joins_them(kind, style, tail):
     published, tokenizer = kind
     answer = (Message("assistant", tail),) if tail else ()

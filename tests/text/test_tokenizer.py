@@ -6,7 +6,8 @@ import json
 
 import gguf
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -152,8 +153,9 @@ def test_a_file_that_asks_for_a_beginning_token_gets_one(tmp_path):
     begun = load_tokenizer(_write(tmp_path / "begun.gguf", add_bos_token=True))
     assert (plain.bos_ids, begun.bos_ids) == ((), (0,))
     assert (plain.encode_text("ab b11"), begun.encode_text("ab b11")) == (
-        [5, 4, 3, 6, 6], [0, 5, 4, 3, 6, 6],
-    )  # fmt: skip
+        [5, 4, 3, 6, 6],
+        [0, 5, 4, 3, 6, 6],
+    )
     assert plain.encode_plain("ab b11") == begun.encode_plain("ab b11") == (5, 4, 3, 6, 6)
 
 

@@ -127,7 +127,9 @@ def test_examples_for_other_software_are_what_the_arrays_hold(small):
         assert len(examples) == len(found)
         for (query, shares), (_, prompt, words, targets) in zip(examples, found):
             assert query.prompt_ids == prompt
-            texts = [{p.text.strip() for p in query.paths if p.word == i} for i in range(len(words))]
+            texts = [
+                {p.text.strip() for p in query.paths if p.word == i} for i in range(len(words))
+            ]
             assert texts == [{word} for word in words]
             np.testing.assert_allclose(shares, targets, rtol=1e-6)
 

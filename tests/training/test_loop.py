@@ -38,9 +38,16 @@ def tiny(tmp_path_factory):
 
 def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None):
     return train(
-        tiny, name, cfg, LORA, forms="strict", terminators="standard", seed=0, folder=folder,
+        tiny,
+        name,
+        cfg,
+        LORA,
+        forms="strict",
+        terminators="standard",
+        seed=0,
+        folder=folder,
         on_step=on_step,
-    )  # fmt: skip
+    )
 
 
 class Stop(Exception):
@@ -88,6 +95,12 @@ def test_checkpoints_of_another_shape_are_refused(tiny, tmp_path):
     run(tiny, tmp_path / "c")
     with pytest.raises(UserError, match="checkpoint cannot be restored.*--overwrite"):
         train(
-            tiny, "tuned", CFG, LoraConfig(rank=3), forms="strict", terminators="standard", seed=0,
+            tiny,
+            "tuned",
+            CFG,
+            LoraConfig(rank=3),
+            forms="strict",
+            terminators="standard",
+            seed=0,
             folder=tmp_path / "c",
-        )  # fmt: skip
+        )

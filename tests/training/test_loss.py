@@ -78,7 +78,9 @@ def test_the_anchor_can_be_switched_off(small, adapter):
         metrics, _ = make_gradient(small.decoder, small.stops, cfg)(
             adapter, small.params, small.source(cfg)(0)
         )
-        assert float(metrics["loss"]) == float(metrics["kl_fwd"]) and float(metrics["anchor_kl"]) == 0
+        assert (
+            float(metrics["loss"]) == float(metrics["kl_fwd"]) and float(metrics["anchor_kl"]) == 0
+        )
 
 
 def test_the_gradient_of_every_adapter_equals_finite_differences(small, adapter):

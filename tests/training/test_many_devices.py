@@ -24,11 +24,15 @@ STEPS = 3
 @pytest.mark.parametrize(
     "accumulate, weights, available, expected",
     [
-        (1, "replicated", 8, 1), (6, "replicated", 8, 6), (12, "replicated", 8, 6),
-        (7, "replicated", 4, 1), (16, "replicated", 8, 8), (1, "sharded", 8, 8),
+        (1, "replicated", 8, 1),
+        (6, "replicated", 8, 6),
+        (12, "replicated", 8, 6),
+        (7, "replicated", 4, 1),
+        (16, "replicated", 8, 8),
+        (1, "sharded", 8, 8),
         (1, "sharded", 1, 1),
     ],
-)  # fmt: skip
+)
 def test_as_many_devices_take_part_as_have_equal_shares(accumulate, weights, available, expected):
     assert n_step_devices(accumulate, weights, available) == expected
 

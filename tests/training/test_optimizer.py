@@ -16,9 +16,15 @@ from antiimit_jax.training.step import make_optimizer, make_schedule
 from tests.training.small_model import TRAIN
 
 CFG = dataclasses.replace(
-    TRAIN, steps=12, warmup_steps=4, learning_rate=3e-2, weight_decay=0.3, clip_norm=1.5,
-    final_lr_fraction=0.1, adam_b2=0.98,
-)  # fmt: skip
+    TRAIN,
+    steps=12,
+    warmup_steps=4,
+    learning_rate=3e-2,
+    weight_decay=0.3,
+    clip_norm=1.5,
+    final_lr_fraction=0.1,
+    adam_b2=0.98,
+)
 
 
 def rate(cfg, step: int) -> float:
