@@ -81,6 +81,13 @@ def load_language_model(
     )
 
 
+def in_float32(lm: LanguageModel) -> LanguageModel:
+    """The same model read again in float32, as precise as its checkpoint."""
+    cache = GgufCache(lm.source.path, "float32")
+    _, params, _ = cache.read() or _open(lm.source, "float32", cache)
+    return dataclasses.replace(lm, params=params)
+
+
 def _open(source: Source, dtype: str, cache: GgufCache) -> Opened:
     checkpoint = source.open()
     cfg, params = load_params(source, None if dtype == "auto" else jnp.dtype(dtype), checkpoint)

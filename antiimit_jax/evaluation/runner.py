@@ -62,6 +62,7 @@ class Runner:
         """`weights` is "replicated", a copy on every device, or "sharded", a slice on each."""
         self.lm = lm
         self.devices = list(devices or jax.local_devices())
+        self.weights = weights
         self._shards = len(self.devices) if weights == "sharded" else 1
         self.base = self.with_params(lm.params)
         self._compiled: dict[tuple[str, float], DataParallel] = {}

@@ -15,8 +15,8 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.intervals import Statistic, estimate, mean, ratio
-from antiimit_jax.metrics.resampling import column_sums, resample
-from antiimit_jax.metrics.rows import make_row
+from antiimit_jax.metrics.resampling import Bootstrap, column_sums
+from antiimit_jax.metrics.rows import row_of
 
 LARGEST_NLL = 50.0  # a perplexity is exp of at most this, so that no figure is infinite
 _LABELS = ("prompt_id", "category")
@@ -93,13 +93,7 @@ STATISTICS = (
 
 
 def drift_rows(
-    tokens: DriftTokens,
-    *,
-    stage: str,
-    suite: str = "drift",
-    split: str = "neutral",
-    seed: int = 0,
-    n_boot: int = 2000,
+    tokens: DriftTokens, *, stage: str, split: str = "neutral", boot: Bootstrap
 ) -> list[dict]:
     """Rows for the slices "all" and "category=NAME"; `n` counts tokens, `clusters` prompts."""
     slices = {"all": np.ones(len(tokens.category), bool)}
@@ -117,17 +111,16 @@ def drift_rows(
             "logp_base": part.logp_base,
             "n": np.ones(mask.sum()),
         }
-        resampling = resample(part.prompt_id, n_boot=n_boot, seed=seed) if n_boot else None
+        resampling = boot.draw(part.prompt_id)
         sums, clusters = column_sums(columns, resampling), len(np.unique(part.prompt_id))
-        for statistic in STATISTICS:
-            place = {
-                "stage": stage,
-                "suite": suite,
-                "split": split,
-                "slice": name,
-                "metric": statistic.name,
-            }
-            rows.append(
-                make_row(place, estimate(statistic, sums, resampling), int(mask.sum()), clusters)
+        place = dict(stage=stage, suite="drift", split=split, slice=name)
+        rows += [
+            row_of(
+                estimate(statistic, sums, resampling),
+                place | {"metric": statistic.name},
+                mask.sum(),
+                clusters,
             )
+            for statistic in STATISTICS
+        ]
     return rows

@@ -76,6 +76,20 @@ class Resampling:
         return float(np.sqrt(wanted / drawn)) if drawn > 0 and np.isfinite(drawn) else 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """How often and from which seed the intervals of a run are resampled."""
+
+    n_boot: int = 2000  # 0: no intervals
+    seed: int = 0
+
+    def draw(self, cluster: np.ndarray, shot_set: np.ndarray | None = None) -> Resampling | None:
+        """`resample` with this seed; None where there are to be no intervals."""
+        if not self.n_boot:
+            return None
+        return resample(cluster, shot_set, n_boot=self.n_boot, seed=self.seed)
+
+
 def resample(
     cluster: np.ndarray, shot_set: np.ndarray | None = None, *, n_boot: int = 2000, seed: int = 0
 ) -> Resampling:

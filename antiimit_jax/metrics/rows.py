@@ -19,8 +19,10 @@ import numpy as np
 from antiimit_jax.metrics import baselines, calibration, control
 from antiimit_jax.metrics.control import ControlResults, item_metrics
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
-from antiimit_jax.metrics.resampling import Resampling, column_sums, resample
+from antiimit_jax.metrics.resampling import Bootstrap, Resampling, column_sums
+from antiimit_jax.results import make_row
 
+NO_INTERVALS = Bootstrap(n_boot=0)
 REGIONS = {
     "p=1-20": (0.0, 0.2),
     "p=21-40": (0.2, 0.4),
@@ -54,7 +56,7 @@ def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
 def control_values(results: ControlResults) -> dict[str, float | None]:
     """Every figure of these items without intervals; None where it cannot be had."""
     return {
-        name: figure.value for name, (figure, _, _) in _figures(results, n_boot=0, seed=0).items()
+        name: figure.value for name, (figure, _, _) in _figures(results, NO_INTERVALS).items()
     }
 
 
@@ -65,20 +67,19 @@ def control_rows(
     suite: str = "control",
     split: str,
     slices: Mapping[str, np.ndarray],
-    seed: int = 0,
-    n_boot: int = 2000,
+    boot: Bootstrap,
 ) -> list[dict]:
-    """Rows of all control figures for each slice (name -> mask [n]); `n_boot=0`: no intervals."""
+    """Rows of all control figures for each slice (name -> mask [n])."""
     rows, known = [], {}
     for name, mask in slices.items():
         mask = np.asarray(mask, bool)
         if not mask.any():
             continue
         if mask.tobytes() not in known:
-            known[mask.tobytes()] = _figures(results.take(mask), n_boot=n_boot, seed=seed)
+            known[mask.tobytes()] = _figures(results.take(mask), boot)
         for metric, (figure, n, clusters) in known[mask.tobytes()].items():
-            place = {"stage": stage, "suite": suite, "split": split, "slice": name}
-            rows.append(make_row(place | {"metric": metric}, figure, n, clusters))
+            place = dict(stage=stage, suite=suite, split=split, slice=name, metric=metric)
+            rows.append(row_of(figure, place, n, clusters))
     return rows
 
 
@@ -88,8 +89,7 @@ def baseline_rows(
     suite: str = "control",
     split: str,
     slices: Mapping[str, np.ndarray],
-    seed: int = 0,
-    n_boot: int = 2000,
+    boot: Bootstrap,
     names: Sequence[str] = baselines.BASELINES,
     interval_slices: Sequence[str] = ("all",),
 ) -> list[dict]:
@@ -112,8 +112,7 @@ def baseline_rows(
                 suite=suite,
                 split=split,
                 slices={slice_name: np.ones(len(answered.k), bool)},
-                seed=seed,
-                n_boot=n_boot if slice_name in interval_slices else 0,
+                boot=boot if slice_name in interval_slices else NO_INTERVALS,
             )
             if len(answered.k) < len(items.k):
                 made = [
@@ -124,11 +123,9 @@ def baseline_rows(
     return rows
 
 
-def _figures(
-    items: ControlResults, *, n_boot: int, seed: int
-) -> dict[str, tuple[Estimate, int, int]]:
+def _figures(items: ControlResults, boot: Bootstrap) -> dict[str, tuple[Estimate, int, int]]:
     """metric -> (figure, n, clusters); figures on the same items share their resamples."""
-    resampling = _resampling(items, n_boot, seed)
+    resampling = boot.draw(items.cluster, items.shot_set)
     per_item = item_metrics(items)
     columns = per_item | baselines.lazy_columns(items) | {"readable": items.readable.astype(float)}
     figures = _estimates(columns, (*control.ON_ALL, *baselines.ON_ALL), resampling)
@@ -147,7 +144,7 @@ def _figures(
     ):
         if chosen.any():
             part = items if chosen.all() else items.take(chosen)
-            again = resampling if part is items else _resampling(part, n_boot, seed)
+            again = resampling if part is items else boot.draw(part.cluster, part.shot_set)
             columns = item_metrics(part) | calibration.calibration_columns(part)
             counted |= _counted(_estimates(columns, statistics, again), part)
         else:
@@ -157,10 +154,6 @@ def _figures(
             )
             counted |= {statistic.name: (nothing, 0, 0) for statistic in statistics}
     return counted
-
-
-def _resampling(items: ControlResults, n_boot: int, seed: int) -> Resampling | None:
-    return resample(items.cluster, items.shot_set, n_boot=n_boot, seed=seed) if n_boot else None
 
 
 def _estimates(
@@ -182,16 +175,10 @@ def _counted(
     return {name: (figure, len(items.k), clusters) for name, figure in figures.items()}
 
 
-def make_row(place: Mapping[str, str], figure: Estimate, n: int, clusters: int) -> dict:
+def row_of(figure: Estimate, place: Mapping[str, str], n: int, clusters: int) -> dict:
     """One row of metrics.json; `place` holds stage, suite, split, slice and metric."""
-    row = dict(place) | {
-        "value": figure.value,
-        "ci_low": figure.low,
-        "ci_high": figure.high,
-        "n": int(n),
-        "clusters": int(clusters),
-    }
-    return _with_note(row, figure.note) if figure.note else row
+    ends = dict(value=figure.value, ci_low=figure.low, ci_high=figure.high)
+    return make_row(**place, **ends, n=n, clusters=clusters, note=figure.note or "")
 
 
 def _with_note(row: dict, note: str) -> dict:

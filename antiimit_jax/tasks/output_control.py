@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_words
@@ -21,25 +22,6 @@ from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_word
 SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
 N_SHOT_SETS = 8
 _TRAIN_STREAM, _EVAL_STREAM, _SHOT_STREAM = 1, 2, 3  # keep random streams apart
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
-    """One request for a distribution over words."""
-
-    item: str
-    suite: str = "control"
-    split: str
-    cluster: str  # the word set, whatever its order: the unit of resampling
-    words: tuple[str, ...]  # in the order the request names them
-    targets: tuple[float, ...]
-    template: int
-    n_shots: int
-    shot_set: int  # -1 without shots
-    order: int  # place in the counterbalanced block
-    last_shot: tuple[float, ...] | None  # shares asked in the last few-shot turn
-    messages: tuple[Message, ...]
-    prior_messages: tuple[Message, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,19 +189,40 @@ def _make_item(
     order: int,
 ) -> Item:
     phrasing = TEMPLATES[template]
-    turns, last_shot = few_shot_turns(template, len(words), n_shots, shot_set)
-    open_turn = Message("assistant", phrasing.prefill)
+    turns, _ = few_shot_turns(template, len(words), n_shots, shot_set)
+    request = Message("user", phrasing.request(words, percents))
     return Item(
         item=name,
         split=split,
         cluster=" ".join(sorted(words)),
         words=tuple(words),
         targets=tuple(p / 100 for p in percents),
-        template=template,
-        n_shots=n_shots,
-        shot_set=shot_set,
-        order=order,
-        last_shot=last_shot,
-        messages=(*turns, Message("user", phrasing.request(words, percents)), open_turn),
-        prior_messages=(*turns, Message("user", phrasing.prior_request(words)), open_turn),
+        messages=(*turns, request, Message("assistant", phrasing.prefill)),
+        facets={
+            "template": template,
+            "template_heldout": phrasing.heldout,
+            "n_shots": n_shots,
+            "shot_set": shot_set,  # -1 without shots
+            "order": order,  # place in the counterbalanced block
+        },
+    )
+
+
+def without_percents(item: Item) -> tuple[Message, ...]:
+    """The same request without percentages, after the same examples."""
+    phrasing = TEMPLATES[item.facets["template"]]
+    turns, _ = _turns_of(item)
+    request = Message("user", phrasing.prior_request(item.words))
+    return (*turns, request, Message("assistant", phrasing.prefill))
+
+
+def last_shot(item: Item) -> tuple[float, ...] | None:
+    """The shares asked in an item's last few-shot turn; None without shots."""
+    return _turns_of(item)[1]
+
+
+def _turns_of(item: Item) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
+    facets = item.facets
+    return few_shot_turns(
+        facets["template"], len(item.words), facets["n_shots"], facets["shot_set"]
     )

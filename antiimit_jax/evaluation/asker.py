@@ -1,0 +1,213 @@
+"""How a suite asks: `Asker`, and the one that asks a model on this machine's devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.language_model import in_float32
+from antiimit_jax.parallel import place
+from antiimit_jax.results import BASE, Stage
+from antiimit_jax.scoring.asks import Answer, Ask, Scoring
+from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.differences import Differences, differences, first_fit, sequence_tokens
+from antiimit_jax.scoring.texts import text_row
+from antiimit_jax.scoring.top_words import Search, continuations
+from antiimit_jax.scoring.trie import WordQuery, word_query
+from antiimit_jax.tasks.neutral import NeutralPrompt
+from antiimit_jax.text.formats import Message, neutral_tokens
+
+Tree = Any
+_ROUNDS = 5  # of the search for the most probable words
+
+
+class TextAnswer(NamedTuple):
+    """The scored tokens of one text, and how the model differs from its base at each: [n]."""
+
+    text: NeutralPrompt
+    position: list[int]
+    token: list[int]  # the one that follows
+    differences: dict[str, list]  # field of `Differences` -> values
+
+
+class Asker(Protocol):
+    """One stage of a run, ready to be asked. `what` names the work on the progress bar.
+
+    A suite that uses more than `words` lists what it needs in NEEDS; a model that lacks it skips
+    the suite.
+    """
+
+    stage: Stage
+    scoring: Scoring  # the run's own
+    seed: int
+    dtype: str  # of the weights
+    exact: bool  # probabilities are read, not estimated from samples
+
+    def words(
+        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+    ) -> list[Answer]:
+        """Probabilities of every ask's words, in order; under the run's own scoring or another."""
+        ...
+
+    def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
+        """The most probable words over the open vocabulary after each prompt, with their bound."""
+        ...
+
+    def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
+        """This stage's next-token distributions on given texts, compared with the base's.
+
+        Answers come in the order in which they were computed.
+        """
+        ...
+
+    @property
+    def base(self) -> Asker:
+        """The same model without an adapter."""
+        ...
+
+    @property
+    def stored(self) -> Asker:
+        """The base in float32, with weights as precise as the checkpoint's."""
+        ...
+
+    def changed(self, change: Callable[[Tree], Tree]) -> Asker:
+        """The base with changed weights: `change` maps the tree of host arrays."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalAsker:
+    """Asks a model on the devices of this machine; see `Asker`."""
+
+    runner: Runner
+    variant: Variant
+    stage: Stage
+    scoring: Scoring
+    seed: int
+    progress: Progress
+    exact = True
+
+    @property
+    def dtype(self) -> str:
+        return str(self.runner.lm.params["embed"]["embedding"].dtype)
+
+    @property
+    def base(self) -> LocalAsker:
+        return dataclasses.replace(self, variant=self.runner.base, stage=BASE)
+
+    @property
+    def stored(self) -> LocalAsker:
+        if self.dtype == "float32":
+            return self.base
+        runner = Runner(
+            in_float32(self.runner.lm), self.runner.devices, weights=self.runner.weights
+        )
+        return dataclasses.replace(self, runner=runner, variant=runner.base, stage=BASE)
+
+    def changed(self, change: Callable[[Tree], Tree]) -> LocalAsker:
+        variant = self.runner.with_params(change(self.runner.lm.params))
+        return dataclasses.replace(self, variant=variant)
+
+    def words(
+        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+    ) -> list[Answer]:
+        rules, lm = scoring or self.scoring, self.runner.lm
+        queries = [
+            word_query(
+                lm.tokenizer,
+                lm.prompt(ask.messages),
+                ask.words,
+                forms=rules.forms,
+                max_tokenisations=rules.tokenisations,
+            )
+            for ask in asks
+        ]
+        found = self.runner.word_probs(
+            self.variant,
+            queries,
+            terminators=rules.terminators,
+            progress=self._bar(what, len(asks)),
+        )
+        return [
+            Answer(
+                q=answer.q,
+                q_low=answer.q,
+                q_high=answer.q,
+                residual=answer.residual,
+                prompt=lm.tokenizer.decode(query.prompt_ids),
+                prompt_ids=tuple(query.prompt_ids),
+                form_counts=tuple(
+                    sum(path.word == j for path in query.paths) for j in range(query.n_words)
+                ),
+                token_counts=token_counts(query),
+            )
+            for query, answer in zip(queries, found)
+        ]
+
+    def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
+        """Searches all prompts round by round together."""
+        runner, lm, bar = self.runner, self.runner.lm, self._bar(what, len(prompts))
+        stops = lm.terminators.mask(self.scoring.terminators)
+        arguments = (self.variant.variables, place(stops, runner.devices))
+        searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
+        for number in range(_ROUNDS):
+            queries = [search.query() for search in searches]
+            for work in plan(queries, stops, devices=len(runner.devices)):
+                results = runner.map(
+                    "continuations", continuations, self.variant, arguments, work.batches, work.empty
+                )
+                for rows, result in zip(work.queries, results):
+                    for b, members in enumerate(rows):
+                        at = 0
+                        for i in members:
+                            part = slice(at, at + queries[i].n_words)
+                            searches[i].learn(*(array[b, part] for array in result))
+                            at = part.stop
+            bar(len(searches) * (number + 1) // _ROUNDS - len(searches) * number // _ROUNDS)
+        return searches
+
+    def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
+        """Raises UserError for a text longer than the model's window."""
+        runner, lm = self.runner, self.runner.lm
+        read = [neutral_tokens(lm.tokenizer, t.messages, t.text, lm.prompt_format) for t in texts]
+        longest = max(len(ids) for ids, _ in read)
+        if longest > lm.cfg.max_positions:
+            raise UserError(
+                f"the longest unrelated text has {longest} tokens, the model's window is "
+                f"{lm.cfg.max_positions}: lower drift.n_prompts or leave out the suite drift"
+            )
+        size = sequence_tokens(read)
+        packed = first_fit([len(ids) for ids, _ in read], size)
+        batches = [text_row([read[i] for i in members], size) for members in packed]
+        arguments = (runner.base.variables, self.variant.variables)
+        bar = self._bar(what, len(texts))
+        answers: list[TextAnswer] = []
+        results = runner.map(
+            "differences", differences, self.variant, arguments, batches, text_row([], size)
+        )
+        for members, result in zip(packed, results):
+            at = 0
+            for i in members:
+                ids, first = read[i]
+                where = slice(at + first, at + len(ids) - 1)
+                found = {name: values[0, where].tolist() for name, values in result._asdict().items()}
+                positions = list(range(first, len(ids) - 1))
+                answers.append(TextAnswer(texts[i], positions, list(ids[first + 1 :]), found))
+                at += len(ids)
+            bar(len(members))
+        return answers
+
+    def _bar(self, what: str, total: int) -> Callable[[int], None]:
+        return self.progress(f"{self.stage.name}: {what}", total)
+
+
+def token_counts(query: WordQuery) -> tuple[int, ...]:
+    """Tokens of each word's shortest form."""
+    lengths: list[list[int]] = [[] for _ in range(query.n_words)]
+    for path in query.paths:
+        lengths[path.word].append(len(path.tokens))
+    return tuple(min(found, default=0) for found in lengths)

@@ -1,0 +1,45 @@
+"""What a suite puts to a model, and what it gets back: text in, exact probabilities out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from antiimit_jax.text.formats import Message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What counts as saying a word."""
+
+    forms: str = "strict"
+    terminators: str = "standard"
+    tokenisations: int = 1  # of a form, the most probable ones by the tokenizer's own rules
+
+    @property
+    def name(self) -> str:
+        """As the tables hold it."""
+        return f"{self.forms}/{self.terminators}/{self.tokenisations}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A chat, its last turn open, and the words whose probabilities are asked."""
+
+    messages: tuple[Message, ...]
+    words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A model's answer to one ask. `q_low` and `q_high` equal `q` where that is exact."""
+
+    q: np.ndarray  # [words]
+    q_low: np.ndarray
+    q_high: np.ndarray
+    residual: float  # probability of anything but the words
+    prompt: str  # as the model read it
+    prompt_ids: tuple[int, ...]
+    form_counts: tuple[int, ...]  # [words]
+    token_counts: tuple[int, ...]  # [words] of each word's shortest form

@@ -1,0 +1,235 @@
+"""Output control: words and percentages are given; the exact probability of every word is read.
+
+    python -m launch.evaluate --suites=control --workdir=runs/control
+
+Every stage is asked the same items. The base is also asked without percentages (its prior). Figures
+stand beside nine behaviours that ignore the request or know only part of it, answered on the very
+same items and scored by the same functions (`metrics.baselines`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from antiimit_jax.metrics.control import ControlResults
+from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
+from antiimit_jax.results import stage_named
+from antiimit_jax.suites.control.labels import BASELINES, FIGURES, SPLITS
+from antiimit_jax.suites.suite import (
+    Answer,
+    Ask,
+    Asker,
+    Bootstrap,
+    Columns,
+    Row,
+    Section,
+    Tables,
+    at_least,
+    np,
+    pa,
+    some_of,
+    taken,
+)
+from antiimit_jax.tasks.items import Item
+from antiimit_jax.tasks.output_control import Mixture, evaluation_items, last_shot, without_percents
+from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
+
+__all__ = ["BASELINES", "FIGURES", "SPLITS"]
+_IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
+_IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
+
+ITEMS = pa.schema(
+    {name: pa.string() for name in ("stage", "suite", "split", "item", "cluster")}
+    | {name: pa.int32() for name in ("k", "template", "n_shots", "shot_set", "order")}
+    | {"template_heldout": pa.bool_(), "prompt": pa.string(), "prompt_ids": pa.list_(pa.int32())}
+    | {"word": pa.string()}
+    | {name: pa.int32() for name in ("word_index", "form_count", "token_count")}
+    | {name: pa.float64() for name in ("target", "q", "residual", "prior", "last_shot")}
+    | {"scoring": pa.string(), "dtype": pa.string()}  # the rule, the weights it came from
+)
+TABLES = {"items": ITEMS}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Words given, percentages asked."""
+
+    mixture: Mixture = Mixture(
+        templates=tuple(range(len(TEMPLATES))),
+        ks=(2, 3, 4, 5),
+        k_weights=(0.7, 0.1, 0.1, 0.1),
+        shots=(0, 2, 11),
+        shot_weights=(0.8, 0.1, 0.1),
+    )
+    splits: tuple[str, ...] = some_of(SPLITS, ("train", *[s for s in SPLITS if s != "train"]))
+    n_items: int = at_least(4, 240)  # of each split, rounded up to blocks of four
+
+
+def items_of(cfg: Config, seed: int) -> list[Item]:
+    """All items of a run, split by split."""
+    return [
+        item
+        for split in cfg.splits
+        for item in evaluation_items(cfg.mixture, split, cfg.n_items, seed)
+    ]
+
+
+def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
+    """The first two-word items of the headline's split in phrasings that training may use."""
+    split = "heldout_words" if "heldout_words" in cfg.splits else cfg.splits[0]
+    pairs = [
+        item
+        for item in evaluation_items(cfg.mixture, split, cfg.n_items, seed)
+        if len(item.words) == 2 and not item.facets["template_heldout"]
+    ]
+    # One of each word set first.
+    return sorted(pairs, key=lambda item: (item.facets["n_shots"], item.facets["order"]))[:count]
+
+
+def asks_of(items: Sequence[Item]) -> list[Ask]:
+    """What items put to a model."""
+    return [Ask(messages=item.messages, words=item.words) for item in items]
+
+
+def measure(asker: Asker, cfg: Config) -> Tables:
+    """Asks all splits' items; the base also without percentages.
+
+    Raises:
+      UserError: an item longer than the model's window.
+    """
+    items = items_of(cfg, asker.seed)
+    prior: dict[str, np.ndarray] = {}
+    if asker.stage.kind == "base":
+        asked: dict[Ask, list[str]] = {}
+        for item in items:
+            ask = Ask(messages=without_percents(item), words=item.words)
+            asked.setdefault(ask, []).append(item.item)
+        answers = asker.words(list(asked), what="without percentages")
+        prior = {name: a.q for names, a in zip(asked.values(), answers) for name in names}
+    answers = asker.words(asks_of(items), what="control")
+    return {"items": item_columns(asker, "control", items, answers, prior)}
+
+
+def item_columns(
+    asker: Asker,
+    suite: str,
+    items: Sequence[Item],
+    answers: Sequence[Answer],
+    prior: dict[str, np.ndarray] | None = None,
+    scoring: str = "",
+) -> dict[str, list]:
+    """Columns of a table of items, one row an item and word.
+
+    Args:
+      prior: item -> the base's q without percentages.
+      scoring: the rule that answers came from, where it is not the run's own.
+    """
+    records, prior = [], prior or {}
+    for item, answer in zip(items, answers):
+        of_item = item.facets | {
+            "stage": asker.stage.name,
+            "suite": suite,
+            "split": item.split,
+            "item": item.item,
+            "cluster": item.cluster,
+            "k": len(item.words),
+            "prompt": answer.prompt,
+            "prompt_ids": list(answer.prompt_ids),
+            "residual": answer.residual,
+            "scoring": scoring or asker.scoring.name,
+            "dtype": asker.dtype,
+        }
+        before, shown = prior.get(item.item), last_shot(item)
+        for j, word in enumerate(item.words):
+            of_word = {
+                "word": word,
+                "word_index": j,
+                "form_count": answer.form_counts[j],
+                "token_count": answer.token_counts[j],
+                "target": item.targets[j],
+                "q": float(answer.q[j]),
+                "prior": None if before is None else float(before[j]),
+                "last_shot": shown[j] if shown else None,
+            }
+            records.append(of_item | of_word)
+    return {name: [record[name] for record in records] for name in ITEMS.names}
+
+
+def results_of(table: Columns) -> ControlResults:
+    """Arrays [n, W] of a table's items of one stage and split, words in the order named."""
+    first = np.flatnonzero(table["word_index"] == 0)  # [n]
+    item = np.cumsum(table["word_index"] == 0) - 1  # of each row of the table
+    k = table["k"][first]
+
+    def wide(name: str) -> np.ndarray:
+        array = np.zeros((len(first), k.max()))
+        array[item, table["word_index"]] = table[name]
+        empty = np.isnan(array[:, 0])
+        array[empty] = np.nan
+        return array
+
+    longest = np.zeros(len(first), int)
+    np.maximum.at(longest, item, table["token_count"])
+    return ControlResults(
+        target=wide("target"),
+        q=wide("q"),
+        k=k,
+        cluster=table["cluster"][first],
+        shot_set=table["shot_set"][first],
+        n_shots=table["n_shots"][first],
+        template=table["template"][first],
+        token_count=longest,
+        last_shot=wide("last_shot"),
+        prior=wide("prior"),
+    )
+
+
+def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+    """All figures of every stage and split; baselines on the base's rows."""
+    rows = []
+    table = tables["items"]
+    for stage in dict.fromkeys(table["stage"]):
+        for split in [s for s in cfg.splits if (table["split"] == s).any()]:
+            chosen = (table["stage"] == stage) & (table["split"] == split)
+            if not chosen.any():
+                continue
+            results = results_of(taken(table, chosen))
+            common = dict(split=split, slices=item_slices(results), boot=boot)
+            rows += control_rows(results, stage=stage, **common)
+            if stage_named(stage).kind == "base":
+                made = baseline_rows(results, interval_slices=_IN_FULL, **common)
+                rows += [r for r in made if r["slice"] in _IN_FULL or r["metric"] in _IN_SHORT]
+    return rows
+
+
+def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
+    """The standard slices over plain requests; other phrasings and few-shot turns by themselves.
+
+    A split is about words and percentages, so its figures do not mix in what a held-out phrasing or
+    a few examples change: that stands in "templates=heldout", "shots=N" and each template's slice.
+    """
+    standard = standard_slices(results)
+    trained = ~np.array([TEMPLATES[number].heldout for number in results.template])
+    bare = results.n_shots == 0
+    kept = {"template": bare, "shots": trained}  # where a slice is about that very thing
+    plain = plain_requests(results.template, results.n_shots)
+    slices = {
+        name: mask & kept.get(name.partition("=")[0], plain) for name, mask in standard.items()
+    }
+    pairs = results.k == 2
+    slices |= {
+        "templates=heldout": ~trained & bare,
+        "k=2,templates=heldout": ~trained & bare & pairs,
+        "k=2,few-shot": trained & ~bare & pairs,
+    }
+    return {name: mask for name, mask in slices.items() if mask.any()}
+
+
+def section(tables: Tables, rows: Sequence[Row]) -> Section:
+    """Headline, calibration, figures beside the baselines, what is new, slices."""
+    from antiimit_jax.suites.control.section import section as made  # matplotlib, when it is drawn
+
+    return made(tables, rows)
+
+
