@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -23,13 +22,15 @@ import jax
 from absl import logging
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import sha256, write_json
 from antiimit_jax.models import gguf, gguf_config, leaves, weights
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.safetensors_files import read_header, read_json, write_aligned
-from antiimit_jax.models.whole_files import write_json
 from antiimit_jax.text import gguf_tokenizer
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
+from antiimit_jax.trees import flat, nested
+from antiimit_jax.versions import versions
 
 _READERS = (gguf, gguf_config, gguf_tokenizer, leaves, weights)
 _HASHES = "sha256.json"
@@ -55,7 +56,7 @@ class GgufCache:
 
     @functools.cached_property
     def _folder(self) -> Path:
-        key = f"{_sha256(self._file)[:40]}-{_reader_version()[:12]}-{self._dtype}"
+        key = f"{sha256(self._file)[:40]}-{_reader_version()[:12]}-{self._dtype}"
         return user_cache() / "gguf" / key
 
     def read(self) -> Opened | None:
@@ -76,18 +77,12 @@ class GgufCache:
             raise ValueError(f"{' '.join(sorted(present ^ {*hashes, _HASHES}))} lost or added")
         files = [self._folder / name for name in hashes]
         with ThreadPoolExecutor() as pool:
-            for file, found in zip(files, pool.map(_sha256, files)):
+            for file, found in zip(files, pool.map(sha256, files)):
                 if found != hashes[file.name]:
                     raise ValueError(f"{file.name} is not what was written")
         cfg = parse_config(read_json(self._folder / "config.json"), str(self._file))
-        params: dict = {}
-        for file in (file for file in files if file.suffix == ".safetensors"):
-            (tensor,) = read_header(file)
-            *groups, last = tensor.name.split(".")
-            node = params
-            for group in groups:
-                node = node.setdefault(group, {})
-            node[last] = tensor.mapped()
+        stored = (read_header(file) for file in files if file.suffix == ".safetensors")
+        params = nested({tensor.name: tensor.mapped() for (tensor,) in stored})
         return cfg, params, load_tokenizer(self._folder)
 
     def keep(self, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
@@ -123,21 +118,15 @@ def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokeniz
     tokenizer.hf.save_pretrained(folder)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"eos_token_id": sorted(tokenizer.eos_ids)})
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = ".".join(key.key for key in path)
+    for name, leaf in flat(params).items():
         write_aligned(folder / f"{name}.safetensors", name, leaf)
     files = sorted(folder.iterdir())
-    write_json(folder / _HASHES, {file.name: _sha256(file) for file in files})
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    write_json(folder / _HASHES, {file.name: sha256(file) for file in files})
 
 
 @functools.cache
 def _reader_version() -> str:
     """Of everything that decides what a GGUF file is opened to."""
     sources = b"".join(Path(module.__file__).read_bytes() for module in _READERS)
-    packages = [importlib.metadata.version(name) for name in ("gguf", "tokenizers", "transformers")]
-    return hashlib.sha256(sources + " ".join(packages).encode()).hexdigest()
+    packages = versions(("gguf", "tokenizers", "transformers"))
+    return hashlib.sha256(sources + " ".join(packages.values()).encode()).hexdigest()

@@ -6,9 +6,7 @@ was stopped goes on where it stood.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from antiimit_jax.reporting.report import write_report
 from antiimit_jax.reporting.tensorboard import LiveScalars, write_tensorboard
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.training.loop import train
+from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
 STAGES = ("base", "tuned", "placebo")
@@ -173,7 +172,6 @@ class Study:
         base = stages.read_extra(self.workdir, "base") or {}
         adapter_sha256 = (stages.read_extra(self.workdir, "tuned") or {}).get("adapter_sha256")
         placebo_sha256 = (stages.read_extra(self.workdir, "placebo") or {}).get("adapter_sha256")
-        versions = {name: _version(name) for name in _PACKAGES}
         devices = jax.local_devices()
         return {
             "model": config.model,
@@ -185,13 +183,6 @@ class Study:
             "dtype": config.dtype,
             "seed": config.seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
-            "versions": versions | {"python": platform.python_version()},
+            "versions": versions(_PACKAGES),
             "device": f"{devices[0].device_kind} x{len(devices)}",
         }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -14,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from antiimit_jax.versions import versions
 
 Row = dict[str, Any]
 SCHEMA = 2
@@ -169,15 +170,8 @@ def machine(cores: int, rate: MatmulRate) -> dict[str, Any]:
         "system": platform.platform(),
         "matmul_gflops_float32": rate.summary(),
         "malloc": {name: value for name, value in os.environ.items() if name.startswith(_MALLOC)},
-        "versions": {"python": platform.python_version(), **{n: _version(n) for n in _PACKAGES}},
+        "versions": versions(_PACKAGES),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _cpu_name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
 from antiimit_jax.run_config import RunConfig, to_dict
+from antiimit_jax.trees import flat
 
 _LOCK = ".lock"
 
@@ -62,7 +64,7 @@ def _settle_config(workdir: Path, config: RunConfig) -> None:
     stored = run_files.read_config(workdir)
     if stored["config_sha256"] == run_files.config_sha256(values):
         return
-    theirs, ours = _flat(stored["config"]), _flat(values)
+    theirs, ours = flat(stored["config"]), flat(json.loads(json.dumps(values)))
     differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     shown = ", ".join(
         f"{key} (there {theirs.get(key)}, now {ours.get(key)})" for key in differing[:4]
@@ -72,13 +74,3 @@ def _settle_config(workdir: Path, config: RunConfig) -> None:
         + (", ..." if len(differing) > 4 else "")
         + "; name another folder, or --overwrite to start anew"
     )
-
-
-def _flat(values: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

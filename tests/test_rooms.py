@@ -23,6 +23,9 @@ ROOMS = (
     "text",
     "models",
     "parallel",
+    "trees",
+    "versions",
+    "files",
     "errors",
 )
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

@@ -12,6 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.peft import Adapter
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import LABELS, Rows, figure, plain_text
+from antiimit_jax.trees import flat
 
 _METRICS = {
     "control": ("tvd_res", "mass", "corr_within", "skill_over_rank"),
@@ -121,7 +122,8 @@ def _run(run: Path, adapter: Adapter | None) -> list[str]:
             else ["The figures in the run's folder are of another adapter and are left out.", ""]
         )
     config = run_files.read_config(run)["config"]
-    settings = {key: value for key, value in _flat(config) if key != "model"}
+    text = lambda value: value if isinstance(value, str) else json.dumps(value)
+    settings = {key: text(value) for key, value in flat(config).items() if key != "model"}
     return lines + _facts("Settings of the run", settings)
 
 
@@ -143,14 +145,6 @@ def _figures(rows: Rows, stage: str) -> list[str]:
             lines += [f"## Measured: {suite}", "", _line(head), _line(["---"] * len(head)), *body]
             lines += ["", "Values with 95% intervals; one training seed.", ""]
     return lines
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Any:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield before + key, value if isinstance(value, str) else json.dumps(value)
 
 
 def _facts(title: str, facts: Mapping[str, Any]) -> list[str]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.export.card import Subject, run_of, write_card
-from antiimit_jax.export.merged import stored_tensors, total_bytes, write_merged
+from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
+from antiimit_jax.files import whole_folder
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.leaves import stored_tensors
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
 from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
-from antiimit_jax.models.whole_files import whole_folder
 
 FORMATS = ("hf", "peft")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

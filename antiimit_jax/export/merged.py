@@ -15,28 +15,14 @@ import numpy as np
 from huggingface_hub.serialization import split_state_dict_into_shards_factory
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import write_json
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.leaves import Leaf, leaves_of
+from antiimit_jax.models.leaves import Leaf, stored_tensors
 from antiimit_jax.models.peft import Adapter
-from antiimit_jax.models.whole_files import save_tensors, write_json
+from antiimit_jax.models.safetensors_files import save_tensors
+from antiimit_jax.models.weights import check_headers, check_tied_head, refuse_faulty
 
 _BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
-_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-Places = dict[str, list[tuple[Leaf, int]]]  # stored name -> the parameters it holds, with layers
-
-
-def stored_tensors(cfg: ModelConfig) -> Places:
-    """All tensors of a checkpoint, layer by layer. A tied head is not among them."""
-    leaves = leaves_of(cfg)
-    places: Places = {}
-    for leaf in (leaf for leaf in leaves if leaf.path[0] == "embed"):
-        places[leaf.hf] = [(leaf, 0)]
-    for i in range(cfg.n_layers):
-        for leaf in (leaf for leaf in leaves if leaf.stacked):
-            places.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
-    for leaf in (leaf for leaf in leaves if not leaf.stacked):
-        places.setdefault(leaf.hf, [(leaf, 0)])
-    return places
 
 
 def total_bytes(cfg: ModelConfig, dtype: str) -> int:
@@ -65,8 +51,9 @@ def write_merged(
       UserError: tensors that are missing, unexpected, misshaped, not finite, or beyond float16.
       OSError: the disk is full.
     """
-    places = stored_tensors(cfg)
-    _check(checkpoint, places, cfg)
+    places, _, problems = check_headers(checkpoint, cfg)
+    refuse_faulty(checkpoint, problems)
+    check_tied_head(checkpoint, cfg)
     plan = split_state_dict_into_shards_factory(
         places,
         get_storage_size=lambda held: _bytes(held, cfg, dtype),
@@ -82,22 +69,6 @@ def write_merged(
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)
-
-
-def _check(checkpoint: Any, places: Places, cfg: ModelConfig) -> None:
-    """What the headers say against the checkpoint, before anything is written."""
-    present = checkpoint.names()
-    copied = cfg.tied_head and _HEAD in present  # some files store the head a second time
-    present = present - {_HEAD} if copied else present
-    problems = [f"missing {name}" for name in sorted(set(places) - present)]
-    problems += [f"unexpected {name}" for name in sorted(present - set(places))]
-    for name in (name for name in places if name in present):
-        problems += filter(None, [checkpoint.problem(name, places[name][0][0].stored_shape(cfg))])
-    if copied and not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
-        problems.append(f"`tie_word_embeddings` is true, and {_HEAD} is not the embedding")
-    if problems:
-        shown = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
-        raise UserError(f"{checkpoint.path}: {len(problems)} faulty tensors: {shown}")
 
 
 def _bytes(held: list[tuple[Leaf, int]], cfg: ModelConfig, dtype: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from antiimit_jax.models.config import ModelConfig
 
 Size = Callable[[ModelConfig], int]
+Places = dict[str, list[tuple["Leaf", int]]]  # stored name -> the parameters it holds, with layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class Leaf:
     first_row: Size | None = None  # of a stored tensor that holds several parameters
     stored_rows: Size | None = None  # all rows of that tensor
     needed: Callable[[ModelConfig], bool] = lambda cfg: True
+
+    @property
+    def name(self) -> str:
+        """The path, dotted."""
+        return ".".join(self.path)
 
     @property
     def stacked(self) -> bool:
@@ -189,6 +195,16 @@ LORA_TARGETS: dict[str, Leaf] = {leaf.path[2]: leaf for leaf in (_Q, _K, _V, _O,
 def leaves_of(cfg: ModelConfig) -> tuple[Leaf, ...]:
     """The rows this model has."""
     return tuple(leaf for leaf in LEAVES if leaf.needed(cfg))
+
+
+def stored_tensors(cfg: ModelConfig) -> Places:
+    """All tensors of a checkpoint in Hugging Face's names, layer by layer; no tied head."""
+    leaves = leaves_of(cfg)
+    places: Places = {leaf.hf: [(leaf, 0)] for leaf in leaves if leaf.path[0] == "embed"}
+    for i in range(cfg.n_layers):
+        for leaf in (leaf for leaf in leaves if leaf.stacked):
+            places.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
+    return places | {leaf.hf: [(leaf, 0)] for leaf in leaves if not leaf.stacked}
 
 
 def lora_leaves(cfg: ModelConfig) -> dict[str, Leaf]:

@@ -7,7 +7,6 @@ each module's scale is multiplied into its b. Both change nothing about what the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +17,13 @@ import numpy as np
 import safetensors
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import sha256, whole_folder
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
 from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
-from antiimit_jax.models.whole_files import whole_folder
 
 Tree = Any
 # The adapter's own name, which PEFT leaves out of files, stands behind lora_A in state dicts.
@@ -98,7 +97,7 @@ def save_adapter(
             base_model=base_name(base_model),
             revision=revision,
         )
-    return _sha256(folder / WEIGHTS_FILE)
+    return sha256(folder / WEIGHTS_FILE)
 
 
 def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
@@ -142,7 +141,7 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
         shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
         raise UserError(f"{file}: does not fit the model: {shown}")
     tree, scale = _stacked(pieces, cfg)
-    return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=_sha256(file))
+    return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=sha256(file))
 
 
 def _weights_file(folder: Path) -> Path:
@@ -243,8 +242,3 @@ def _stacked(
             pair["a"][i, : len(a)] = a
             pair["b"][i, :, : len(a)] = b if common is not None else b * np.float32(scale)
     return {"layers": tree}, 1.0 if common is None else common
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,16 +7,16 @@ the parts' ranks and B has a block for each; the patterns of the config keep the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from antiimit_jax.files import write_json
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.peft_config import CONFIG_FILE, adapter_config
-from antiimit_jax.models.whole_files import save_tensors
+from antiimit_jax.models.safetensors_files import save_tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -67,8 +67,7 @@ def write_adapter(
         revision=revision,
     )
     save_tensors(tensors, folder / WEIGHTS_FILE)
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, config)
 
 
 def _joined(

@@ -8,15 +8,19 @@ way through a mapped file.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
+from safetensors.numpy import save_file
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import text_name
@@ -214,6 +218,20 @@ def write_aligned(file: Path, name: str, array: np.ndarray) -> None:
     with file.open("wb") as opened:
         opened.write(struct.pack("<Q", len(header)) + header)
         opened.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
+    """Writes a safetensors file as torch programs want it.
+
+    Raises:
+      OSError: the disk is full, or the place cannot be written.
+    """
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(file)) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

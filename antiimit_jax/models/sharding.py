@@ -14,6 +14,7 @@ from flax import linen as nn
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.parallel import AXIS, gather
+from antiimit_jax.trees import nested
 
 Array = jax.Array
 Tree = Any
@@ -26,13 +27,7 @@ def split_axes(cfg: ModelConfig, shards: int) -> Tree:
     along out; the tables [V, D] along D; norms and biases stay whole, as does what is divided by
     nothing. With one device all stay whole.
     """
-    tree: dict = {}
-    for leaf in leaves_of(cfg):
-        node = tree
-        for key in leaf.path[:-1]:
-            node = node.setdefault(key, {})
-        node[leaf.path[-1]] = _split_axis(leaf, cfg, shards)
-    return tree
+    return nested({leaf.name: _split_axis(leaf, cfg, shards) for leaf in leaves_of(cfg)})
 
 
 def _split_axis(leaf: Leaf, cfg: ModelConfig, shards: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
-from antiimit_jax.models.leaves import Leaf, leaves_of
+from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
+from antiimit_jax.trees import nested
 
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
@@ -144,26 +146,7 @@ def load_params(
     """
     checkpoint = checkpoint or source.open()
     cfg = parse_config(checkpoint.config(), str(source.path))
-    present = checkpoint.names()
-    if cfg.n_layers > len(present):
-        raise UserError(
-            f"{source.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors are "
-            "there"
-        )
-    wanted: dict[str, list[tuple[Leaf, int]]] = {}  # a stored tensor may hold several leaves
-    for leaf in leaves_of(cfg):
-        for i in range(cfg.n_layers) if leaf.stacked else (0,):
-            wanted.setdefault(leaf.hf.format(i=i), []).append((leaf, i))
-    copied_head = cfg.tied_head and _HEAD in present  # some files store the head a second time
-    if copied_head:
-        present.discard(_HEAD)
-    problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
-    problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
-    sound = []
-    for name in (name for name in wanted if name in present):
-        problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
-        problems += [problem] if problem else []
-        sound += [] if problem else [name]
+    wanted, sound, problems = check_headers(checkpoint, cfg)
     kept = np.dtype(dtype or _fitting_dtype(cfg, checkpoint.config()))
     params = {} if problems else empty_params(cfg, kept)
 
@@ -179,18 +162,55 @@ def load_params(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [*problems, *filter(None, pool.map(place, sound))]
-    if problems:
-        shown = "; ".join(problem[:200] for problem in problems[:8])
-        more = "; ..." if len(problems) > 8 else ""
-        raise UserError(f"{source.path}: {len(problems)} faulty tensors: {shown}{more}")
-    if copied_head and not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
-        raise UserError(
-            f"{source.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
-            "embedding; set it to false in config.json or take an unmodified checkpoint"
-        )
+    refuse_faulty(checkpoint, problems)
+    check_tied_head(checkpoint, cfg)
     for leaf in jax.tree.leaves(params):
         leaf.flags.writeable = False
     return cfg, params
+
+
+def check_headers(checkpoint: Any, cfg: ModelConfig) -> tuple[Places, list[str], list[str]]:
+    """All tensors a model needs, the names of those that are sound, and what is wrong with others.
+
+    Raises:
+      UserError: more layers are named than there are tensors.
+    """
+    present = checkpoint.names()
+    if cfg.n_layers > len(present):
+        raise UserError(
+            f"{checkpoint.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors "
+            "are there"
+        )
+    if cfg.tied_head:
+        present.discard(_HEAD)  # some files store the head a second time
+    wanted = stored_tensors(cfg)
+    problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
+    problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
+    sound = []
+    for name in (name for name in wanted if name in present):
+        problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
+        problems += [problem] if problem else []
+        sound += [] if problem else [name]
+    return wanted, sound, problems
+
+
+def refuse_faulty(checkpoint: Any, problems: Sequence[str]) -> None:
+    """Raises UserError where there are problems, with the first eight."""
+    if problems:
+        shown = "; ".join(problem[:200] for problem in problems[:8])
+        more = "; ..." if len(problems) > 8 else ""
+        raise UserError(f"{checkpoint.path}: {len(problems)} faulty tensors: {shown}{more}")
+
+
+def check_tied_head(checkpoint: Any, cfg: ModelConfig) -> None:
+    """Raises UserError where the head is tied and a stored second copy is not the embedding."""
+    if not cfg.tied_head or _HEAD not in checkpoint.names():
+        return
+    if not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
+        raise UserError(
+            f"{checkpoint.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
+            "embedding; set it to false in config.json or take an unmodified checkpoint"
+        )
 
 
 def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
@@ -207,16 +227,14 @@ def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
     """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
-    params: dict = {}
+    arrays = {}
     for leaf in leaves_of(cfg):
         shape = leaf.shape(cfg)
         kept = np.dtype(dtype if len(shape) > 1 else jnp.float32)
         shape = shape[::-1] if leaf.transposed else shape
-        node = params
-        for key in leaf.path[:-1]:
-            node = node.setdefault(key, {})
-        node[leaf.path[-1]] = aligned_empty((cfg.n_layers, *shape) if leaf.stacked else shape, kept)
-    return params
+        shape = (cfg.n_layers, *shape) if leaf.stacked else shape
+        arrays[leaf.name] = aligned_empty(shape, kept)
+    return nested(arrays)
 
 
 def _leaf(params: Any, leaf: Leaf, i: int) -> np.ndarray:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import replace_file
 
 SCHEMA = 1
 METRICS, CONFIG, SAMPLES = "metrics.json", "config.json", "samples.json"
@@ -239,7 +238,7 @@ def write_table(workdir: str | Path, name: str, columns: Mapping[str, Sequence] 
     def write(file: Path) -> None:
         pq.write_table(table, file, compression="zstd")
 
-    return _replace(Path(workdir) / f"{name}.parquet", write)
+    return replace_file(Path(workdir) / f"{name}.parquet", write)
 
 
 def read_table(workdir: str | Path, name: str) -> pa.Table:
@@ -260,7 +259,7 @@ def read_table(workdir: str | Path, name: str) -> pa.Table:
 def write_text(path: str | Path, text: str) -> Path:
     """Writes a text file whole or not at all, UTF-8; what UTF-8 cannot hold becomes '?'."""
     data = text.encode("utf-8", errors="replace")
-    return _replace(Path(path), lambda file: file.write_bytes(data))
+    return replace_file(Path(path), lambda file: file.write_bytes(data))
 
 
 def _names(columns: Mapping[str, Sequence] | pa.Table) -> list[str]:
@@ -312,21 +311,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Lets `write` fill a temporary file beside `path`, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _first_line(error: Exception) -> str:

@@ -27,6 +27,7 @@ from antiimit_jax.reporting.rows import (
 from antiimit_jax.reporting.run_files import TABLES, Run
 from antiimit_jax.reporting.sections_control import explained
 from antiimit_jax.reporting.tables import table
+from antiimit_jax.trees import flat
 
 CATEGORIES = {
     "target_words": "the asked words",
@@ -299,8 +300,8 @@ def visible(text: str) -> str:
 
 def settings(run: Run) -> dict[str, Any]:
     """The run block, the resolved config, the files found, and a warning where hashes differ."""
-    info = [(key, value) for key, value in flat(run.info)]
-    config = flat(run.config["config"]) if run.config else []
+    info = _shown(run.info)
+    config = _shown(run.config["config"]) if run.config else []
     digest = run.config["config_sha256"] if run.config else None
     warning = ""
     if digest and run.info.get("config_sha256") not in (None, digest):
@@ -313,22 +314,13 @@ def settings(run: Run) -> dict[str, Any]:
     return {"info": info, "config": config, "digest": digest, "warning": warning, "files": files}
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _shown(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Nested settings as (dotted key, text); what is null reads "not set"."""
     pairs = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            pairs += flat(value, f"{prefix}{key}.")
-        else:
-            empty = value is None or value in ("", [], {})
-            text = (
-                "not set"
-                if empty
-                else ", ".join(map(str, value))
-                if isinstance(value, list)
-                else str(value)
-            )
-            pairs.append((f"{prefix}{key}", page_text(text)))
+    for key, value in flat(tree).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        empty = value is None or value in ("", [], {})
+        pairs.append((key, page_text("not set" if empty else text)))
     return pairs
 
 

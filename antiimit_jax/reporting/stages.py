@@ -6,9 +6,6 @@ on behind the last one.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import whole_folder
 from antiimit_jax.reporting import run_files
 
 _ROWS, _EXTRA = "rows.json", "extra.json"
@@ -42,21 +40,12 @@ def write_stage(
       tables: columns of the run's Parquet tables.
       extra: whatever the caller needs to know when it comes back (adapter hash, prior).
     """
-    folder = stage_folder(workdir, stage)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{stage}."))
-    try:
+    with whole_folder(stage_folder(workdir, stage)) as made:
         for name, columns in tables.items():
             run_files.write_table(made, name, columns)
         run_files.write_samples(made, samples)
         run_files.write_text(made / _ROWS, json.dumps(list(rows), allow_nan=False))
         run_files.write_text(made / _EXTRA, json.dumps(dict(extra), allow_nan=False))
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def read_extra(workdir: Path, stage: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import replace_file
 from antiimit_jax.reporting import run_files
 
 
@@ -117,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        run_files._replace(tmp_path / "samples.json", fail)
+        replace_file(tmp_path / "samples.json", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["samples.json"]
     assert run_files.read_samples(tmp_path) == []
 

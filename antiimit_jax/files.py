@@ -1,21 +1,37 @@
-"""Writing: folders that appear whole or not at all, JSON and tensors for other programs."""
+"""Writing whole or not at all, and hashes."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-from safetensors.numpy import save_file
+
+def sha256(file: Path) -> str:
+    """The hash of a file's contents, as hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Lets `write` fill a temporary file beside `path`, then renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 @contextlib.contextmanager
@@ -50,17 +66,3 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object, UTF-8, keys in order."""
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
-
-
-def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
-    """Writes a safetensors file as torch programs want it.
-
-    Raises:
-      OSError: the disk is full, or the place cannot be written.
-    """
-    try:
-        save_file(dict(tensors), file, metadata={"format": "pt"})
-    except safetensors.SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code), str(file)) from error
