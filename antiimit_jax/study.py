@@ -1,4 +1,4 @@
-"""The main job: evaluate the base, train the tuned and the placebo adapter, evaluate both, report.
+"""The main job: evaluate the base, train tuned and placebo adapters, evaluate them, report.
 
 Every part leaves its result in the run's folder and is skipped when it is there, so a study that
 was stopped goes on where it stood.
@@ -7,29 +7,70 @@ was stopped goes on where it stood.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.evaluation.runner import Runner, Variant
-from antiimit_jax.evaluation.suites import evaluate
+from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.reporting import run_files, stages
-from antiimit_jax.reporting.report import write_report
+from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import LiveScalars, write_tensorboard
+from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, to_dict
-from antiimit_jax.training.loop import train
+from antiimit_jax.suites import SUITES
+from antiimit_jax.training.batches import PLACEBO
+from antiimit_jax.training.loop import Job, train
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
-STAGES = ("base", "tuned", "placebo")
-FOLDERS = {"tuned": "adapter", "placebo": "placebo"}
 _PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+
+
+def measure(asker: Asker, config: RunConfig) -> Tables:
+    """The tables of one stage: every suite of the configuration asks its model."""
+    tables: dict[str, Any] = {}
+    for name in config.suites:
+        tables |= SUITES[name].measure(asker, config.of(name))
+    return tables
+
+
+def score(tables: Tables, config: RunConfig, order: Sequence[Stage]) -> list[Row]:
+    """All rows, from the joined tables of all stages: stage by stage, within one suite by suite.
+
+    Baselines and rulers come with the base.
+    """
+    boot = Bootstrap(n_boot=config.n_boot, seed=config.seed)
+    rows = [
+        row
+        for name, suite in SUITES.items()
+        if any(table in tables for table in suite.TABLES)
+        for row in suite.score(tables, config.of(name), boot)
+    ]
+    place = stage_order(order)
+    return sorted(rows, key=lambda row: place.get(row["stage"], 0))
+
+
+def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Path:
+    """metrics.json, TensorBoard and report.html from the tables in a run's folder.
+
+    Args:
+      info: the run block of metrics.json.
+
+    Returns:
+      The path of report.html.
+    """
+    tables = run_files.read_tables(workdir, schemas(SUITES))
+    order = [Stage(**stage) for stage in info["stages"]]
+    run_files.write_metrics(workdir, info, score(tables, config, order))
+    write_tensorboard(workdir, SUITES)
+    return write_report(workdir, SUITES)
 
 
 class Study:
@@ -65,121 +106,93 @@ class Study:
     @property
     def finished(self) -> bool:
         """Whether all stages lie in the folder."""
-        return all(stages.read_extra(self.workdir, stage) for stage in STAGES)
+        return all(stages.read_facts(self.workdir, s.name) for s in self.config.stages())
 
-    def train(self, name: str) -> Adapter:
-        """Trains "tuned" or "placebo", or reads the finished adapter; goes on from checkpoints."""
-        folder = self.workdir / FOLDERS[name]
+    def train(self, stage: Stage) -> Adapter:
+        """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
+        folder = self.workdir / stage.folder
         if folder.is_dir():
             return load_adapter(folder, self.lm.cfg)
-        config = self.config
-        steps = config.train.steps if name == "tuned" else config.train.placebo_steps
-        bar = self._progress(f"training {name}", steps)
-        live = LiveScalars(self.workdir)
+        config, placebo = self.config, stage.kind == "placebo"
+        job = Job(
+            name=stage.name,
+            train=config.train,
+            lora=config.lora,
+            steps=config.train.placebo_steps if placebo else config.train.steps,
+            transforms=(PLACEBO,) if placebo else (),
+            forms=config.forms,
+            terminators=config.terminators,
+            seed=config.train.seeds[stage.adapter_seed],
+            weights=config.weights,
+        )
+        bar, live = self._progress(f"training {stage.name}", job.steps), LiveScalars(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
             live.add(row)
             bar(1)
 
-        tree, log = train(
-            self.lm,
-            name,
-            config.train,
-            config.lora,
-            forms=config.forms,
-            terminators=config.terminators,
-            seed=config.seed,
-            folder=self.workdir / "checkpoints" / name,
-            weights=config.weights,
-            on_step=on_step,
-        )
+        tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
         live.close()
-        run_files.write_text(self._log_file(name), json.dumps(log))
+        run_files.write_text(self._log_file(stage), json.dumps(log))
         save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)
         return load_adapter(folder, self.lm.cfg)
 
-    def evaluate(self, stage: str, adapter: Adapter | None) -> None:
+    def evaluate(self, stage: Stage, adapter: Adapter | None = None) -> None:
         """Asks one stage all suites, unless its result is there for this very adapter."""
         sha256 = adapter.sha256 if adapter else None
-        done = stages.read_extra(self.workdir, stage)
+        done = stages.read_facts(self.workdir, stage.name)
         if done is not None and done["adapter_sha256"] == sha256:
             return
-        config = self.config
-        variant = self._variant(adapter)
-        base = stages.read_extra(self.workdir, "base") or {}
-        prior = {item: np.array(q) for item, q in (base.get("prior") or {}).items()} or None
-        result, prior = evaluate(
-            self.runner,
-            variant,
-            stage,
-            config.suites,
-            control_cfg=config.control,
-            drift_cfg=config.drift,
-            forms=config.forms,
-            terminators=config.terminators,
+        runner, config = self.runner, self.config
+        asker = LocalAsker(
+            runner=runner,
+            variant=runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base,
+            stage=stage,
+            scoring=config.rule,
             seed=config.seed,
-            prior=prior,
             progress=self._progress,
         )
         source = self.lm.source
-        kept = (
-            {item: q.tolist() for item, q in prior.items()} if prior and stage == "base" else None
-        )
-        stages.write_stage(
-            self.workdir,
-            stage,
-            rows=result.rows,
-            tables=result.tables,
-            samples=result.samples,
-            extra={
-                "adapter_sha256": sha256,
-                "prior": kept,
-                "hub_id": source.hub_id,
-                "commit": source.commit,
-            },
-        )
-
-    def _variant(self, adapter: Adapter | None) -> Variant:
-        if adapter is None:
-            return self.runner.base
-        return self.runner.adapted(adapter.tree, adapter.scale)
+        facts = {"adapter_sha256": sha256, "hub_id": source.hub_id, "commit": source.commit}
+        tables = measure(asker, config)
+        stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
 
     def write(self) -> Path:
-        """Joins what there is into metrics.json, tables, TensorBoard and report.html.
+        """Joins what there is into the run's tables, metrics.json, TensorBoard and report.html.
 
         Returns:
           The path of report.html.
         """
         logs = [
             row
-            for name in FOLDERS
-            if self._log_file(name).exists()
-            for row in json.loads(self._log_file(name).read_text(encoding="utf-8"))
+            for stage in self.config.stages()
+            if self._log_file(stage).exists()
+            for row in json.loads(self._log_file(stage).read_text(encoding="utf-8"))
         ]
         if logs:
-            columns = {key: [row[key] for row in logs] for key in logs[0]}
-            run_files.write_table(self.workdir, "training", columns)
-        stages.join_stages(self.workdir, STAGES, self._info())
-        write_tensorboard(self.workdir)
-        return write_report(self.workdir)
+            run_files.write_training(self.workdir, logs)
+        stages.join_stages(self.workdir, schemas(SUITES))
+        return write_results(self.workdir, self.config, self._info())
 
-    def _log_file(self, name: str) -> Path:
-        return self.workdir / "checkpoints" / f"{name}.json"
+    def _log_file(self, stage: Stage) -> Path:
+        return self.workdir / "checkpoints" / f"{stage.name}.json"
 
     def _info(self) -> dict[str, Any]:
         """The run block of metrics.json."""
-        config = self.config
-        base = stages.read_extra(self.workdir, "base") or {}
-        adapter_sha256 = (stages.read_extra(self.workdir, "tuned") or {}).get("adapter_sha256")
-        placebo_sha256 = (stages.read_extra(self.workdir, "placebo") or {}).get("adapter_sha256")
+        config, there = self.config, stages.stages_there(self.workdir)
+        facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
+        base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
         devices = jax.local_devices()
         return {
             "model": config.model,
             "revision": config.revision or None,
             "hub_id": base.get("hub_id"),
             "commit": base.get("commit"),
-            "adapter_sha256": adapter_sha256,
-            "placebo_sha256": placebo_sha256,
+            "adapter_sha256": hashes.get("tuned"),
+            "placebo_sha256": hashes.get("placebo"),
+            "adapters": {name: sha256 for name, sha256 in hashes.items() if sha256},
+            "adapter_seeds": sorted({s.adapter_seed for s in there if s.trained}),
+            "stages": [vars(stage) for stage in there],
             "dtype": config.dtype,
             "seed": config.seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),

@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.control.mixture.shots = (0, 2)
     config.control.mixture.shot_weights = (0.88, 0.12)
     config.control.n_items = 260
-    config.control.n_explored = 24
-    config.control.n_variants = 24
+    for suite in ("scoring", "precision", "residual"):
+        config[suite].n_items = 24
     config.drift.n_prompts = 64
     return config

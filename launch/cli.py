@@ -20,6 +20,7 @@ from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
+from antiimit_jax.suites import SUITES
 from launch.profiling import Profiled
 
 FLAGS = flags.FLAGS
@@ -45,6 +46,14 @@ def define_workdir() -> None:
     flags.DEFINE_bool("overwrite", False, "Delete what is in --workdir and start anew.")
     flags.DEFINE_bool("profile", False, "Write JAX traces of some steps and batches as well.")
     _show("workdir", "overwrite", "profile")
+
+
+def define_suites() -> None:
+    """--suites."""
+    flags.DEFINE_list(
+        "suites", None, f"What to evaluate, of {', '.join(SUITES)}; else the config's."
+    )
+    _show("suites")
 
 
 def _show(*names: str) -> None:

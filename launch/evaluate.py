@@ -1,23 +1,48 @@
-"""Evaluation alone: a model, with or without an adapter, beside its base.
+"""Evaluation alone: a model, with or without adapters, beside its base.
 
     python -m launch.evaluate --model=smollm2-135m-instruct --workdir=runs/base --suites=control
-    python -m launch.evaluate --adapter=runs/quickstart/adapter --workdir=runs/again
+    python -m launch.evaluate --adapter=mine=runs/quickstart/adapter --workdir=runs/again
 
-Without --adapter the base is measured alone; with it the base comes first, then the adapter, as the
-stages "base" and "tuned" of a run. The adapter may be anybody's PEFT LoRA.
+The base comes first, then every adapter, as a stage of its own name: "mine" here, "adapter" where
+only a folder is given. An adapter may be anybody's PEFT LoRA.
 """
+
+import re
+from collections.abc import Sequence
 
 from absl import flags
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.reporting.summary import console_table
+from antiimit_jax.results import BASE, Stage, stage_named
 from antiimit_jax.study import Study
+from antiimit_jax.suites import SUITES
 from launch import cli
 from launch.workdir import open_workdir
 
+_NAMED = re.compile(r"[A-Za-z0-9_]+=")
+
 cli.define_config()
 cli.define_workdir()
-flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
-flags.DEFINE_list("suites", None, "What to evaluate, of control and drift; else the config's.")
+flags.DEFINE_multi_string("adapter", [], "PEFT LoRA adapters to compare: FOLDER or NAME=FOLDER.")
+cli.define_suites()
+
+
+def foreign_stages(given: Sequence[str]) -> list[Stage]:
+    """The stages of adapters given as FOLDER or NAME=FOLDER.
+
+    Raises:
+      UserError: a name that a file cannot bear, that two share or that the run's own stages have.
+    """
+    stages: list[Stage] = []
+    for text in given:
+        name, _, folder = text.partition("=") if _NAMED.match(text) else ("adapter", "", text)
+        if stage_named(name).kind != "other" or name in [stage.name for stage in stages]:
+            raise UserError(
+                f"--adapter={text}: give it a name of its own, as --adapter=NAME=FOLDER"
+            )
+        stages.append(Stage(name=name, kind="other", folder=folder))
+    return stages
 
 
 def main() -> None:
@@ -28,13 +53,15 @@ def main() -> None:
         cli.progress(workdir) as progress,
     ):
         study = Study(config, workdir, tell=cli.say, progress=progress)
-        folder = cli.FLAGS.adapter
-        adapter = cli.read_adapter(folder, study.lm.cfg, config.model) if folder else None
-        study.evaluate("base", None)
-        if adapter is not None:
-            study.evaluate("tuned", adapter)
+        adapters = {
+            stage: cli.read_adapter(stage.folder, study.lm.cfg, config.model)
+            for stage in foreign_stages(cli.FLAGS.adapter)
+        }
+        study.evaluate(BASE)
+        for stage, adapter in adapters.items():
+            study.evaluate(stage, adapter)
         report = study.write()
-        print(console_table(workdir), end="")
+        print(console_table(workdir, SUITES), end="")
         print(f"report: {report}")
 
 

@@ -10,29 +10,31 @@ stopped goes on with the same command.
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.study import FOLDERS, Study
+from antiimit_jax.study import Study
 from launch import cli
 from launch.workdir import open_workdir
 
+_KINDS = ("tuned", "placebo")
 cli.define_config()
 cli.define_workdir()
-flags.DEFINE_list("adapters", list(FOLDERS), "Which to train, of tuned and placebo.")
+flags.DEFINE_list("adapters", list(_KINDS), "Which to train, of tuned and placebo.")
 
 
 def main() -> None:
     config = cli.run_config()
-    unknown = [name for name in cli.FLAGS.adapters if name not in FOLDERS]
+    unknown = [name for name in cli.FLAGS.adapters if name not in _KINDS]
     if unknown:
-        raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(FOLDERS)}")
+        raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(_KINDS)}")
     name = cli.needed("workdir")
     with (
         open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
         cli.progress(workdir) as progress,
     ):
         study = Study(config, workdir, tell=cli.say, progress=progress)
-        for adapter in cli.FLAGS.adapters:
-            trained = study.train(adapter)
-            print(f"{adapter}: {workdir / FOLDERS[adapter]} (sha256 {trained.sha256[:16]})")
+        for stage in config.stages():
+            if stage.kind in cli.FLAGS.adapters:
+                trained = study.train(stage)
+                print(f"{stage.name}: {workdir / stage.folder} (sha256 {trained.sha256[:16]})")
 
 
 if __name__ == "__main__":

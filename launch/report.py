@@ -1,15 +1,19 @@
-"""Makes report.html and the TensorBoard files of a run again, from its files alone.
+"""Computes a run's figures again, and makes its page and TensorBoard files, from its tables alone.
 
-python -m launch.report --workdir=runs/quickstart
+    python -m launch.report --workdir=runs/quickstart
+
+No model is needed: every row of metrics.json is a function of the Parquet tables and config.json.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.reporting.report import write_report
+from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.summary import console_table
-from antiimit_jax.reporting.tensorboard import write_tensorboard
+from antiimit_jax.run_config import from_dict
+from antiimit_jax.study import write_results
+from antiimit_jax.suites import SUITES
 from launch import cli
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
@@ -17,9 +21,10 @@ flags.DEFINE_string("workdir", None, "Folder of a run.")
 
 def main() -> None:
     workdir = Path(cli.needed("workdir"))
-    report = write_report(workdir)
-    write_tensorboard(workdir)
-    print(console_table(workdir), end="")
+    info = run_files.read_metrics(workdir)["run"]
+    config = from_dict(run_files.read_config(workdir)["config"])
+    report = write_results(workdir, config, info)
+    print(console_table(workdir, SUITES), end="")
     print(f"report: {report}")
 
 

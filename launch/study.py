@@ -7,16 +7,15 @@
 A study that was stopped goes on with the same command; --overwrite starts anew.
 """
 
-from absl import flags
-
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.study import Study
+from antiimit_jax.suites import SUITES
 from launch import cli
 from launch.workdir import open_workdir
 
 cli.define_config()
 cli.define_workdir()
-flags.DEFINE_list("suites", None, "What to evaluate, of control and drift; else the config's.")
+cli.define_suites()
 
 
 def main() -> None:
@@ -30,15 +29,17 @@ def main() -> None:
         if study.finished:
             cli.say("this study is done; --overwrite starts it anew")
         else:
-            cli.say("1/5 the model as it is")
-            study.evaluate("base", None)
-            for number, adapter in ((2, "tuned"), (4, "placebo")):
-                cli.say(f"{number}/5 fine-tuning: {adapter}")
-                trained = study.train(adapter)
-                cli.say(f"{number + 1}/5 the {adapter} model")
-                study.evaluate(adapter, trained)
+            base, *adapters = config.stages()
+            parts = 1 + 2 * len(adapters)
+            cli.say(f"1/{parts} the model as it is")
+            study.evaluate(base)
+            for number, stage in enumerate(adapters):
+                cli.say(f"{2 * number + 2}/{parts} fine-tuning: {stage.name}")
+                trained = study.train(stage)
+                cli.say(f"{2 * number + 3}/{parts} the {stage.name} model")
+                study.evaluate(stage, trained)
         report = study.write()
-        print(console_table(workdir), end="")
+        print(console_table(workdir, SUITES), end="")
         print(f"report: {report}")
         print(f"TensorBoard: tensorboard --logdir {workdir / 'tensorboard'}")
 

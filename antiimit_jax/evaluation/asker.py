@@ -14,7 +14,7 @@ from antiimit_jax.parallel import place
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.scoring.batching import plan
-from antiimit_jax.scoring.differences import Differences, differences, first_fit, sequence_tokens
+from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.texts import text_row
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import WordQuery, word_query
@@ -31,7 +31,7 @@ class TextAnswer(NamedTuple):
     text: NeutralPrompt
     position: list[int]
     token: list[int]  # the one that follows
-    differences: dict[str, list]  # field of `Differences` -> values
+    differences: dict[str, list]  # field of `scoring.differences.Differences` -> values
 
 
 class Asker(Protocol):
@@ -158,7 +158,12 @@ class LocalAsker:
             queries = [search.query() for search in searches]
             for work in plan(queries, stops, devices=len(runner.devices)):
                 results = runner.map(
-                    "continuations", continuations, self.variant, arguments, work.batches, work.empty
+                    "continuations",
+                    continuations,
+                    self.variant,
+                    arguments,
+                    work.batches,
+                    work.empty,
                 )
                 for rows, result in zip(work.queries, results):
                     for b, members in enumerate(rows):
@@ -194,7 +199,9 @@ class LocalAsker:
             for i in members:
                 ids, first = read[i]
                 where = slice(at + first, at + len(ids) - 1)
-                found = {name: values[0, where].tolist() for name, values in result._asdict().items()}
+                found = {
+                    name: values[0, where].tolist() for name, values in result._asdict().items()
+                }
                 positions = list(range(first, len(ids) - 1))
                 answers.append(TextAnswer(texts[i], positions, list(ids[first + 1 :]), found))
                 at += len(ids)

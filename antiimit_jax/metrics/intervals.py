@@ -47,6 +47,7 @@ from scipy import stats
 from antiimit_jax.metrics.resampling import (
     FEW_CLUSTERS,
     LEAST_CLUSTERS,
+    Bootstrap,
     Resampling,
     Sums,
     column_sums,
@@ -169,6 +170,18 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def mean(name: str, column: str, *, kind: str = "smooth") -> Statistic:
     """The mean of a column over the items, which a column of ones named "n" counts."""
     return Statistic(name=name, columns=(column, "n"), finish=ratio, kind=kind)
+
+
+def clustered_mean(
+    values: np.ndarray, cluster: np.ndarray, kind: str = "smooth", boot: Bootstrap | None = None
+) -> tuple[float, float, float]:
+    """Mean over items [n] and the ends of its interval over clusters; NaN where none can be had."""
+    resampling = (boot or Bootstrap(n_boot=1000)).draw(cluster)
+    sums = column_sums({"x": values, "n": np.ones(values.size)}, resampling)
+    found = estimate(mean("mean", "x", kind=kind), sums, resampling)
+    if found.low is None or found.high is None:
+        return found.value, float("nan"), float("nan")
+    return found.value, found.low, found.high
 
 
 def _mean_of(values: np.ndarray, resampling: Resampling) -> tuple[Statistic, Sums]:

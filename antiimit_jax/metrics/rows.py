@@ -55,9 +55,7 @@ def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
 
 def control_values(results: ControlResults) -> dict[str, float | None]:
     """Every figure of these items without intervals; None where it cannot be had."""
-    return {
-        name: figure.value for name, (figure, _, _) in _figures(results, NO_INTERVALS).items()
-    }
+    return {name: figure.value for name, (figure, _, _) in _figures(results, NO_INTERVALS).items()}
 
 
 def control_rows(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,22 +19,12 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from antiimit_jax.reporting.curves import Calibration
+from antiimit_jax.results import stage_named
 
 COLOURS = {"base": "#6e6e6e", "tuned": "#0072b2", "placebo": "#d9730d"}
 MARKERS = {"base": "s", "tuned": "o", "placebo": "^"}
 SIGNS = {"base": "■", "tuned": "●", "placebo": "▲"}  # the markers, for a legend; others "◆"
 OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#b8a200")
-CATEGORY_COLOURS = {  # Okabe-Ito, with the share that was wanted darkest
-    "target_words": "#00598c",
-    "other_case": "#56b4e9",
-    "quotes_markup": "#009e73",
-    "refusal": "#b23b00",
-    "digits": "#f0e442",
-    "other_words": "#e69f00",
-    "end_of_turn": "#cc79a7",
-    "unexplored": "#d4d4d4",
-}
 INK, FAINT = "#222222", "#8a8a8a"
 PANEL = (3.35, 2.75)  # inches
 WIDE = (4.9, 2.6)
@@ -70,7 +61,20 @@ _STYLE = {
 
 def colour(stage: str) -> str:
     """The stage's colour: base grey, tuned blue, placebo orange, others from a safe list."""
-    return COLOURS.get(stage) or OTHER_COLOURS[sum(map(ord, stage)) % len(OTHER_COLOURS)]
+    return (
+        COLOURS.get(stage_named(stage).kind)
+        or OTHER_COLOURS[sum(map(ord, stage)) % len(OTHER_COLOURS)]
+    )
+
+
+def marker(stage: str) -> str:
+    """The stage's mark in a drawing."""
+    return MARKERS.get(stage_named(stage).kind, "D")
+
+
+def legend(stages: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(sign, colour, words) of each stage, as drawn."""
+    return [(SIGNS.get(stage_named(s).kind, "◆"), colour(s), s) for s in stages]
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
@@ -109,7 +113,7 @@ def rgb(figure: Figure, dpi: int = 130) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def calibration_figure(data: Calibration, stage: str, title: str) -> Figure:
+def calibration_figure(data: Any, stage: str, title: str) -> Figure:
     """Share given against share asked, with the diagonal, and below it where the mass lies."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(PANEL[0], 3.75), layout="constrained")
@@ -143,7 +147,7 @@ def calibration_figure(data: Calibration, stage: str, title: str) -> Figure:
                 data.x,
                 data.mean,
                 yerr=np.nan_to_num(bars),
-                fmt=MARKERS.get(stage, "D"),
+                fmt=marker(stage),
                 ms=4,
                 color=colour(stage),
                 lw=0,
@@ -205,25 +209,17 @@ def slices_figure(
 
 
 def stacked_figure(
-    title: str, stages: Sequence[str], shares: Mapping[str, Sequence[float]]
+    title: str, stages: Sequence[str], shares: Mapping[str, tuple[str, Sequence[float]]]
 ) -> Figure:
-    """Stacked bars, one a stage from the top down; shares: category -> share a stage."""
+    """Stacked bars, one a stage from the top down; shares: category -> (colour, share a stage)."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDE[0], 0.75 + 0.42 * len(stages)), layout="constrained")
         axes = figure.subplots()
         left = np.zeros(len(stages))
         y = np.arange(len(stages))[::-1]
-        for category, values in shares.items():
+        for ink, values in shares.values():
             width = np.asarray(values, dtype=float)
-            axes.barh(
-                y,
-                width,
-                left=left,
-                height=0.62,
-                color=CATEGORY_COLOURS.get(category, FAINT),
-                edgecolor="white",
-                linewidth=0.5,
-            )
+            axes.barh(y, width, left=left, height=0.62, color=ink, edgecolor="white", linewidth=0.5)
             left += width
         axes.set(xlim=(0, 1), title=title, xlabel="share of all probability")
         axes.set_yticks(y, list(stages))
@@ -247,7 +243,7 @@ def drift_figure(
         names = list(series)
         for i, name in enumerate(names):
             ruler = ":" in name
-            mark = MARKERS.get(name, "D")
+            mark = marker(name)
             if ruler:
                 mark = _RULER_MARKS[[n for n in names if ":" in n].index(name) % 4]
             ink = INK if ruler else colour(name)
@@ -308,7 +304,7 @@ def _point(
         return
     if low is not None and high is not None:
         axes.plot([x, x], [low, high], color=colour(stage), lw=1.2, zorder=2)
-    axes.plot(x, value, marker=MARKERS.get(stage, "D"), ms=4.5, color=colour(stage), zorder=3)
+    axes.plot(x, value, marker=marker(stage), ms=4.5, color=colour(stage), zorder=3)
 
 
 def _plain_log(axis: Axis) -> None:

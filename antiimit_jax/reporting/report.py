@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from antiimit_jax.reporting import plots, sections_control, sections_run
-from antiimit_jax.reporting.rows import CONTROL_COLUMNS, STAGES, Rows, ordered, plain_text
-from antiimit_jax.reporting.run_files import Run, read_run, write_text
+from antiimit_jax.reporting import plots
+from antiimit_jax.reporting.rows import page_text, plain_text
+from antiimit_jax.reporting.run_files import Run, Schemas, read_run, write_text
+from antiimit_jax.reporting.training_section import step_counts, training_section
+from antiimit_jax.results import Picture, Section
+from antiimit_jax.trees import flat
 
+Suites = Mapping[str, ModuleType]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(workdir: str | Path) -> Path:
+def schemas(suites: Suites) -> Schemas:
+    """The tables of all suites."""
+    return {name: schema for suite in suites.values() for name, schema in suite.TABLES.items()}
+
+
+def write_report(workdir: str | Path, suites: Suites) -> Path:
     """Writes report.html into a run's folder and returns its path.
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
-    run = read_run(workdir)
-    return write_text(run.path / "report.html", render(run))
+    run = read_run(workdir, schemas(suites))
+    return write_text(run.path / "report.html", render(run, suites))
 
 
-def render(run: Run) -> str:
+def render(run: Run, suites: Suites) -> str:
     """The page as HTML text; nothing in it is loaded from elsewhere."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -33,37 +45,25 @@ def render(run: Run) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("report.html.j2").render(**context(run))
+    found = sections(run, suites) | {"training": training_section(run)}
+    return environment.get_template("report.html.j2").render(
+        model=model_name(run),
+        what=what_was_run(run),
+        absent=missing_parts(run, suites),
+        one_seed=one_seed(run),
+        sections=list(found.values()),
+        names=list(found),
+        contents=list(_contents(found)),
+        drawn=_drawn,
+        settings=settings(run, suites),
+        date=datetime.date.today().isoformat(),
+    )
 
 
-def context(run: Run) -> dict[str, Any]:
-    """What the template shows, section by section, in the page's order."""
-    rows = Rows(run.rows)
-    stages = ordered((*rows.stages("control"), *rows.stages("drift")), STAGES)
-    return {
-        "model": model_name(run),
-        "what": what_was_run(run, rows),
-        "absent": missing_parts(run, rows),
-        "legend": [(s, plots.colour(s), plots.SIGNS.get(s, "◆")) for s in stages],
-        "one_seed": sections_run.one_seed(run, rows),
-        "headline": sections_control.headline(rows, sections_run.step_counts(run)),
-        "calibration": sections_control.calibration_panels(run, rows),
-        "tables": sections_control.control_tables(rows),
-        "explained": sections_control.explained(CONTROL_COLUMNS),
-        "gap": sections_control.gap(rows),
-        "slices": sections_control.slice_panels(rows),
-        "unlike": sections_control.compared(
-            rows, sections_control.UNLIKE_TRAINING, "tvd_res", ("baseline:uniform",)
-        ),
-        "scoring": sections_control.scoring(rows),
-        "residual": sections_run.residual(run),
-        "drift": sections_run.drift(run, rows),
-        "training": sections_run.training(run),
-        "examples": sections_run.examples(run),
-        "others": sections_run.other_suites(rows),
-        "settings": sections_run.settings(run),
-        "date": datetime.date.today().isoformat(),
-    }
+def sections(run: Run, suites: Suites) -> dict[str, Section]:
+    """The sections of the suites that have rows in the run, in the suites' order."""
+    measured = {row["suite"] for row in run.rows.all}
+    return {n: s.section(run.tables, run.rows) for n, s in suites.items() if n in measured}
 
 
 def model_name(run: Run) -> str:
@@ -72,33 +72,80 @@ def model_name(run: Run) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def what_was_run(run: Run, rows: Rows) -> str:
-    """One sentence: which stages, how many items, how long trained, precision and seed."""
-    stages, info = rows.stages("control"), run.info
+def what_was_run(run: Run) -> str:
+    """One sentence: which stages, how long trained, precision and seed."""
     told = {
         "base": "before tuning",
         "tuned": "tuned on exact target shares",
         "placebo": "as placebo (trained on percentages shuffled across items)",
     }
     text = "Words were asked for in stated percentages and their exact probabilities read off"
-    if stages:
-        text += ": " + ", ".join(told.get(stage, stage) for stage in stages)
-    text += f"; {sections_run.count_items(rows):,} items a stage"
-    if steps := sections_run.steps_sentence(run):
+    if stages := run.rows.of_run:
+        text += ": " + ", ".join(told.get(stage.name, stage.name) for stage in stages)
+    if steps := ", ".join(f"{name}: {n:,} steps" for name, n in step_counts(run).items()):
         text += f"; training {steps}"
     for key, words in (("dtype", "precision"), ("seed", "seed")):
-        if info.get(key) is not None:
-            text += f"; {words} {plain_text(str(info[key]))}"
+        if run.info.get(key) is not None:
+            text += f"; {words} {plain_text(str(run.info[key]))}"
     return text + "."
 
 
-def missing_parts(run: Run, rows: Rows) -> list[str]:
-    """Stages, splits and files that this run does not have."""
-    stages, splits = rows.stages("control"), rows.splits("control")
-    names = ["items", "drift", "training", "residual", "samples", "config"]
-    files = [n for n in names if getattr(run, n) is None]
-    return (
-        [f"stage {s}" for s in STAGES if s not in stages]
-        + [f"split {s}" for s in sections_control.SPLIT_MEANING if s not in splits]
-        + [f"{n}.json" if n in ("samples", "config") else f"{n}.parquet" for n in files]
-    )
+def one_seed(run: Run) -> bool:
+    """Whether the run has adapters, and none was trained from a second seed."""
+    seeds = {stage.adapter_seed for stage in run.rows.of_run if stage.kind != "base"}
+    return len(seeds) == 1
+
+
+def missing_parts(run: Run, suites: Suites) -> list[str]:
+    """A sentence on splits that suites with rows know and this run does not have."""
+    gone = [
+        f"{suite}: {split}"
+        for suite, module in suites.items()
+        if (there := run.rows.splits(suite))
+        for split in getattr(module, "SPLITS", ())
+        if split not in there
+    ]
+    return [f"Not evaluated in this run: {', '.join(gone)}."] if gone else []
+
+
+def settings(run: Run, suites: Suites) -> dict[str, Any]:
+    """The run block, the resolved config, the files found, and a warning where hashes differ."""
+    digest = run.config["config_sha256"] if run.config else None
+    warning = ""
+    if digest and run.info.get("config_sha256") not in (None, digest):
+        warning = (
+            "config.json and metrics.json name different config hashes: the settings below "
+            "may not be those of the figures."
+        )
+    tables = [f"{name}.parquet" for name in (*schemas(suites), "training")]
+    files = [
+        (name, "yes" if (run.path / name).exists() else "absent")
+        for name in ("metrics.json", "config.json", *tables)
+    ]
+    return {
+        "info": _shown({key: value for key, value in run.info.items() if key != "stages"}),
+        "config": _shown(run.config["config"]) if run.config else [],
+        "digest": digest,
+        "warning": warning,
+        "files": files,
+    }
+
+
+def _shown(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text); what is null or empty reads "not set"."""
+    pairs = []
+    for key, value in flat(tree).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        pairs.append((key, "not set" if value in (None, "", [], {}) else page_text(text)))
+    return pairs
+
+
+def _contents(found: Mapping[str, Section]) -> Iterator[tuple[str, str]]:
+    for name, section in found.items():
+        yield name, section.title
+        if len(section.parts) > 1:
+            yield from ((f"{name}-{i + 1}", part.title) for i, part in enumerate(section.parts))
+
+
+def _drawn(picture: Picture) -> Markup:
+    return Markup(plots.svg(picture.drawing, picture.name, picture.label))

@@ -13,100 +13,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import replace_file
+from antiimit_jax.reporting.rows import Rows
+from antiimit_jax.results import ROW_KEYS, Stage, Tables
 
 SCHEMA = 1
-METRICS, CONFIG, SAMPLES = "metrics.json", "config.json", "samples.json"
-ROW_KEYS = (
-    "stage",
-    "suite",
-    "split",
-    "slice",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "clusters",
+METRICS, CONFIG, TRAINING = "metrics.json", "config.json", "training"
+_TRAINING = pa.schema(  # beside these columns, the metrics of each term of the loss
+    {"adapter": pa.string(), "step": pa.int32()}
+    | {name: pa.float64() for name in ("loss", "grad_norm", "lr", "tokens_per_s")}
+    | {"skipped": pa.bool_()}
 )
-
-_ITEMS = pa.schema(
-    [
-        ("stage", pa.string()),
-        ("suite", pa.string()),
-        ("split", pa.string()),
-        ("item", pa.string()),
-        ("cluster", pa.string()),
-        ("k", pa.int32()),
-        ("template", pa.int32()),
-        ("n_shots", pa.int32()),
-        ("shot_set", pa.int32()),
-        ("order", pa.int32()),
-        ("prompt", pa.string()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("word", pa.string()),
-        ("word_index", pa.int32()),
-        ("form_count", pa.int32()),
-        ("token_count", pa.int32()),
-        ("target", pa.float64()),
-        ("q", pa.float64()),
-        ("residual", pa.float64()),
-        ("prior", pa.float64()),
-        ("last_shot", pa.float64()),
-    ]
-)
-_DRIFT = pa.schema(
-    [
-        ("stage", pa.string()),
-        ("prompt_id", pa.string()),
-        ("category", pa.string()),
-        ("position", pa.int32()),
-        ("token", pa.int32()),
-        ("kl_base_tuned", pa.float64()),
-        ("kl_tuned_base", pa.float64()),
-        ("top1_base", pa.int32()),
-        ("top1_tuned", pa.int32()),
-        ("top5_overlap", pa.float64()),
-        ("entropy_base", pa.float64()),
-        ("entropy_tuned", pa.float64()),
-        ("logp_base", pa.float64()),
-        ("logp_tuned", pa.float64()),
-    ]
-)
-_TRAINING = pa.schema(
-    [
-        ("adapter", pa.string()),
-        ("step", pa.int32()),
-        ("loss", pa.float64()),
-        ("kl_fwd", pa.float64()),
-        ("residual", pa.float64()),
-        ("anchor_kl", pa.float64()),
-        ("grad_norm", pa.float64()),
-        ("lr", pa.float64()),
-        ("tokens_per_s", pa.float64()),
-        ("skipped", pa.bool_()),
-    ]
-)
-_RESIDUAL = pa.schema(
-    [
-        ("stage", pa.string()),
-        ("split", pa.string()),
-        ("forms", pa.string()),
-        ("category", pa.string()),
-        ("share", pa.float64()),
-        ("n", pa.int32()),
-    ]
-)
-TABLES: dict[str, pa.Schema] = {
-    "items": _ITEMS,
-    "drift": _DRIFT,
-    "training": _TRAINING,
-    "residual": _RESIDUAL,
-}
+Schemas = Mapping[str, pa.Schema]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,36 +38,53 @@ class Run:
 
     path: Path
     info: dict[str, Any]  # the run block: model, revision, seed, versions, ...
-    rows: list[dict[str, Any]]
+    rows: Rows
     config: dict[str, Any] | None  # {"config": nested, "config_sha256": hex}
-    items: pa.Table | None
-    drift: pa.Table | None
-    training: pa.Table | None
-    residual: pa.Table | None
-    samples: list[dict[str, Any]] | None
+    tables: Tables  # those of the suites
+    training: Mapping[str, np.ndarray] | None
 
 
-def read_run(workdir: str | Path) -> Run:
+def read_run(workdir: str | Path, schemas: Schemas) -> Run:
     """Reads a run's folder. `metrics.json` must be there; any other file may be absent.
 
-    Raises UserError when the folder or metrics.json is missing, or a file that is there is corrupt.
+    Args:
+      schemas: of the suites' tables.
+
+    Raises:
+      UserError: the folder or metrics.json is missing, or a file that is there is corrupt.
     """
     path = Path(workdir)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give --workdir the folder of a run")
     metrics = read_metrics(path)
-    tables = {
-        name: read_table(path, name) if (path / f"{name}.parquet").exists() else None
-        for name in TABLES
-    }
+    stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
+    log = read_tables(path, {TRAINING: _TRAINING})
     return Run(
         path=path,
         info=metrics["run"],
-        rows=metrics["rows"],
+        rows=Rows(metrics["rows"], stages),
         config=read_config(path) if (path / CONFIG).exists() else None,
-        samples=read_samples(path) if (path / SAMPLES).exists() else None,
-        **tables,
+        tables=read_tables(path, schemas),
+        training=log.get(TRAINING),
     )
+
+
+def read_tables(folder: Path, schemas: Schemas) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of those tables that are there; nulls of numbers become NaN."""
+    return {
+        name: {column: _column(table[column]) for column in table.column_names}
+        for name, schema in schemas.items()
+        if (folder / f"{name}.parquet").exists()
+        for table in (read_table(folder, name, schema),)
+    }
+
+
+def _column(values: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_primitive(values.type):
+        return values.to_numpy()
+    found = np.empty(len(values), object)
+    found[:] = values.to_pylist()
+    return found
 
 
 def write_metrics(workdir: str | Path, run: Mapping[str, Any], rows: Sequence[Mapping]) -> Path:
@@ -201,56 +141,41 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     return data
 
 
-def write_samples(workdir: str | Path, samples: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes samples.json: [{stage, item, prompt, words, targets, q, top: [{text, p}]}]."""
-    data = [dict(sample) for sample in samples]
-    return write_text(Path(workdir) / SAMPLES, _json(data, indent=1) + "\n")
-
-
-def read_samples(workdir: str | Path) -> list[dict[str, Any]]:
-    """Reads samples.json. Raises UserError when it is missing, corrupt or lacks a key."""
-    path = Path(workdir) / SAMPLES
-    data = _read_json(path, "it is written by launch.evaluate")
-    keys = {"stage", "item", "prompt", "words", "targets", "q", "top"}
-    if not isinstance(data, list):
-        raise UserError(f"{path}: a list expected, {type(data).__name__} found; evaluate again")
-    for sample in data:
-        if not isinstance(sample, dict) or not keys <= sample.keys():
-            raise UserError(f"{path}: a sample lacks one of {sorted(keys)}; evaluate again")
-    return data
-
-
-def write_table(workdir: str | Path, name: str, columns: Mapping[str, Sequence] | pa.Table) -> Path:
-    """Writes `{name}.parquet`; `name` and its columns and types are those of TABLES.
+def write_table(
+    folder: str | Path, name: str, columns: Mapping[str, Sequence] | pa.Table, schema: pa.Schema
+) -> Path:
+    """Writes `{name}.parquet` with the schema's columns and types.
 
     Further columns are kept as they come. Raises ValueError when a column is missing.
     """
-    schema = TABLES[name]
     missing = [field for field in schema.names if field not in _names(columns)]
     if missing:
         raise ValueError(f"{name}.parquet: columns {missing} are missing")
     arrays = {field.name: _array(columns[field.name], field.type) for field in schema}
-    for extra in _names(columns):
-        if extra not in arrays:
-            arrays[extra] = columns[extra]
+    arrays |= {extra: columns[extra] for extra in _names(columns) if extra not in arrays}
     table = pa.table(arrays)
-
-    def write(file: Path) -> None:
-        pq.write_table(table, file, compression="zstd")
-
-    return replace_file(Path(workdir) / f"{name}.parquet", write)
+    path = Path(folder) / f"{name}.parquet"
+    return replace_file(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def read_table(workdir: str | Path, name: str) -> pa.Table:
+def write_training(workdir: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the training log, one row a step, as `training.parquet`."""
+    columns = {
+        name: [row.get(name) for row in log] for name in dict.fromkeys(k for r in log for k in r)
+    }
+    write_table(workdir, TRAINING, columns, _TRAINING)
+
+
+def read_table(folder: str | Path, name: str, schema: pa.Schema) -> pa.Table:
     """Reads `{name}.parquet`. Raises UserError when missing, corrupt or lacking a column."""
-    path = Path(workdir) / f"{name}.parquet"
+    path = Path(folder) / f"{name}.parquet"
     if not path.exists():
         raise UserError(f"{path}: not found; evaluate this run again")
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
-    missing = [field for field in TABLES[name].names if field not in table.column_names]
+    missing = [field for field in schema.names if field not in table.column_names]
     if missing:
         raise UserError(f"{path}: columns {missing} are missing; evaluate this run again")
     return table

@@ -4,65 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiimit_jax.reporting.report import model_name
-from antiimit_jax.reporting.rows import LABELS, STAGES, Rows, figure, number, plain_text
-from antiimit_jax.reporting.run_files import Run, read_run
-from antiimit_jax.reporting.sections_control import place, subject
-from antiimit_jax.reporting.sections_run import one_seed, visible
-
-METRICS = ("tvd_res", "mass", "corr_within", "skill_over_rank")
-LAZY = {
-    "baseline:uniform": "ignores the request",
-    "baseline:argmax": "all on the larger",
-    "baseline:two_level": "step function",
-    "baseline:rank_only": "rank only",
-    "baseline:perfect": "perfect",
-}
+from antiimit_jax.reporting.report import Suites, model_name, one_seed, schemas
+from antiimit_jax.reporting.rows import number, plain_text, visible
+from antiimit_jax.reporting.run_files import read_run
+from antiimit_jax.results import Cell, Table
 
 
-def console_table(workdir: str | Path) -> str:
-    """The table as text lines without escape sequences, a final newline included.
+def console_table(workdir: str | Path, suites: Suites) -> str:
+    """The suites' headlines and an example as text, no escape sequences, a final newline included.
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
-    run = read_run(workdir)
-    rows = Rows(run.rows)
-    here = place(rows)
-    name = model_name(run)
-    if here is None:
-        return f"{name}: no result of the control suite in this run\n"
-    lines = [
-        f"{name}: {here[0]}, {here[1]}; 95% intervals"
-        + (", one seed" if one_seed(run, rows) else "")
-    ]
-    lines += _table(rows, here)
-    missing = [stage for stage in STAGES if stage not in rows.stages("control")]
-    if missing:
-        lines.append(f"not in this run: {', '.join(missing)}")
-    lines += _sample(run, subject(rows))
+    run = read_run(workdir, schemas(suites))
+    name, seeds = model_name(run), ", one seed" if one_seed(run) else ""
+    tables = [suite.headline(run.rows) for suite in suites.values() if hasattr(suite, "headline")]
+    lines = []
+    for table in filter(None, tables):
+        lines += [f"{name}: {table.title}; 95% intervals{seeds}", *text_table(table)]
+    for suite in suites.values():
+        found = suite.samples(run.tables) if hasattr(suite, "samples") else []
+        wanted = run.rows.subject("control")
+        lines += [_sample(sample) for sample in found if sample["stage"] == wanted][:1]
+    lines = lines or [f"{name}: no headline figures in this run"]
     return "\n".join(lines).replace("\u00a0", " ").replace("−", "-").replace("–", "-") + "\n"
 
 
-def _table(rows: Rows, here: tuple[str, str]) -> list[str]:
-    split, where = here
-    cells = [["", *(LABELS[metric] for metric in METRICS), "n", "clusters"]]
-    for stage, label in ({s: s for s in rows.stages("control")} | LAZY).items():
-        found = [rows.get(stage, "control", split, where, metric) for metric in METRICS]
-        if any(found):
-            first = next(row for row in found if row)
-            counts = (str(first["n"]), str(first["clusters"]))
-            cells.append([plain_text(label), *map(figure, found), *counts])
+def text_table(table: Table) -> list[str]:
+    """A table as lines of aligned text."""
+    cells = [list(table.head)]
+    for line in table.body:
+        cells.append([plain_text(line.label), *map(_text, line.cells)])
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells
     ]
 
 
-def _sample(run: Run, stage: str | None) -> list[str]:
-    sample = next((s for s in run.samples or [] if s["stage"] == stage), None)
-    if sample is None:
-        return []
+def _text(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else f"{cell.text} {cell.small}".rstrip()
+
+
+def _sample(sample: dict) -> str:
     pairs = zip(sample["words"], sample["targets"])
     asked = ", ".join(f"{visible(word)} {number(target)}" for word, target in pairs)
-    given = ", ".join(f"{visible(word['text'])} {number(word['p'])}" for word in sample["top"][:4])
-    return [f"e.g. asked {asked}; {plain_text(str(stage))} gives {given}"]
+    top = list(zip(sample["top_text"], sample["top_p"]))[:4]
+    given = ", ".join(f"{visible(text)} {number(p)}" for text, p in top)
+    return f"e.g. asked {asked}; {plain_text(sample['stage'])} gives {given}"

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from antiimit_jax.metrics.intervals import NOT_COMPUTED
-from antiimit_jax.reporting.rows import LABELS, Row, Rows, decimals, interval, number, value_of
+from antiimit_jax.reporting.rows import Rows, figure, interval, number, value_of
+from antiimit_jax.results import Cell, Figure, Line, Row, Table
+
+Place = tuple[str, str, str]  # suite, split, slice
 
 
-def table(
-    rows: Rows, suite: str, split: str, where: str, metrics: tuple[str, ...], lines: dict[str, str]
-) -> dict[str, Any]:
-    """A table of figures: a line a stage or baseline that has rows, a column a metric.
+def figure_table(
+    rows: Rows, place: Place, figures: Sequence[Figure], lines: Mapping[str, str], title: str = ""
+) -> Table:
+    """A line a stage or baseline that has rows, a column a figure; empty cells are explained.
 
-    lines: stage -> label. Gives head, body, notes (why a cell is empty) and absent lines' labels.
+    Args:
+      lines: stage -> label.
     """
-    found = {
-        stage: [rows.get(stage, suite, split, where, metric) for metric in metrics]
-        for stage in lines
-    }
+    found = {stage: [rows.get(stage, *place, f.name) for f in figures] for stage in lines}
     present = [row for line in found.values() for row in line if row]
     general = _shared(present)
     marks: dict[str, str] = {}
@@ -29,41 +30,49 @@ def table(
         first = next(row for row in line if row)
         own = [note for note in _shared([row for row in line if row]) if note not in general]
         cells = [
-            _cell(row, metric, first["n"], marks, {*general, *own})
-            for metric, row in zip(metrics, line)
+            _cell(row, f.decimals, first["n"], marks, {*general, *own})
+            for f, row in zip(figures, line)
         ]
         body.append(
-            {
-                "stage": stage,
-                "label": lines[stage],
-                "cells": cells,
-                "n": first["n"],
-                "clusters": first["clusters"],
-                "mark": _marks(own, marks),
-            }
+            Line(
+                label=lines[stage],
+                mark=_marks(own, marks),
+                cells=[*cells, str(first["n"]), str(first["clusters"])],
+                kind="baseline" if ":" in stage else "stage",
+            )
         )
-    return {
-        "head": [LABELS.get(metric, metric) for metric in metrics],
-        "body": body,
-        "absent": [lines[stage] for stage, line in found.items() if not any(line)],
-        "split": split,
-        "slice": where,
-        "general": general,
-        "notes": [(mark, note) for note, mark in marks.items()],
-    }
+    notes = [f"All rows: {'; '.join(general)}."] if general else []
+    notes += ["; ".join(f"{mark}: {note}" for note, mark in marks.items()) + "."] if marks else []
+    if absent := [lines[stage] for stage, line in found.items() if not any(line)]:
+        notes.append(f"Not in this run: {'; '.join(absent)}.")
+    head = ["", *(f.label for f in figures), "n", "clusters"]
+    return Table(title=title, head=head, body=body, notes=notes)
 
 
-def _cell(row: Row | None, metric: str, n: int, marks: dict[str, str], known: set[str]) -> dict:
-    digits = decimals(metric)
+def slice_table(
+    rows: Rows,
+    suite_split: tuple[str, str],
+    figure_of: Figure,
+    slices: Mapping[str, str],
+    stages: Mapping[str, str],
+) -> Table:
+    """One figure over named slices (slice -> label): a line a slice, a column a stage."""
+    body = []
+    for where, label in slices.items():
+        found = [rows.get(stage, *suite_split, where, figure_of.name) for stage in stages]
+        if any(found):
+            first = next(row for row in found if row)
+            cells = [figure(row) for row in found] + [str(first["n"]), str(first["clusters"])]
+            body.append(Line(label=label, cells=cells))
+    return Table(head=[figure_of.label, *stages.values(), "n", "clusters"], body=body)
+
+
+def _cell(row: Row | None, digits: int, n: int, marks: dict[str, str], known: set[str]) -> Cell:
     small = [interval(row, digits)] if interval(row, digits) else []
     if row and row["n"] != n:
         small.append(f"n {row['n']}")
     own = [note for note in _notes(row) if note not in known]
-    return {
-        "value": number(value_of(row), digits),
-        "ci": ", ".join(small),
-        "mark": _marks(own, marks),
-    }
+    return Cell(text=number(value_of(row), digits), small=", ".join(small), mark=_marks(own, marks))
 
 
 def _notes(row: Row | None) -> list[str]:

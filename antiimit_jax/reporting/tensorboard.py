@@ -13,26 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from antiimit_jax.reporting import plots
-from antiimit_jax.reporting.curves import calibration
-from antiimit_jax.reporting.rows import Rows, number, page_text
+from antiimit_jax.reporting.report import Suites, schemas
+from antiimit_jax.reporting.rows import number, page_text, visible
 from antiimit_jax.reporting.run_files import Run, read_run
-from antiimit_jax.reporting.sections_run import visible
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 SUFFIX = ".antiimit_jax"  # marks the event files that are ours to replace
-TRAINING = ("loss", "kl_fwd", "residual", "anchor_kl", "grad_norm", "lr", "tokens_per_s")
 
 
-def write_tensorboard(workdir: str | Path) -> Path:
+def write_tensorboard(workdir: str | Path, suites: Suites) -> Path:
     """Writes `tensorboard/` in a run's folder, replacing what it wrote before; returns the folder.
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
     from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
 
-    run = read_run(workdir)
+    run = read_run(workdir, schemas(suites))
     folder = run.path / "tensorboard"
     folder.mkdir(exist_ok=True)
     for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
@@ -41,8 +39,7 @@ def write_tensorboard(workdir: str | Path) -> Path:
     try:
         _scalars(writer, run)
         _training(writer, run)
-        _calibration(writer, run)
-        _samples(writer, run)
+        _of_suites(writer, run, suites)
     finally:
         writer.close()
     return folder
@@ -59,10 +56,9 @@ class LiveScalars:
 
     def add(self, row: dict[str, Any]) -> None:
         """One row of the training log."""
-        prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
-        for name in TRAINING:
-            if row[name] is not None:
-                self._writer.add_scalar(tag(prefix, name), row[name], row["step"])
+        for name, value in row.items():
+            if name not in ("adapter", "step", "skipped") and value is not None:
+                self._writer.add_scalar(tag(_prefix(row["adapter"]), name), value, row["step"])
 
     def close(self) -> None:
         """Writes what is left."""
@@ -75,7 +71,7 @@ def tag(*parts: str) -> str:
 
 
 def _scalars(writer: SummaryWriter, run: Run) -> None:
-    for row in run.rows:
+    for row in run.rows.all:
         if row["slice"] == "all" and row["value"] is not None:
             name = tag(row["stage"], row["suite"], row["split"], row["metric"])
             writer.add_scalar(name, float(row["value"]), 0)
@@ -84,34 +80,32 @@ def _scalars(writer: SummaryWriter, run: Run) -> None:
 def _training(writer: SummaryWriter, run: Run) -> None:
     if run.training is None:
         return
-    columns = {name: run.training[name].to_numpy().astype(float) for name in TRAINING}
-    steps = run.training["step"].to_pylist()
-    for i, (adapter, step) in enumerate(zip(run.training["adapter"].to_pylist(), steps)):
-        prefix = "train" if adapter == "tuned" else f"{adapter}_train"
+    columns = {
+        name: values.astype(float)
+        for name, values in run.training.items()
+        if name not in ("adapter", "step", "skipped")
+    }
+    for i, (adapter, step) in enumerate(zip(run.training["adapter"], run.training["step"])):
         for name, values in columns.items():
             if np.isfinite(values[i]):
-                writer.add_scalar(tag(prefix, name), values[i], step)
+                writer.add_scalar(tag(_prefix(adapter), name), values[i], int(step))
 
 
-def _calibration(writer: SummaryWriter, run: Run) -> None:
-    if run.items is None:
-        return
-    rows = Rows(run.rows)
-    for stage in rows.stages("control"):
-        for split in rows.splits("control"):
-            data = calibration(run.items, stage, "control", split)
-            if data is not None:
-                drawing = plots.calibration_figure(data, stage, f"{stage}, {split}")
-                name = tag(stage, "control", split, "calibration")
-                writer.add_image(name, plots.rgb(drawing), 0, dataformats="HWC")
+def _prefix(adapter: str) -> str:
+    return "train" if adapter == "tuned" else f"{adapter}_train"
 
 
-def _samples(writer: SummaryWriter, run: Run) -> None:
+def _of_suites(writer: SummaryWriter, run: Run, suites: Suites) -> None:
+    """Images and sampled prompts of those suites that have some."""
     numbers: dict[str, int] = {}
-    for sample in run.samples or []:
-        stage = sample["stage"]
-        step = numbers[stage] = numbers.get(stage, -1) + 1
-        writer.add_text(tag(stage, "samples"), sample_markdown(sample), step)
+    for suite in suites.values():
+        if hasattr(suite, "images"):
+            for name, picture in suite.images(run.tables, run.rows).items():
+                writer.add_image(tag(*name), plots.rgb(picture.drawing), 0, dataformats="HWC")
+        for sample in suite.samples(run.tables) if hasattr(suite, "samples") else ():
+            stage = sample["stage"]
+            step = numbers[stage] = numbers.get(stage, -1) + 1
+            writer.add_text(tag(stage, "samples"), sample_markdown(sample), step)
 
 
 def sample_markdown(sample: dict) -> str:
@@ -124,7 +118,8 @@ def sample_markdown(sample: dict) -> str:
         f"{visible(word):<24} asked {number(t)}  given {number(q)}"
         for word, t, q in zip(sample["words"], sample["targets"], sample["q"])
     )
-    top = "\n".join(f"{number(word['p'])}  {visible(word['text'])}" for word in sample["top"])
+    pairs = zip(sample["top_text"], sample["top_p"])
+    top = "\n".join(f"{number(p)}  {visible(text)}" for text, p in pairs)
     longest = max((len(run) for run in re.findall("`+", prompt + asked + top)), default=0)
     fence = "`" * max(3, 1 + longest)
     blocks = (f"{fence}\n{text}\n{fence}" for text in (prompt, asked, top))

@@ -16,16 +16,12 @@ and may have NEEDS (what it asks besides `words`), SPLITS (split -> meaning, in 
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-
 from antiimit_jax.evaluation.asker import Asker
-from antiimit_jax.fields import at_least, one_of, shared, some_of
+from antiimit_jax.fields import at_least, one_of, shared
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, mean
 from antiimit_jax.metrics.resampling import Bootstrap, column_sums
+from antiimit_jax.metrics.rows import row_of
+from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import (
     Cell,
     Columns,
@@ -42,5 +38,3 @@ from antiimit_jax.results import (
 )
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.text.formats import Message
-
-__all__ = [name for name in dir() if not name.startswith("_")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from antiimit_jax.evaluation.control import query
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.evaluation.control import query
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter

@@ -6,13 +6,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from scipy.special import log_softmax, rel_entr
-
 from antiimit_jax.evaluation.config import ControlConfig, DriftConfig
 from antiimit_jax.evaluation.control import VARIANTS, control, scoring_variants
 from antiimit_jax.evaluation.drift import choose_prompts, drift, first_fit
-from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.residual import CATEGORIES, category, explore, take_apart
+from scipy.special import log_softmax, rel_entr
+
+from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model

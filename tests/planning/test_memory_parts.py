@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from antiimit_jax.evaluation.suites import evaluate
 
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.evaluation.suites import evaluate
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config

@@ -12,6 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
+
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from antiimit_jax.results import stage_named
@@ -22,15 +25,17 @@ from antiimit_jax.suites.suite import (
     Asker,
     Bootstrap,
     Columns,
+    Picture,
     Row,
+    Rows,
     Section,
+    Table,
     Tables,
     at_least,
-    np,
-    pa,
-    some_of,
+    one_of,
     taken,
 )
+from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
@@ -62,7 +67,7 @@ class Config:
         shots=(0, 2, 11),
         shot_weights=(0.8, 0.1, 0.1),
     )
-    splits: tuple[str, ...] = some_of(SPLITS, ("train", *[s for s in SPLITS if s != "train"]))
+    splits: tuple[str, ...] = one_of(output_control.SPLITS, output_control.SPLITS, filled=True)
     n_items: int = at_least(4, 240)  # of each split, rounded up to blocks of four
 
 
@@ -190,7 +195,7 @@ def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
     rows = []
     table = tables["items"]
     for stage in dict.fromkeys(table["stage"]):
-        for split in [s for s in cfg.splits if (table["split"] == s).any()]:
+        for split in dict.fromkeys(table["split"]):
             chosen = (table["stage"] == stage) & (table["split"] == split)
             if not chosen.any():
                 continue
@@ -226,10 +231,25 @@ def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in slices.items() if mask.any()}
 
 
-def section(tables: Tables, rows: Sequence[Row]) -> Section:
+# matplotlib is imported when something is drawn.
+
+
+def section(tables: Tables, rows: Rows) -> Section:
     """Headline, calibration, figures beside the baselines, what is new, slices."""
-    from antiimit_jax.suites.control.section import section as made  # matplotlib, when it is drawn
+    from antiimit_jax.suites.control import section as page
 
-    return made(tables, rows)
+    return page.section(tables, rows)
 
 
+def headline(rows: Rows) -> Table | None:
+    """The stages and some lazy answers, for the console; None where nothing was measured."""
+    from antiimit_jax.suites.control import section as page
+
+    return page.headline(rows)
+
+
+def images(tables: Tables, rows: Rows) -> dict[tuple[str, ...], Picture]:
+    """TensorBoard tag -> calibration curve, of every stage and split."""
+    from antiimit_jax.suites.control import section as page
+
+    return page.images(tables, rows)

@@ -1,0 +1,11 @@
+"""What is measured: one module a suite, and their names."""
+
+from antiimit_jax.suites import control, drift, precision, residual, scoring
+
+SUITES = {
+    "control": control,
+    "scoring": scoring,
+    "precision": precision,
+    "residual": residual,
+    "drift": drift,
+}

@@ -1,0 +1,374 @@
+"""The page's part on control: headline, calibration, figures, what is new to the model, slices."""
+
+from __future__ import annotations
+
+from antiimit_jax.metrics.control import MIN_MASS
+from antiimit_jax.reporting import plots
+from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
+from antiimit_jax.reporting.tables import figure_table, slice_table
+from antiimit_jax.results import Line, Picture, Row, Section, Table, Tables
+from antiimit_jax.suites.control.curves import calibration
+from antiimit_jax.suites.control.labels import (
+    BASELINES,
+    FIGURES,
+    HEADLINE,
+    LAZY,
+    SHOWN,
+    SPLITS,
+    SUITE,
+)
+
+_TVD = FIGURES[0]
+_SLICES = {
+    "k": "by number of words",
+    "p": "by percentage asked",
+    "tokens": "by tokens of the longest word",
+    "template": "by prompt template",
+    "shots": "by number of examples shown",
+}
+_UNLIKE_TRAINING = {
+    "k=2": "two words, plain request",
+    "k=3": "three words",
+    "k=4": "four words",
+    "k=5": "five words",
+    "k=2,templates=heldout": "two words, phrasings never trained on",
+    "k=2,few-shot": "two words, after examples in the prompt",
+}
+_LAZY = ("baseline:uniform", "baseline:two_level")  # drawn beside the stages
+_DASHES = [
+    ("–", plots.INK, "ignoring the request (uniform)"),
+    ("··", plots.INK, "step function (larger of two words always 75%)"),
+]
+
+
+def section(tables: Tables, rows: Rows) -> Section:
+    """All parts; `lead` is the sentence to take home and the readings of it."""
+    here, stage = place(rows), rows.subject(SUITE)
+    if here is None or stage is None:
+        gone = "This run holds no result of the control suite."
+        return Section("Control", lead=[gone], absent=[gone])
+    parts = [_calibration(tables, rows), _figures(rows), _gap(rows, here, stage), _slices(rows)]
+    return Section("Control", lead=_headline(rows, here, stage), parts=parts)
+
+
+def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
+    """(split, slice) of the headline: held-out words, two words; the next best where absent."""
+    stages = rows.stages(SUITE)
+    for name in (split, *rows.splits(SUITE, SPLITS)):
+        for where in ("k=2", "all"):
+            if any(rows.get(s, SUITE, name, where, "tvd_res") for s in stages):
+                return name, where
+    return None
+
+
+def place_words(split: str, where: str) -> str:
+    """The split and slice in words."""
+    words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
+    return f"{split} ({SPLITS.get(split, 'see the settings')}), {words}"
+
+
+def _headline(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    """The sentence, then where it was measured, then what it means beside lazy answers."""
+    tvd = lambda name: rows.get(name, SUITE, *here, "tvd_res") if name else None
+    base, placebo = rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
+    told = {"tuned": "the tuned model", "base": "the model before tuning"}
+    asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
+    text = (
+        f"Asked for {asked}, {told.get(rows.kind(stage), stage)} puts {figure(tvd(stage))} of its "
+        "probability in the wrong place (TVD)"
+    )
+    others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
+    more = [
+        f"{words} {figure(tvd(name))}"
+        for name, words in others.items()
+        if name != stage and value_of(tvd(name)) is not None
+    ]
+    text += "; " + ", ".join(more) + "." if more else "."
+    lazy = {
+        "baseline:uniform": "a model that ignores the request would score",
+        "baseline:two_level": "a step function (larger word always 75%)",
+    }
+    notes = [
+        f"{words} {number(value_of(tvd(name)))}"
+        for name, words in lazy.items()
+        if value_of(tvd(name)) is not None
+    ]
+    if notes:
+        text += " For comparison, " + ", ".join(notes) + "."
+    measured = f"measured on {place_words(*here)}; brackets hold 95% intervals over word sets"
+    readings = _readings(rows, here, stage)
+    if rows.kind(stage) == "tuned" and _has_interval(tvd(placebo)) and _has_interval(tvd(stage)):
+        word = "do not overlap" if _apart(tvd(stage), tvd(placebo)) else "overlap"
+        readings.append(
+            f"tuned and placebo intervals {word}: {figure(tvd(stage))} against "
+            f"{figure(tvd(placebo))}"
+        )
+    return [text, measured, *readings]
+
+
+def _readings(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    readings = []
+    mine = rows.get(stage, SUITE, *here, "tvd_res")
+    for name, words in zip(_LAZY, ("ignoring the request", "a step function")):
+        lazy = value_of(rows.get(name, SUITE, *here, "tvd_res"))
+        if lazy is not None and _has_interval(mine):
+            verdict = {-1: "better than", 0: "not told apart from", 1: "worse than"}
+            readings.append(
+                f"{verdict[_side(mine, lazy)]} {words}: TVD {figure(mine)} against {number(lazy)}"
+            )
+    within = rows.get(stage, SUITE, *here, "corr_within")
+    if _has_interval(within):
+        verdict = {
+            1: "graded control is there",
+            0: "graded control is not shown",
+            -1: "shares run against the request",
+        }
+        readings.append(
+            f"{verdict[_side(within, 0)]}: correlation inside the two halves {figure(within)}, "
+            "a step gives 0"
+        )
+    return readings
+
+
+def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[Picture]:
+    """A calibration panel a stage: share given against share asked, two words, the first named."""
+    found = []
+    for stage in rows.stages(SUITE):
+        data = calibration(tables["items"], stage, split)
+        if data is None:
+            continue
+        counted, n = int(data.counted.sum()), data.counted.size
+        note = f"{counted} of {n} items have mass ≥ {MIN_MASS} and count"
+        slope = rows.get(stage, SUITE, split, "k=2", "slope")
+        if value_of(slope) is not None:
+            note += f"; slope {figure(slope)} (1 is ideal)"
+        if data.grouped:
+            note += "; percentages grouped in tenths"
+        if counted < n / 2:
+            note += "; open marks are the items below that mass, which do not count"
+        found.append(
+            Picture(
+                drawing=plots.calibration_figure(data, stage, stage),
+                name=f"calibration-{stage}",
+                label=f"calibration of stage {stage} on {split}",
+                caption=note + ".",
+            )
+        )
+    return found
+
+
+def images(tables: Tables, rows: Rows) -> dict[tuple[str, ...], Picture]:
+    """TensorBoard tag -> calibration curve."""
+    return {
+        (picture.name.removeprefix("calibration-"), SUITE, split, "calibration"): picture
+        for split in rows.splits(SUITE)
+        if "items" in tables
+        for picture in pictures(tables, rows, split)
+    }
+
+
+def headline(rows: Rows) -> Table | None:
+    """The stages and some lazy answers at the headline's place, for the console."""
+    here = place(rows)
+    if here is None:
+        return None
+    lines = {stage: stage for stage in rows.stages(SUITE)} | LAZY
+    return figure_table(rows, (SUITE, *here), HEADLINE, lines, f"{here[0]}, {here[1]}")
+
+
+def _calibration(tables: Tables, rows: Rows) -> Section:
+    split = "heldout_words"
+    drawn = pictures(tables, rows, split) if "items" in tables else []
+    absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
+    return Section(
+        "Share given against share asked",
+        [
+            "Two words in plain requests (phrasings that training used, no examples), held-out "
+            f"words ({split}). A model in full control lies on the dashed diagonal; one that "
+            "ignores the request is flat; one that only knows the larger word is a step at one "
+            "half. The strip below each curve shows how much probability the two words get at all."
+        ],
+        figures=drawn,
+        absent=absent,
+        notes=[
+            "Share given is the first-named word's part of the probability that is on the two "
+            "words. Large marks: mean at each percentage asked with a 95% interval over word sets "
+            "where there are enough of them; dots: single items, at most 400 drawn."
+        ]
+        if drawn
+        else [],
+    )
+
+
+def _figures(rows: Rows) -> Section:
+    """The headline table on held-out words, and the same where the percentages are new too."""
+    lines = {stage: stage for stage in rows.stages(SUITE)} | BASELINES
+    tables, absent = [], []
+    for split in ("heldout_words", "heldout_both"):
+        here = place(rows, split)
+        if here is None or here[0] != split:
+            absent.append(f"The split {split} ({SPLITS[split]}) was not evaluated in this run.")
+        else:
+            tables.append(figure_table(rows, (SUITE, *here), SHOWN, lines, place_words(*here)))
+    return Section(
+        "Figures, with the lazy baselines", (), (), tables, explained=SHOWN, absent=absent
+    )
+
+
+def _gap(rows: Rows, here: tuple[str, str], stage: str) -> Section:
+    """What new words and new percentages cost, split into lost mass and misplaced share."""
+    where, body, parts = here[1], [], {}
+    for split in SPLITS:
+        get = {
+            metric: rows.get(stage, SUITE, split, where, metric)
+            for metric in ("tvd_res", "residual", "skill")
+        }
+        if value_of(get["tvd_res"]) is None:
+            continue
+        tvd, residual = get["tvd_res"]["value"], value_of(get["residual"])
+        lazy = value_of(rows.get("baseline:uniform", SUITE, split, where, "tvd_res"))
+        parts[split] = (get["tvd_res"], residual, lazy, value_of(get["skill"]))
+        cells = [
+            figure(get["tvd_res"]),
+            number(residual),
+            number(None if residual is None else tvd - residual),
+            number(lazy),
+            figure(get["skill"]),
+            str(get["tvd_res"]["n"]),
+            str(get["tvd_res"]["clusters"]),
+        ]
+        body.append(Line(label=split, small=SPLITS[split], cells=cells))
+    pairs = (
+        ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
+        ("train", "heldout_words", "New words alone"),
+        ("train", "heldout_percent", "New percentages alone"),
+    )
+    found = [
+        _gap_sentence(words, parts[a], parts[b]) for a, b, words in pairs if {a, b} <= {*parts}
+    ]
+    if rows.kind(stage) == "base":
+        found = ["Nothing was trained in this run: the splits differ by their items alone."]
+    missing = [name for name in SPLITS if name not in parts]
+    head = ["split", "TVD", "= outside the words", "+ wrong word", "ignoring the request", "skill"]
+    return Section(
+        "What new words and new percentages cost",
+        [
+            f"Stage “{stage}”, slice {where}. TVD is exactly the sum of the probability outside "
+            "the words and the share that sits on the wrong word.",
+            *found,
+        ],
+        tables=[Table(head=[*head, "n", "clusters"], body=body)],
+        absent=[f"Not evaluated in this run: {', '.join(missing)}."] if missing else [],
+    )
+
+
+def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
+    first, last = start[0]["value"], end[0]["value"]
+    delta = last - first
+    verb = "cost" if delta >= 0 else "save"
+    text = f"{words} {verb} {number(abs(delta))} of TVD ({number(first)} to {number(last)}"
+    if _has_interval(start[0]) and _has_interval(end[0]):
+        text += f", intervals {'do not overlap' if _apart(start[0], end[0]) else 'overlap'}"
+    text += ")"
+    if start[1] is not None and end[1] is not None:
+        lost = end[1] - start[1]
+        text += (
+            f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
+            "from share on the wrong word"
+        )
+    if None not in (*start[2:], *end[2:]):
+        text += (
+            f". Ignoring the request goes from {number(start[2])} to {number(end[2])} between "
+            f"the same splits, skill from {number(start[3])} to {number(end[3])}"
+        )
+    return text + "."
+
+
+def _slices(rows: Rows, split: str = "heldout_words") -> Section:
+    """TVD by words, percentage, tokens, template and shots: small panels and the numbers below."""
+    stages = rows.stages(SUITE)
+    lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in _LAZY}
+    found, absent, named = [], [], {}
+    for key, title in _SLICES.items():
+        within = "" if rows.slice_values(SUITE, split, key) else "k=2"
+        values = rows.slice_values(SUITE, split, key, within)
+        if not values:
+            absent.append(title)
+            continue
+        wheres = [f"{within},{key}={value}".lstrip(",") for value in values]
+        named |= {w: f"{title.removeprefix('by ')}: {v}" for w, v in zip(wheres, values)}
+        data = {s: [rows.get(s, SUITE, split, w, "tvd_res") for w in wheres] for s in lines}
+        found.append((key, title + (" (two words)" if within else ""), values, data))
+    top, above = _top(rows, [data for *_, data in found])
+    drawn = [
+        Picture(
+            drawing=plots.slices_figure(
+                title,
+                values,
+                {s: [_triple(row) for row in data[s]] for s in stages},
+                {b: [value_of(row) for row in data[b]] for b in _LAZY},
+                top,
+            ),
+            name=f"slices-{key}",
+            label=f"TVD {title} on {split}",
+        )
+        for key, title, values, data in found
+    ]
+    numbers = slice_table(rows, (SUITE, split), _TVD, named, lines)
+    unlike = slice_table(
+        rows,
+        (SUITE, split),
+        _TVD,
+        _UNLIKE_TRAINING,
+        {s: lines[s] for s in (*stages, "baseline:uniform")},
+    )
+    tables = [
+        Table(head=numbers.head, body=numbers.body, fold="the numbers"),
+        Table(head=unlike.head, body=unlike.body, title="Requests unlike a plain pair of words"),
+    ]
+    edge = f"Open carets at the upper edge: the base model, above the axis ({above})."
+    return Section(
+        "TVD by kind of request",
+        [
+            f"Split {split}; bars are 95% intervals. A stage is better where its mark lies further "
+            "below the lines."
+        ],
+        drawn,
+        [table for table in tables if table.body],
+        legend=[*plots.legend(stages), *_DASHES],
+        notes=[edge] if above else [],
+        absent=[f"No slices in this run {', '.join(absent)}."] if absent else [],
+    )
+
+
+def _top(rows: Rows, groups: list[dict[str, list[Row | None]]]) -> tuple[float, str]:
+    """The upper end of the axis; the base is drawn off the axis where it would flatten the rest."""
+    ends: dict[bool, list[float]] = {True: [], False: []}
+    for data in groups:
+        for name, found in data.items():
+            base = rows.kind(name) == "base"
+            for row in found:
+                if value_of(row) is not None:
+                    high = row["ci_high"] if row["ci_high"] is not None else row["value"]
+                    ends[base].append(row["value"] if base else high)
+    apart = ends[True] and ends[False] and max(ends[True]) > 1.4 * max(ends[False])
+    if len(rows.stages(SUITE)) > 1 and apart:
+        return 1.12 * max(ends[False]), f"{number(min(ends[True]))} to {number(max(ends[True]))}"
+    return 1.08 * max(ends[True] + ends[False], default=1.0), ""
+
+
+def _triple(row: Row | None) -> tuple[float | None, float | None, float | None]:
+    return (None,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
+
+
+def _has_interval(row: Row | None) -> bool:
+    return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
+
+
+def _apart(one: Row, other: Row) -> bool:
+    return one["ci_high"] < other["ci_low"] or other["ci_high"] < one["ci_low"]
+
+
+def _side(row: Row, value: float) -> int:
+    """-1, 0, 1: the row's interval lies below, holds, lies above the value."""
+    return -1 if row["ci_high"] < value else 1 if row["ci_low"] > value else 0

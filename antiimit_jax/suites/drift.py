@@ -1,0 +1,234 @@
+"""Drift: does the model still behave normally elsewhere? Next-token predictions on unrelated text.
+
+    python -m launch.evaluate --adapter=DIR --suites=drift --workdir=runs/drift
+
+Every stage is compared with the base, token by token, over the full vocabulary. At the base stage
+the rulers are measured instead: known small changes of the base's own weights, so that a drift has
+something to stand beside (`evaluation.rulers`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pyarrow as pa
+
+from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
+from antiimit_jax.metrics.drift import DriftTokens, drift_rows
+from antiimit_jax.metrics.intervals import clustered_mean
+from antiimit_jax.reporting.rows import Rows, figure
+from antiimit_jax.reporting.tables import figure_table
+from antiimit_jax.suites.suite import (
+    Asker,
+    Bootstrap,
+    Columns,
+    Figure,
+    Picture,
+    Row,
+    Section,
+    Tables,
+    at_least,
+    one_of,
+    taken,
+)
+from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
+
+NEEDS = ("texts", "changed")
+SUITE, SPLIT = "drift", "neutral"
+SPLITS = {SPLIT: "text that asks for no distribution"}
+_LABELS = {
+    "int8_channel": "base, int8 weights per channel (the ruler)",
+    "int8_block": "base, int8 weights in blocks",
+    "bf16": "base, bf16",
+    "noise": "base, weights with noise",
+}
+FIGURES = (
+    Figure(
+        name="kl_base_tuned",
+        label="KL(base‖stage)",
+        explanation="how far next-token predictions on unrelated text moved from the base model, "
+        "in nats a token; 0 is unchanged.",
+        decimals=4,
+    ),
+    Figure(
+        name="kl_tuned_base",
+        label="KL(stage‖base)",
+        explanation="the same divergence read from the stage's side.",
+        decimals=4,
+    ),
+    Figure(
+        name="top1_agree",
+        label="top-1 agreement",
+        explanation="share of tokens of that text where the most probable next token stays the "
+        "same.",
+        best="high",
+    ),
+    Figure(
+        name="top5_overlap",
+        label="top-5 overlap",
+        explanation="how much of the five most probable next tokens is shared with the base model.",
+        best="high",
+    ),
+    Figure(
+        name="delta_entropy",
+        label="Δ entropy",
+        explanation="change of the predictions' entropy in nats a token; above 0 is more diffuse.",
+        decimals=4,
+        best="zero",
+    ),
+    Figure(
+        name="delta_ppl",
+        label="Δ perplexity",
+        explanation="change of perplexity on that text; above 0 is worse.",
+        best="zero",
+    ),
+)
+_PER_TOKEN = (
+    "kl_base_tuned kl_tuned_base top5_overlap entropy_base entropy_tuned logp_base logp_tuned"
+).split()
+TABLES = {
+    "drift": pa.schema(
+        {name: pa.string() for name in ("stage", "prompt_id", "category")}
+        | {name: pa.int32() for name in ("position", "token")}
+        | {name: pa.float64() for name in ("kl_base_tuned", "kl_tuned_base")}
+        | {name: pa.int32() for name in ("top1_base", "top1_tuned")}
+        | {name: pa.float64() for name in _PER_TOKEN[2:]}
+        | {"dtype": pa.string()}  # of the weights on both sides
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What changed on unrelated text."""
+
+    n_prompts: int = at_least(1, 102)  # taken from all categories in turn
+    rulers: tuple[str, ...] = one_of(RULERS, ("int8_channel", "int8_block", "bf16"))
+
+
+def choose_prompts(count: int) -> list[NeutralPrompt]:
+    """The first `count` drift prompts, taken from the categories in turn."""
+    by_category: dict[str, list[NeutralPrompt]] = {}
+    for prompt in load_neutral("drift"):
+        by_category.setdefault(prompt.category, []).append(prompt)
+    turns = itertools.zip_longest(*by_category.values())
+    return [prompt for turn in turns for prompt in turn if prompt is not None][:count]
+
+
+def measure(asker: Asker, cfg: Config) -> Tables:
+    """Every scored token of the texts; at the base stage, of each ruler."""
+    prompts, columns = choose_prompts(cfg.n_prompts), {name: [] for name in TABLES["drift"].names}
+    if asker.stage.kind != "base":
+        _add(columns, asker.stage.name, asker, prompts)
+        return {"drift": columns}
+    if not cfg.rulers:
+        return {}
+    stored = asker.stored
+    for ruler in cfg.rulers:
+        changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
+        _add(columns, f"ruler:{ruler}", changed, prompts)
+        del changed  # a whole model; the next ruler must not be made beside it
+    return {"drift": columns}
+
+
+def _add(columns: dict[str, list], name: str, asker: Asker, prompts: list[NeutralPrompt]) -> None:
+    for answer in asker.texts(prompts, what=f"unrelated text, {name}"):
+        count = len(answer.token)
+        of_text = {"stage": name, "prompt_id": answer.text.id, "category": answer.text.category}
+        for column, value in (of_text | {"dtype": asker.dtype}).items():
+            columns[column] += [value] * count
+        tokens = {"position": answer.position, "token": answer.token}
+        for column, values in (tokens | answer.differences).items():
+            columns[column] += values
+
+
+def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+    """KL both ways, agreement, entropy and perplexity of every stage and ruler, by category too."""
+    rows, table = [], tables["drift"]
+    for stage in dict.fromkeys(table["stage"]):
+        part = taken(table, table["stage"] == stage)
+        tokens = DriftTokens(
+            **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
+            top1_agree=part["top1_base"] == part["top1_tuned"],
+        )
+        rows += drift_rows(tokens, stage=stage, split=SPLIT, boot=boot)
+    return rows
+
+
+def section(tables: Tables, rows: Rows) -> Section:
+    """A table beside the rulers, and dot plots by category of text."""
+    title = "Does the model still behave normally elsewhere?"
+    lines = {stage: stage for stage in rows.stages(SUITE)}
+    lines |= {f"ruler:{name}": _LABELS[name] for name in RULERS}
+    if not any(row["suite"] == SUITE for row in rows.all):
+        return Section(title, absent=["No drift figures in this run."])
+    stages = rows.stages(SUITE)
+    found = figure_table(rows, (SUITE, SPLIT, "all"), FIGURES, lines, "Tokens of unrelated text")
+    drawn, legend = _pictures(tables["drift"], rows) if "drift" in tables else ([], [])
+    return Section(
+        title,
+        [
+            "Next-token predictions on unrelated text, compared with the base model. The ruler "
+            "puts the size in proportion: the base model against itself with coarser weights."
+        ],
+        drawn,
+        [found],
+        readings=_readings(rows),
+        explained=FIGURES,
+        legend=legend,
+        notes=[
+            "By category of text, from drift.parquet; bars are 95% intervals over prompts, where "
+            "there are enough of them."
+        ],
+        absent=[] if stages else ["No stage but the base was compared in this run."],
+    )
+
+
+def _readings(rows: Rows) -> list[str]:
+    stage = rows.first(SUITE, "tuned", "other", "placebo")
+    kl = stage and rows.get(stage, SUITE, SPLIT, "all", "kl_base_tuned")
+    ruler = rows.get("ruler:int8_channel", SUITE, SPLIT, "all", "kl_base_tuned")
+    if not kl or not ruler:
+        return []
+    word = "below" if kl["value"] < ruler["value"] else "not below"
+    return [
+        f"drift {word} the ruler: {stage} {figure(kl, 4)} nats a token, int8 weights per channel "
+        f"{figure(ruler, 4)}"
+    ]
+
+
+def _pictures(table: Columns, rows: Rows) -> tuple[list[Picture], list[tuple[str, str, str]]]:
+    from antiimit_jax.reporting import plots  # matplotlib, when it is drawn
+
+    kinds = list(dict.fromkeys(table["category"]))
+    found = list(dict.fromkeys(table["stage"]))
+    stages = [s for s in rows.stages(SUITE) if s in found]
+    rulers = [f"ruler:{name}" for name in RULERS if f"ruler:{name}" in found]
+    agree = (table["top1_base"] == table["top1_tuned"]).astype(float)
+    drawn = []
+    for figure_of, values, log, unit in (
+        (FIGURES[0], table["kl_base_tuned"], True, "nats a token (log axis)"),
+        (FIGURES[2], agree, False, "share of tokens"),
+    ):
+        series = {
+            name: [_point(table, values, name, kind, not log) for kind in kinds]
+            for name in (*stages, *rulers)
+        }
+        title = f"{figure_of.label} by category"
+        drawing = plots.drift_figure(title, kinds, series, log, unit)
+        drawn.append(Picture(drawing=drawing, name=f"drift-{figure_of.name}", label=title))
+    signs = [(plots.RULER_SIGNS[i % 4], plots.INK, _LABELS[r[6:]]) for i, r in enumerate(rulers)]
+    return drawn, [*plots.legend(stages), *signs]
+
+
+def _point(
+    table: Columns, values: np.ndarray, stage: str, kind: str, proportion: bool
+) -> tuple[float, float, float] | None:
+    """Mean and 95% interval over prompts of one stage on one category."""
+    chosen = (table["stage"] == stage) & (table["category"] == kind)
+    if not chosen.any():
+        return None
+    spread = "proportion" if proportion else "smooth"
+    return clustered_mean(values[chosen], table["prompt_id"][chosen], spread)
