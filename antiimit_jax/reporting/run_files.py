@@ -70,21 +70,23 @@ def read_run(workdir: str | Path, schemas: Schemas) -> Run:
 
 
 def read_tables(folder: Path, schemas: Schemas) -> dict[str, dict[str, np.ndarray]]:
-    """Columns of those tables that are there; nulls of numbers become NaN."""
+    """Columns of those tables that are there."""
     return {
-        name: {column: _column(table[column]) for column in table.column_names}
+        name: columns_of(read_table(folder, name, schema))
         for name, schema in schemas.items()
         if (folder / f"{name}.parquet").exists()
-        for table in (read_table(folder, name, schema),)
     }
+
+
+def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """A table's columns: numbers as such, nulls among them NaN, texts and lists as objects."""
+    return {name: _column(table[name]) for name in table.column_names}
 
 
 def _column(values: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_primitive(values.type):
         return values.to_numpy()
-    found = np.empty(len(values), object)
-    found[:] = values.to_pylist()
-    return found
+    return np.fromiter(values.to_pylist(), object, len(values))
 
 
 def write_metrics(workdir: str | Path, run: Mapping[str, Any], rows: Sequence[Mapping]) -> Path:
@@ -141,19 +143,21 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     return data
 
 
-def write_table(
-    folder: str | Path, name: str, columns: Mapping[str, Sequence] | pa.Table, schema: pa.Schema
-) -> Path:
-    """Writes `{name}.parquet` with the schema's columns and types.
+def to_table(name: str, columns: Mapping[str, Sequence], schema: pa.Schema) -> pa.Table:
+    """A table with the schema's columns and types; further columns are kept as they come.
 
-    Further columns are kept as they come. Raises ValueError when a column is missing.
+    Raises:
+      ValueError: a column is missing.
     """
-    missing = [field for field in schema.names if field not in _names(columns)]
+    missing = [field for field in schema.names if field not in columns]
     if missing:
-        raise ValueError(f"{name}.parquet: columns {missing} are missing")
+        raise ValueError(f"{name}: columns {missing} are missing")
     arrays = {field.name: _array(columns[field.name], field.type) for field in schema}
-    arrays |= {extra: columns[extra] for extra in _names(columns) if extra not in arrays}
-    table = pa.table(arrays)
+    return pa.table(arrays | {extra: columns[extra] for extra in columns if extra not in arrays})
+
+
+def write_table(folder: str | Path, name: str, table: pa.Table) -> Path:
+    """Writes `{name}.parquet`."""
     path = Path(folder) / f"{name}.parquet"
     return replace_file(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
@@ -163,7 +167,7 @@ def write_training(workdir: Path, log: Sequence[Mapping[str, Any]]) -> None:
     columns = {
         name: [row.get(name) for row in log] for name in dict.fromkeys(k for r in log for k in r)
     }
-    write_table(workdir, TRAINING, columns, _TRAINING)
+    write_table(workdir, TRAINING, to_table(TRAINING, columns, _TRAINING))
 
 
 def read_table(folder: str | Path, name: str, schema: pa.Schema) -> pa.Table:
@@ -187,13 +191,7 @@ def write_text(path: str | Path, text: str) -> Path:
     return replace_file(Path(path), lambda file: file.write_bytes(data))
 
 
-def _names(columns: Mapping[str, Sequence] | pa.Table) -> list[str]:
-    return columns.column_names if isinstance(columns, pa.Table) else list(columns)
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values.cast(kind)
+def _array(values: Sequence, kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         values = [None if value is None else str(value) for value in values]
     return pa.array(values, type=kind)

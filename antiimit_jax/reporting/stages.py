@@ -1,5 +1,5 @@
 """A run is written stage by stage: each stage's tables lie in `stages/NAME` until all are joined
-into the tables of the run. A stage that is there is whole, so a run that was stopped goes on after the
+into the tables of the run. A stage that is there is whole, so a stopped run goes on after the
 last one.
 """
 
@@ -40,7 +40,8 @@ def write_stage(
     """
     with whole_folder(stage_folder(workdir, stage.name)) as made:
         for name, columns in tables.items():
-            run_files.write_table(made, name, columns, schemas[name])
+            table = run_files.to_table(name, columns, schemas[name])
+            run_files.write_table(made, name, table)
         text = json.dumps({"stage": dataclasses.asdict(stage)} | dict(facts), allow_nan=False)
         run_files.write_text(made / _FACTS, text)
 
@@ -82,4 +83,4 @@ def join_stages(workdir: Path, schemas: run_files.Schemas) -> None:
             if (folder / f"{name}.parquet").exists()
         ]
         if parts:
-            run_files.write_table(workdir, name, pa.concat_tables(parts), schema)
+            run_files.write_table(workdir, name, pa.concat_tables(parts))

@@ -1,0 +1,144 @@
+"""The toolkit in a notebook: load a model, read word probabilities, evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from antiimit_jax.evaluation.asker import LocalAsker
+from antiimit_jax.evaluation.progress import silent
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.models.peft import load_adapter
+from antiimit_jax.reporting.report import schemas
+from antiimit_jax.reporting.run_files import columns_of, to_table
+from antiimit_jax.results import BASE, Row, Stage, Tables
+from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.scoring.asks import Ask, Scoring
+from antiimit_jax.study import measure, score
+from antiimit_jax.suites import SUITES
+from antiimit_jax.text.formats import Message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probabilities:
+    """How probable each word is as the whole next answer, exactly."""
+
+    words: dict[str, float]
+    residual: float  # probability of anything else
+    prompt: str  # as the model read it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model on this machine's devices, with an adapter or without."""
+
+    lm: LanguageModel
+    runner: Runner
+    adapter: str = ""  # its folder
+
+    @overload
+    def word_probs(self, prompt: str, words: Sequence[str]) -> Probabilities: ...
+    @overload
+    def word_probs(self, prompt: Sequence[str], words: Sequence[str]) -> list[Probabilities]: ...
+
+    def word_probs(self, prompt, words, *, prefill: str = "", forms: str = "strict"):
+        """Exact word probabilities after a prompt, or after each of a list of prompts.
+
+        A prompt is a user's turn for models with a chat format, else plain text.
+
+        Args:
+          prefill: how the answer already begins.
+          forms: "strict", with and without a leading space, or "lenient", other cases too.
+
+        Raises:
+          UserError: a word that cannot be tokenised, or a prompt beyond the model's window.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        asks = [
+            Ask(messages=(Message("user", text), Message("assistant", prefill)), words=tuple(words))
+            for text in prompts
+        ]
+        answers = self.asker(BASE, Scoring(forms=forms), 0).words(asks, what="words")
+        found = [
+            Probabilities(
+                words=dict(zip(words, answer.q.tolist())),
+                residual=answer.residual,
+                prompt=answer.prompt,
+            )
+            for answer in answers
+        ]
+        return found[0] if isinstance(prompt, str) else found
+
+    def asker(self, stage: Stage, scoring: Scoring, seed: int) -> LocalAsker:
+        """What suites ask: this model, as one stage of a run."""
+        variant = self.runner.base
+        if self.adapter:
+            adapter = load_adapter(Path(self.adapter), self.lm.cfg)
+            variant = self.runner.adapted(adapter.tree, adapter.scale)
+        return LocalAsker(
+            runner=self.runner,
+            variant=variant,
+            stage=stage,
+            scoring=scoring,
+            seed=seed,
+            progress=silent,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation gave."""
+
+    table: list[Row]  # one dict a figure: pandas.DataFrame(evaluation.table)
+    tables: Tables  # what the figures were computed from
+    config: RunConfig
+
+
+def load(model: str, *, adapter: str | Path = "", dtype: str = "auto") -> Model:
+    """A model by alias, hub id, folder or GGUF file, with the adapter of a folder.
+
+    Raises:
+      UserError: what does not exist or does not fit.
+    """
+    lm = load_language_model(model, dtype=dtype)
+    if adapter:
+        load_adapter(Path(adapter), lm.cfg)  # refused now rather than when it is asked
+    return Model(lm=lm, runner=Runner(lm), adapter=str(adapter))
+
+
+def evaluate(
+    model: Model,
+    *,
+    suites: Sequence[str] = tuple(SUITES),
+    n_items: int | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Runs suites on a model's base and, where it has one, its adapter (stage "adapter").
+
+    Args:
+      n_items: of every suite that counts items; else the configuration's.
+      fields: of the configuration, as nested dicts: {"control": {"splits": ["heldout_words"]}}.
+
+    Raises:
+      UserError: fields or suites that make no sense, or items that do not fit the model.
+    """
+    values: dict[str, Any] = {"suites": tuple(suites)} | dict(fields or {})
+    for name in suites if n_items is not None else ():
+        if hasattr(getattr(SUITES.get(name), "Config", None), "n_items"):
+            values[name] = {"n_items": n_items} | dict(values.get(name, {}))
+    config = from_dict(values)
+    stages = [BASE] + ([Stage(name="adapter", kind="other")] if model.adapter else [])
+    joined: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        asked = model if stage.kind != "base" else dataclasses.replace(model, adapter="")
+        found = measure(asked.asker(stage, config.rule, config.seed), config)
+        for name, columns in found.items():
+            table = joined.setdefault(name, {column: [] for column in columns})
+            for column, cells in columns.items():
+                table[column] += cells
+    kinds = schemas(SUITES)
+    tables = {n: columns_of(to_table(n, columns, kinds[n])) for n, columns in joined.items()}
+    return Evaluation(table=score(tables, config, stages), tables=tables, config=config)
