@@ -236,20 +236,20 @@ def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
 
 def section(tables: Tables, rows: Rows) -> Section:
     """Headline, calibration, figures beside the baselines, what is new, slices."""
-    from antiimit_jax.suites.control import section as page
+    from antiimit_jax.suites.control import page
 
     return page.section(tables, rows)
 
 
 def headline(rows: Rows) -> Table | None:
     """The stages and some lazy answers, for the console; None where nothing was measured."""
-    from antiimit_jax.suites.control import section as page
+    from antiimit_jax.suites.control import page
 
     return page.headline(rows)
 
 
 def images(tables: Tables, rows: Rows) -> dict[tuple[str, ...], Picture]:
     """TensorBoard tag -> calibration curve, of every stage and split."""
-    from antiimit_jax.suites.control import section as page
+    from antiimit_jax.suites.control import page
 
     return page.images(tables, rows)
