@@ -10,9 +10,11 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.config import SUITES, ControlConfig, DriftConfig
+from antiimit_jax.fields import between, one_of, problems
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.models.weights import fitting_dtype
 from antiimit_jax.parallel import WEIGHTS
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
@@ -25,51 +27,22 @@ class RunConfig:
 
     model: str = "smollm2-135m-instruct"
     revision: str = ""
-    prompt_format: str = "auto"  # chat, base, or what the model is made for
-    dtype: str = "auto"  # of the weights in evaluation: float32, bfloat16 or the backend's
-    weights: str = "replicated"  # on several devices: a copy on each, or "sharded", a slice on each
-    forms: str = "strict"  # what counts as saying a word
-    terminators: str = "standard"  # what ends a word
-    suites: tuple[str, ...] = SUITES
-    seed: int = 0
+    prompt_format: str = one_of(PROMPT_FORMATS, "auto")  # auto: what the model is made for
+    dtype: str = one_of(DTYPES, "auto")  # of the weights in evaluation
+    weights: str = one_of(WEIGHTS, "replicated")  # sharded: a slice of them on each device
+    forms: str = one_of(FORMS, "strict")  # what counts as saying a word
+    terminators: str = one_of(POLICIES, "standard")  # what ends a word
+    suites: tuple[str, ...] = one_of(SUITES, SUITES)
+    seed: int = between(0, 2**32 - 1, 0)  # JAX would take it modulo 2 ** 32
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
     control: ControlConfig = ControlConfig()
     drift: DriftConfig = DriftConfig()
 
     def on(self, backend: str) -> RunConfig:
-        """The same with every `auto` dtype decided for "cpu" (float32), "gpu" or "tpu" (bfloat16).
-
-        Products in float32 have the widest units of CPUs; accelerators are many times as fast in
-        bfloat16, and their memory holds models of twice the size.
-        """
-        dtype = "float32" if backend == "cpu" else "bfloat16"
-        decided = lambda config: {"dtype": dtype} if config.dtype == "auto" else {}
-        train = dataclasses.replace(self.train, **decided(self.train))
-        return dataclasses.replace(self, train=train, **decided(self))
-
-    def check(self) -> None:
-        """Raises UserError with everything that makes no sense, in one message."""
-        problems = []
-        for field, known in (
-            ("prompt_format", PROMPT_FORMATS),
-            ("dtype", DTYPES),
-            ("weights", WEIGHTS),
-            ("forms", FORMS),
-            ("terminators", POLICIES),
-        ):
-            if getattr(self, field) not in known:
-                problems.append(f"{field} {getattr(self, field)!r}: one of {', '.join(known)}")
-        problems += [
-            f"suites names {suite!r}; known: {', '.join(SUITES)}"
-            for suite in self.suites
-            if suite not in SUITES
-        ]
-        if self.seed < 0:
-            problems.append(f"seed = {self.seed}: not negative")
-        problems += self.control.problems() + self.drift.problems() + self.train.problems()
-        if problems:
-            raise UserError("config: " + "; ".join(problems))
+        """The same with every `auto` dtype decided for "cpu", "gpu" or "tpu" (`fitting_dtype`)."""
+        decided = lambda cfg: dataclasses.replace(cfg, dtype=fitting_dtype(cfg.dtype, backend))
+        return dataclasses.replace(decided(self), train=decided(self.train))
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
@@ -78,11 +51,10 @@ def from_dict(values: Mapping[str, Any]) -> RunConfig:
     Raises:
       UserError: unknown fields (with near misses), wrong types or values, all in one message.
     """
-    problems: list[str] = []
-    config = _build(RunConfig, values, "", problems)
-    if problems:
-        raise UserError("config: " + "; ".join(problems))
-    config.check()
+    found: list[str] = []
+    config = _build(RunConfig, values, "", found)
+    if found := found or problems(config):
+        raise UserError("config: " + "; ".join(found))
     return config
 
 
@@ -104,23 +76,23 @@ def field_names(cls: type = RunConfig, prefix: str = "") -> list[str]:
     return names
 
 
-def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
+def _build(cls: type, values: Mapping[str, Any], prefix: str, found: list[str]) -> Any:
     kinds = typing.get_type_hints(cls)
     made = {}
     for name, value in values.items():
         dotted = prefix + name
         if name not in kinds:
-            problems.append(f"unknown field {dotted}{near_misses(dotted, field_names())}")
+            found.append(f"unknown field {dotted}{near_misses(dotted, field_names())}")
         elif dataclasses.is_dataclass(kinds[name]):
             if isinstance(value, Mapping):
-                made[name] = _build(kinds[name], value, dotted + ".", problems)
+                made[name] = _build(kinds[name], value, dotted + ".", found)
             else:
-                problems.append(f"{dotted} must be a group of fields, not {value!r}")
+                found.append(f"{dotted} must be a group of fields, not {value!r}")
         else:
             try:
                 made[name] = _convert(kinds[name], value)
             except (TypeError, ValueError):
-                problems.append(f"{dotted} = {value!r} is not {_described(kinds[name])}")
+                found.append(f"{dotted} = {value!r} is not {_described(kinds[name])}")
     return cls(**made)
 
 

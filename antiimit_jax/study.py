@@ -25,7 +25,8 @@ from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import write_report
 from antiimit_jax.reporting.tensorboard import LiveScalars, write_tensorboard
 from antiimit_jax.run_config import RunConfig, to_dict
-from antiimit_jax.training.loop import train
+from antiimit_jax.training.batches import PLACEBO
+from antiimit_jax.training.loop import Job, train
 
 Tell = Callable[[str], None]
 STAGES = ("base", "tuned", "placebo")
@@ -82,18 +83,18 @@ class Study:
             live.add(row)
             bar(1)
 
-        tree, log = train(
-            self.lm,
-            name,
-            config.train,
-            config.lora,
+        job = Job(
+            name=name,
+            train=config.train,
+            lora=config.lora,
+            steps=steps,
+            transforms=(PLACEBO,) if name == "placebo" else (),
             forms=config.forms,
             terminators=config.terminators,
             seed=config.seed,
-            folder=self.workdir / "checkpoints" / name,
             weights=config.weights,
-            on_step=on_step,
         )
+        tree, log = train(self.lm, job, self.workdir / "checkpoints" / name, on_step)
         live.close()
         run_files.write_text(self._log_file(name), json.dumps(log))
         save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)

@@ -23,6 +23,7 @@ ROOMS = (
     "text",
     "models",
     "parallel",
+    "fields",
     "errors",
 )
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 SUFFIX = ".antiimit_jax"  # marks the event files that are ours to replace
-TRAINING = ("loss", "kl_fwd", "residual", "anchor_kl", "grad_norm", "lr", "tokens_per_s")
+NOT_SCALARS = {"adapter", "step", "skipped"}  # of the training log
 
 
 def write_tensorboard(workdir: str | Path) -> Path:
@@ -60,7 +60,7 @@ class LiveScalars:
     def add(self, row: dict[str, Any]) -> None:
         """One row of the training log."""
         prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
-        for name in TRAINING:
+        for name in row.keys() - NOT_SCALARS:
             if row[name] is not None:
                 self._writer.add_scalar(tag(prefix, name), row[name], row["step"])
 
@@ -84,7 +84,8 @@ def _scalars(writer: SummaryWriter, run: Run) -> None:
 def _training(writer: SummaryWriter, run: Run) -> None:
     if run.training is None:
         return
-    columns = {name: run.training[name].to_numpy().astype(float) for name in TRAINING}
+    names = [name for name in run.training.column_names if name not in NOT_SCALARS]
+    columns = {name: run.training[name].to_numpy().astype(float) for name in names}
     steps = run.training["step"].to_pylist()
     for i, (adapter, step) in enumerate(zip(run.training["adapter"].to_pylist(), steps)):
         prefix = "train" if adapter == "tuned" else f"{adapter}_train"

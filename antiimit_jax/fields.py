@@ -1,0 +1,75 @@
+"""Fields of configurations declare their bounds once, where they stand; one walker checks them all.
+
+    steps: int = at_least(1, 400)
+    forms: str = one_of(FORMS, "strict")
+
+The bound of a list holds for each of its members. Numbers must be finite whatever their bound. What
+fields must be to each other is said by a method `problems(path) -> list[str]` of their class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What a value must be."""
+
+    says: str  # as in "at least 1"
+    holds: Callable[[Any], bool]
+    filled: bool  # a list must not be empty
+
+
+def bounded(default: Any, says: str, holds: Callable[[Any], bool], *, filled: bool = False) -> Any:
+    """A field with a default value, and what its values must be."""
+    return dataclasses.field(default=default, metadata={"bound": Bound(says, holds, filled)})
+
+
+def at_least(least: float, default: Any) -> Any:
+    """A field of numbers from `least` on."""
+    return bounded(default, f"at least {least}", lambda value: value >= least)
+
+
+def between(least: float, most: float, default: Any, *, filled: bool = False) -> Any:
+    """A field of numbers from `least` to `most`, both allowed."""
+    holds = lambda value: least <= value <= most
+    return bounded(default, f"from {least} to {most}", holds, filled=filled)
+
+
+def positive(default: Any) -> Any:
+    """A field of numbers above 0."""
+    return bounded(default, "above 0", lambda value: value > 0)
+
+
+def one_of(known: Iterable[str], default: Any, *, filled: bool = False) -> Any:
+    """A field of names out of those that are known."""
+    known = tuple(known)
+    return bounded(default, f"one of {', '.join(known)}", known.__contains__, filled=filled)
+
+
+def problems(config: Any, path: str = "") -> list[str]:
+    """What makes no sense in a configuration and all within it, one line each.
+
+    Args:
+      path: dotted name of `config`, for the messages; "" for the outermost.
+    """
+    found = []
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            found += problems(value, name)
+            continue
+        bound, is_list = field.metadata.get("bound"), isinstance(value, tuple)
+        if bound and bound.filled and not value:
+            found.append(f"{name} is empty: {bound.says}")
+        for member in dict.fromkeys(value if is_list else (value,)):
+            said = f"{name} holds {member!r}" if is_list else f"{name} = {member!r}"
+            if isinstance(member, float) and not math.isfinite(member):
+                found.append(f"{said}: not a finite number")
+            elif bound and not bound.holds(member):
+                found.append(f"{said}: {bound.says}")
+    return found + (config.problems(path) if hasattr(config, "problems") else [])
