@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.gguf_cache import GgufCache, Opened
@@ -46,8 +45,8 @@ def load_language_model(
 
     Args:
       model: alias, hub id, folder or GGUF file.
-      dtype: of the matrices; norms and biases stay float32. "auto" is float32 on a CPU
-        up to three billion parameters, else the stored one of two bytes.
+      dtype: of the matrices; norms and biases stay float32. "auto" is decided by
+        `models.weights.fitting_dtype`.
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
 
@@ -90,7 +89,7 @@ def in_float32(lm: LanguageModel) -> LanguageModel:
 
 def _open(source: Source, dtype: str, cache: GgufCache) -> Opened:
     checkpoint = source.open()
-    cfg, params = load_params(source, None if dtype == "auto" else jnp.dtype(dtype), checkpoint)
+    cfg, params = load_params(source, dtype, checkpoint)
     gguf = isinstance(checkpoint, GgufCheckpoint)
     tokenizer = load_tokenizer(
         checkpoint if gguf else source.path,

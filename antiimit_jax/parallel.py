@@ -29,7 +29,7 @@ def place(
         its own slice and nothing else; -1 copies it to every device, as does leaving `axes` out.
     """
     devices = list(devices or jax.local_devices())
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+    sharding = _one_each(devices)
 
     def put(leaf: Any, axis: int = -1) -> jax.Array:
         if axis < 0:
@@ -43,6 +43,15 @@ def place(
         return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
     return jax.tree.map(put, tree) if axes is None else jax.tree.map(put, tree, axes)
+
+
+def scatter(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
+    """Puts host arrays [devices, ...] on the devices, one entry on each, for `pmap`."""
+    return jax.device_put(tree, _one_each(devices))
+
+
+def _one_each(devices: Sequence[jax.Device]) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
 
 def _slices(leaf: Any, axis: int, count: int) -> Iterator[Any]:

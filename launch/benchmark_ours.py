@@ -15,10 +15,11 @@ from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, train_mask
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.scoring.batching import plan
-from antiimit_jax.training.batches import BatchSource
+from antiimit_jax.training.batches import Asking, BatchSource
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import jit_step, training_params
 from antiimit_jax.training.step import init_state, make_optimizer
+from antiimit_jax.training.terms import make_batch, make_terms
 from launch.benchmark_worker import FORMS, SEED, TERMINATORS, Job
 
 
@@ -78,10 +79,11 @@ class Training:
         adapter = jax.tree.map(jnp.array, load_adapter(Path(job.adapter), lm.cfg).tree)
         optimizer = make_optimizer(cfg, cfg.steps, train_mask(adapter, lm.cfg, lora))
         decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat)
-        self._step = jit_step(decoder, lm.terminators.mask(TERMINATORS), cfg, optimizer)
+        terms = make_terms(cfg, asking(lm), seed=SEED)
+        self._step = jit_step(decoder, terms, optimizer)
         self._state = init_state(adapter, optimizer)
         self._params = jax.device_put(training_params(lm.params, cfg.dtype))
-        self._batch = batch_source(lm, cfg)(0)
+        self._batch = make_batch(terms, 0)
 
     def run(self) -> float:
         """One step; the loss before it."""
@@ -91,7 +93,7 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """Tokens, padding and compilation so far."""
-        forest = self._batch.packed.forest
+        forest = self._batch["control"].packed.forest
         used = int((forest.dense.place >= 0).sum())
         return {
             "tokens": used,
@@ -102,14 +104,16 @@ class Training:
         }
 
 
-def batch_source(lm: LanguageModel, cfg: TrainConfig) -> BatchSource:
-    """The training batches of the benchmark; step 0 is the one that is timed."""
-    return BatchSource(
-        cfg,
-        lm.tokenizer,
-        lm.terminators.mask(TERMINATORS),
+def asking(lm: LanguageModel) -> Asking:
+    """How the words' probabilities are asked for in training."""
+    return Asking(
+        tokenizer=lm.tokenizer,
         prompt_format=lm.prompt_format,
         forms=FORMS,
-        seed=SEED,
-        placebo=False,
+        stops=lm.terminators.mask(TERMINATORS),
     )
+
+
+def batch_source(lm: LanguageModel, cfg: TrainConfig) -> BatchSource:
+    """The training batches of the benchmark; step 0 is the one that is timed."""
+    return BatchSource(cfg, asking(lm), seed=SEED)

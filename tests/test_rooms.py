@@ -26,6 +26,7 @@ ROOMS = (
     "trees",
     "versions",
     "files",
+    "fields",
     "errors",
 )
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

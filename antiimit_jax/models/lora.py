@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.fields import at_least, one_of, positive, problems
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import LORA_TARGETS
 
@@ -26,33 +27,27 @@ ALL_LINEAR = tuple(LORA_TARGETS)
 class LoraConfig:
     """Which adapters exist and train."""
 
-    rank: int = 16
-    alpha: float = 32.0
-    targets: tuple[str, ...] = ALL_LINEAR  # of q k v o gate up down
-    first_layer: int = 0  # adapters train in layers first_layer <= i < last_layer
-    last_layer: int = -1  # -1: to the top
+    rank: int = at_least(1, 16)
+    alpha: float = positive(32.0)
+    targets: tuple[str, ...] = one_of(LORA_TARGETS, ALL_LINEAR, filled=True)
+    first_layer: int = at_least(0, 0)  # adapters train in layers first_layer <= i < last_layer
+    last_layer: int = at_least(-1, -1)  # -1: to the top
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
     def check(self, cfg: ModelConfig) -> None:
-        """Raises UserError where a field does not fit the model; all errors at once."""
-        problems = []
-        if self.rank < 1:
-            problems.append(f"lora.rank = {self.rank} must be at least 1")
-        for name in self.targets:
-            if name not in LORA_TARGETS:
-                problems.append(f"lora.targets names {name!r}; known: {' '.join(LORA_TARGETS)}")
-        if not self.targets:
-            problems.append("lora.targets is empty: nothing would train")
+        """Raises UserError where a field makes no sense or does not fit the model; all at once."""
+        found = problems(self, "lora")
         first, last = self.layer_range(cfg)
         if not 0 <= first < last <= cfg.n_layers:
-            problems.append(
-                f"lora layers {self.first_layer}..{self.last_layer} do not fit {cfg.n_layers}"
+            found.append(
+                f"lora layers {self.first_layer}..{self.last_layer} do not fit a model of "
+                f"{cfg.n_layers} layers"
             )
-        if problems:
-            raise UserError("; ".join(problems))
+        if found:
+            raise UserError("; ".join(found))
 
     def layer_range(self, cfg: ModelConfig) -> tuple[int, int]:
         """(first, last) with last exclusive."""

@@ -126,18 +126,17 @@ def load_config(source: Source) -> ModelConfig:
 
 def load_params(
     source: Source,
-    dtype: jnp.dtype | None = jnp.float32,
+    dtype: Any = jnp.float32,
     checkpoint: GgufCheckpoint | SafetensorsCheckpoint | None = None,
 ) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
-    Without a dtype it is float32 on a CPU up to three billion parameters, else the stored one: two
-    bytes a value.
     Norm weights and biases stay in float32. The arrays cannot be written to and are aligned so that
     JAX takes them over on a CPU as they are, without a copy. Host memory holds the tree and, for
     each of up to four threads, some rows of one tensor (of a GGUF file: one tensor).
 
     Args:
+      dtype: of the matrices, or "auto" (`fitting_dtype`).
       checkpoint: the source, where it is open already.
 
     Raises:
@@ -145,9 +144,14 @@ def load_params(
         dtype, or not finite.
     """
     checkpoint = checkpoint or source.open()
-    cfg = parse_config(checkpoint.config(), str(source.path))
+    config = checkpoint.config()
+    cfg = parse_config(config, str(source.path))
     wanted, sound, problems = check_headers(checkpoint, cfg)
-    kept = np.dtype(dtype or _fitting_dtype(cfg, checkpoint.config()))
+    if dtype == "auto":
+        sizes = (math.prod(leaf.shape(cfg)) for same in wanted.values() for leaf, _ in same)
+        stored = config.get("dtype") or config.get("torch_dtype")
+        dtype = fitting_dtype("auto", jax.default_backend(), sum(sizes), stored)
+    kept = np.dtype(dtype)
     params = {} if problems else empty_params(cfg, kept)
 
     def place(name: str) -> str:
@@ -213,16 +217,23 @@ def check_tied_head(checkpoint: Any, cfg: ModelConfig) -> None:
         )
 
 
-def _fitting_dtype(cfg: ModelConfig, config: dict[str, Any]) -> jnp.dtype:
-    sizes = (
-        math.prod(leaf.shape(cfg)) * (cfg.n_layers if leaf.stacked else 1)
-        for leaf in leaves_of(cfg)
-    )
-    backend = jax.default_backend()
-    if backend == "cpu" and sum(sizes) <= _WIDE_PARAMETERS:
-        return jnp.float32
-    stored = config.get("dtype") or config.get("torch_dtype")
-    return jnp.float16 if stored == "float16" and backend != "tpu" else jnp.bfloat16
+def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | None = None) -> str:
+    """The dtype of matrices that `asked` stands for: itself, or what "auto" means here.
+
+    That is float32 on a CPU, whose widest units multiply it, up to three billion parameters. Else
+    it is two bytes a value: accelerators are many times as fast in bfloat16 and hold models of
+    twice the size, and float16 stays what it is where the backend multiplies it.
+
+    Args:
+      backend: "cpu", "gpu" or "tpu".
+      n_params: of the model; 0 where none is read yet.
+      stored: the dtype that the model's config names.
+    """
+    if asked != "auto":
+        return asked
+    if backend == "cpu" and n_params <= _WIDE_PARAMETERS:
+        return "float32"
+    return "float16" if stored == "float16" and backend != "tpu" else "bfloat16"
 
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:

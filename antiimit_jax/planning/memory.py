@@ -36,6 +36,7 @@ from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
+from antiimit_jax.training.terms import make_terms
 
 Tree = Any
 # Measured on two small models: Python and its packages, tokenizer, XLA, what it compiled, tables;
@@ -229,15 +230,17 @@ class Estimator:
         key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
+            asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
+            terms = make_terms(train, asking)
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
             if n == 1:
-                step = jit_step(decoder, stops, train, optimizer)
+                step = jit_step(decoder, terms, optimizer)
                 compiled = step.lower(state, self._trained(run), batch).compile()
             else:
-                step = pmap_step(decoder, stops, train, optimizer, jax.local_devices()[:n])
+                step = pmap_step(decoder, terms, optimizer, jax.local_devices()[:n])
                 params = placed(self._trained(run), n, split_axes(cfg, shards))
                 batch = deal(batch, n)
-                compiled = step.compiled(placed(state, n), params, batch)
+                compiled = step.compiled(placed(state, n), params, *batch)
             analysis = compiled.memory_analysis()
             fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
             self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch) // n

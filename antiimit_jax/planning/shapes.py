@@ -27,8 +27,9 @@ from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, evaluation_items
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
-from antiimit_jax.training.batches import BatchSource, TrainBatch
+from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.terms import make_batch, make_terms
 
 _PATHS = 24  # asked for behind each prompt in a round of the search
 Batches = tuple[PackedBatch, ...]
@@ -71,7 +72,13 @@ class Shaper:
         ]
         return text_row([], row_tokens(texts))
 
-    def train(self, run: RunConfig) -> TrainBatch:
+    def asking(self, forms: str) -> Asking:
+        """How words are asked for in training."""
+        return Asking(
+            tokenizer=self._tokenizer, prompt_format=self._style, forms=forms, stops=self._stops
+        )
+
+    def train(self, run: RunConfig) -> dict[str, Any]:
         """The batch of a training step."""
         return self._train(run.train, run.forms, run.seed)
 
@@ -98,17 +105,8 @@ class Shaper:
         return largest(list(itertools.chain.from_iterable(found)))
 
     @functools.cache
-    def _train(self, train: TrainConfig, forms: str, seed: int) -> TrainBatch:
-        source = BatchSource(
-            train,
-            self._tokenizer,
-            self._stops,
-            prompt_format=self._style,
-            forms=forms,
-            seed=seed,
-            placebo=False,
-        )
-        return source(0)
+    def _train(self, train: TrainConfig, forms: str, seed: int) -> dict[str, Any]:
+        return make_batch(make_terms(train, self.asking(forms), seed=seed), 0)
 
     def _ask(self, item: Item, messages: tuple, forms: str, tokenisations: int = 1) -> WordQuery:
         prompt = build_prompt(self._tokenizer, messages, self._style)

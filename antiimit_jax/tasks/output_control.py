@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.fields import at_least, between
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
@@ -28,28 +29,20 @@ _TRAIN_STREAM, _EVAL_STREAM, _SHOT_STREAM = 1, 2, 3  # keep random streams apart
 class Mixture:
     """What is asked for, and how often: a weight for each word count and each number of shots."""
 
-    templates: tuple[int, ...] = TRAIN_TEMPLATES
-    ks: tuple[int, ...] = (2,)
-    k_weights: tuple[float, ...] = (1.0,)
-    shots: tuple[int, ...] = (0,)
-    shot_weights: tuple[float, ...] = (1.0,)
+    templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
+    ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
+    k_weights: tuple[float, ...] = at_least(0.0, (1.0,))
+    shots: tuple[int, ...] = at_least(0, (0,))  # numbers of turns
+    shot_weights: tuple[float, ...] = at_least(0.0, (1.0,))
 
-    def problems(self, name: str) -> list[str]:
-        """Where fields do not fit each other, one sentence each; `name` is the mixture's own."""
-        problems = []
-        for values, weights in (("ks", "k_weights"), ("shots", "shot_weights")):
-            given, weight = getattr(self, values), getattr(self, weights)
-            if not given or len(given) != len(weight) or min(weight) < 0 or sum(weight) <= 0:
-                problems.append(
-                    f"{name}.{values} {given} and {name}.{weights} {weight} do not match"
-                )
-        if any(not 2 <= k <= 10 for k in self.ks):
-            problems.append(f"{name}.ks {self.ks}: word counts from 2 to 10")
-        if any(n < 0 for n in self.shots):
-            problems.append(f"{name}.shots {self.shots}: numbers of turns from 0")
-        if not self.templates or any(not 0 <= t < len(TEMPLATES) for t in self.templates):
-            problems.append(f"{name}.templates {self.templates}: from 0 to {len(TEMPLATES) - 1}")
-        return problems
+    def problems(self, path: str) -> list[str]:
+        """Weights that do not fit what they weigh."""
+        return [
+            f"{path}.{values} {given} and {path}.{weights} {weight} do not match"
+            for values, weights in (("ks", "k_weights"), ("shots", "shot_weights"))
+            for given, weight in ((getattr(self, values), getattr(self, weights)),)
+            if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
+        ]
 
 
 def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:

@@ -1,14 +1,17 @@
-"""Training batches as a function of (seed, step): no iterator, no hidden state.
+"""Training batches as functions of (seed, step): no iterator, no hidden state.
 
-A batch consists of groups. Each group takes one template (and shot set), whose common beginning is
-its trunk, and adds items until its tokens are spent, so that little is computed twice and almost
-nothing is padding. Losses are averaged over items, however many a step holds.
+A batch of requests consists of groups. Each group takes one template (and shot set), whose common
+beginning is its shared prefix, and adds items until its tokens are spent, so that little is
+computed twice and almost nothing is padding. Losses are averaged over items, however many a step
+holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,161 +28,50 @@ from antiimit_jax.scoring.packing import (
     stack,
 )
 from antiimit_jax.scoring.texts import TextRow, text_row
-from antiimit_jax.scoring.trie import WordQuery, word_query
+from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
-from antiimit_jax.tasks.output_control import N_SHOT_SETS, Item, probe_items, training_items
-from antiimit_jax.text.formats import build_prompt, neutral_tokens
+from antiimit_jax.tasks.output_control import N_SHOT_SETS, probe_items, training_items
+from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
 
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
-_LEAST_ITEM_TOKENS = 16  # no item takes fewer behind its trunk
-_TOKENS_A_READOUT = 3  # at least as many tokens of a group as there are for each readout
+_LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
+_TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
 Shares = tuple[float, ...]  # of one item's words
 
 
-class TrainBatch(NamedTuple):
-    """One step: a packed batch, the target share of every word slot, unrelated text."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How a model is asked for the probabilities of words."""
 
-    packed: PackedBatch  # leading axis A
-    target: np.ndarray  # [A, B, W] 0 on padding
-    n_items: np.ndarray  # float32 []
-    anchor: TextRow
+    tokenizer: Tokenizer
+    prompt_format: str  # "chat" or "base"
+    forms: str
+    stops: np.ndarray  # bool [V], the terminators
+
+    def query(self, messages: tuple[Message, ...], words: tuple[str, ...]) -> WordQuery:
+        """Words after messages."""
+        prompt = build_prompt(self.tokenizer, messages, self.prompt_format)
+        return word_query(self.tokenizer, prompt, words, forms=self.forms)
+
+    def canonical_query(self, messages: tuple[Message, ...], words: tuple[str, ...]) -> WordQuery:
+        """The same with one form of each word: after a visible character the one with a space."""
+        tail = build_prompt(self.tokenizer, messages, self.prompt_format).tail
+        spaced = bool(tail) and not tail[-1].isspace()
+        query = self.query(messages, words)
+        chosen: dict[int, FormPath] = {}
+        for path in sorted(query.paths, key=lambda path: path.text.startswith(" ") != spaced):
+            chosen.setdefault(path.word, path)
+        return dataclasses.replace(query, paths=tuple(chosen[i] for i in range(len(words))))
 
 
-class BatchSource:
-    """Makes step s's batch of one adapter ("tuned" or "placebo") from the seed and s alone."""
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """A random change of a group's targets, drawn from a stream of its own."""
 
-    def __init__(
-        self,
-        cfg: TrainConfig,
-        tokenizer: Tokenizer,
-        stops: np.ndarray,
-        *,
-        prompt_format: str,
-        forms: str,
-        seed: int,
-        placebo: bool,
-    ) -> None:
-        self._cfg, self._tokenizer, self._stops = cfg, tokenizer, stops
-        self._format, self._forms, self._seed, self._placebo = prompt_format, forms, seed, placebo
-        self._limits = row_limits(cfg)
-        self._trunk_tokens = self._longest_trunk()
-        self._group_tokens = cfg.rows * cfg.row_tokens + self._trunk_tokens
-        self._group_readouts = self._group_tokens // _TOKENS_A_READOUT
-        # More than full rows, since none is quite full; and some for short trunks' sake.
-        spare = max(1, cfg.rows // 4) + min(cfg.rows, self._trunk_tokens // cfg.row_tokens)
-        self._group_rows = cfg.rows + spare
-        self._anchors = [
-            neutral_tokens(tokenizer, prompt.messages, prompt.text, prompt_format)
-            for prompt in load_neutral("anchor")
-        ]
-
-    def __call__(self, step: int) -> TrainBatch:
-        """The batch of one step.
-
-        Raises:
-          UserError: one item alone does not fit a row.
-        """
-        micro = [self._micro(step, number) for number in range(self._cfg.accumulate)]
-        return TrainBatch(
-            packed=jax.tree.map(lambda *arrays: np.stack(arrays), *(m[0] for m in micro)),
-            target=np.stack([m[1] for m in micro]),
-            n_items=np.float32(sum(m[2] for m in micro)),
-            anchor=self._anchor(step),
-        )
-
-    def examples(self, step: int) -> list[tuple[WordQuery, Shares]]:
-        """One step's questions with their target shares, for other software to train on."""
-        found = []
-        for group in range(self._cfg.accumulate * self._cfg.groups):
-            rows, items, shares = self._group(step, group)
-            found += [(self._query(items[i]), shares[i]) for row in rows for i in row.queries]
-        return found
-
-    def _micro(self, step: int, number: int) -> tuple[PackedBatch, np.ndarray, int]:
-        cfg = self._cfg
-        rows, targets, n_items = [], [], 0
-        for g in range(cfg.groups):
-            group = number * cfg.groups + g
-            filled, items, shares = self._group(step, group)
-            rows += filled
-            targets += [[shares[i] for i in row.queries] for row in filled]
-            n_items += sum(len(row.queries) for row in filled)
-        target = np.zeros((len(rows), self._limits.words), np.float32)
-        for b, of_row in enumerate(targets):
-            flat = list(itertools.chain.from_iterable(of_row))
-            target[b, : len(flat)] = flat
-        tokens, readouts = cfg.groups * self._group_tokens, cfg.groups * self._group_readouts
-        shape = BatchShape(
-            self._limits, len(rows), cfg.groups, self._trunk_tokens, tokens, readouts
-        )
-        return stack(rows, shape), target, n_items
-
-    def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
-        """The rows of one group, the items they number, and each item's target shares."""
-        rows, items = self._fill(training_items(self._cfg.mixture, self._seed, step, group))
-        return rows, items, self._targets(items, step, group)
-
-    def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:
-        """The rows of one group, filled in order until its tokens are spent."""
-        cfg = self._cfg
-        items = list(itertools.islice(stream, self._group_tokens // _LEAST_ITEM_TOKENS))
-        queries = [self._query(item) for item in items]
-        trunk = shared_beginning(queries, self._trunk_tokens)
-        rows: list[Row] = [Row(self._limits, self._stops, trunk)]
-        left = self._group_tokens - len(trunk)
-        for i, query in enumerate(queries):
-            need = needed(query, self._stops, len(trunk))
-            if need.tokens > left - sum(row.tokens for row in rows):
-                break
-            if need.readouts > self._group_readouts - sum(row.readouts for row in rows):
-                break
-            if rows[-1].add(i, query):
-                continue
-            if not rows[-1].queries:
-                raise UserError(
-                    f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
-                    f"raise train.row_tokens (now {cfg.row_tokens})"
-                )
-            if len(rows) == self._group_rows:
-                break
-            rows.append(Row(self._limits, self._stops, trunk))
-            if not rows[-1].add(i, query):
-                raise UserError(f"train.row_tokens = {cfg.row_tokens} is too small for one item")
-        spare = self._group_rows - len(rows)
-        return [*rows, *(Row(self._limits, self._stops, trunk) for _ in range(spare))], items
-
-    def _query(self, item: Item) -> WordQuery:
-        prompt = build_prompt(self._tokenizer, item.messages, self._format)
-        return word_query(self._tokenizer, prompt, item.words, forms=self._forms)
-
-    def _longest_trunk(self) -> int:
-        """Tokens of the longest common beginning that the mixture's items can have."""
-        mixture, longest = self._cfg.mixture, 0
-        for template, n_shots, k in itertools.product(mixture.templates, mixture.shots, mixture.ks):
-            for shot_set in range(N_SHOT_SETS if n_shots else 1):
-                pair = probe_items(template, k, n_shots, shot_set)
-                queries = [self._query(item) for item in pair]
-                longest = max(longest, len(shared_beginning(queries, 1 << 20)))
-        return longest
-
-    def _targets(self, items: list[Item], step: int, number: int) -> list[Shares]:
-        targets = [item.targets for item in items]
-        if self._placebo:
-            rng = np.random.default_rng([self._seed, _PLACEBO_STREAM, step, number])
-            targets = permute_targets(targets, rng)
-        if self._cfg.objective == "sampled":
-            rng = np.random.default_rng([self._seed, _LABEL_STREAM, step, number])
-            targets = [tuple(rng.multinomial(1, t).astype(float)) for t in targets]
-        return targets
-
-    def _anchor(self, step: int) -> TextRow:
-        """Anchor texts in random order, side by side, until the row is full."""
-        size = max(self._cfg.anchor_tokens, 1)
-        rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
-        order = rng.permutation(len(self._anchors))
-        return text_row([self._anchors[i] for i in order], size)
+    stream: int
+    change: Callable[[list[Shares], np.random.Generator], list[Shares]]
 
 
 def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
@@ -193,6 +85,161 @@ def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Sha
         for i, j in zip(members, np.roll(members, 1)):
             permuted[i] = targets[j]
     return permuted
+
+
+def sample_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
+    """One word of each item, drawn as often as it is asked for: shares of 0 and 1."""
+    return [tuple(rng.multinomial(1, shares).astype(float)) for shares in targets]
+
+
+PLACEBO = Transform(_PLACEBO_STREAM, permute_targets)
+SAMPLED = Transform(_LABEL_STREAM, sample_targets)
+
+
+class ControlBatch(NamedTuple):
+    """Packed requests, the target share of every word slot, and the items of the whole step."""
+
+    packed: PackedBatch
+    target: np.ndarray  # [A, B, W] 0 on padding
+    n_items: np.ndarray  # float32 [A], the same for all
+
+
+class BatchSource:
+    """Makes step s's requests of one adapter from the seed and s alone."""
+
+    def __init__(
+        self, cfg: TrainConfig, asking: Asking, *, seed: int, transforms: tuple[Transform, ...] = ()
+    ) -> None:
+        """`transforms` change the targets one after the other, before those of the objective."""
+        self._cfg, self._asking, self._seed = cfg, asking, seed
+        self._transforms = transforms + ((SAMPLED,) if cfg.objective == "sampled" else ())
+        canonical = cfg.objective == "kl_canonical"
+        self._query = asking.canonical_query if canonical else asking.query
+        self._limits = row_limits(cfg)
+
+    @functools.cached_property
+    def _shape(self) -> BatchShape:
+        """The static size of a group."""
+        cfg, prefix = self._cfg, self._longest_prefix()
+        tokens = cfg.rows * cfg.row_tokens + prefix
+        # More than full rows, since none is quite full; and some for short prefixes' sake.
+        spare = max(1, cfg.rows // 4) + min(cfg.rows, prefix // cfg.row_tokens)
+        rows, positions = cfg.rows + spare, tokens // _TOKENS_A_POSITION
+        return BatchShape(self._limits, rows, 1, prefix, tokens, positions)
+
+    def __call__(self, step: int) -> ControlBatch:
+        """The requests of one step.
+
+        Raises:
+          UserError: one item alone does not fit a row.
+        """
+        micro = [self._micro(step, number) for number in range(self._cfg.accumulate)]
+        packed, target, counts = zip(*micro)
+        return ControlBatch(
+            packed=jax.tree.map(lambda *arrays: np.stack(arrays), *packed),
+            target=np.stack(target),
+            n_items=np.full(len(micro), sum(counts), np.float32),
+        )
+
+    def examples(self, step: int) -> list[tuple[WordQuery, Shares]]:
+        """One step's questions with their target shares, for other software to train on."""
+        found = []
+        for group in range(self._cfg.accumulate * self._cfg.groups):
+            rows, queries, shares = self._group(step, group)
+            found += [(queries[i], shares[i]) for row in rows for i in row.queries]
+        return found
+
+    def _micro(self, step: int, number: int) -> tuple[PackedBatch, np.ndarray, int]:
+        """A microbatch: its packed requests, their target shares and how many they are."""
+        groups = self._cfg.groups
+        rows, targets, n_items = [], [], 0
+        for group in range(number * groups, (number + 1) * groups):
+            filled, _, shares = self._group(step, group)
+            rows += filled
+            targets += [[t for i in row.queries for t in shares[i]] for row in filled]
+            n_items += sum(len(row.queries) for row in filled)
+        target = np.zeros((len(rows), self._limits.words), np.float32)
+        for b, of_row in enumerate(targets):
+            target[b, : len(of_row)] = of_row
+        one = self._shape
+        shape = one._replace(
+            rows=len(rows),
+            trunks=groups,
+            dense_tokens=groups * one.dense_tokens,
+            readouts=groups * one.readouts,
+        )
+        return stack(rows, shape), target, n_items
+
+    def _group(self, step: int, group: int) -> tuple[list[Row], list[WordQuery], list[Shares]]:
+        """The rows of one group, the questions they number, and each one's target shares."""
+        stream = training_items(self._cfg.mixture, self._seed, step, group)
+        items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
+        queries = [self._query(item.messages, item.words) for item in items]
+        targets = [item.targets for item in items]
+        for transform in self._transforms:
+            rng = np.random.default_rng([self._seed, transform.stream, step, group])
+            targets = transform.change(targets, rng)
+        return self._fill(queries), queries, targets
+
+    def _fill(self, queries: list[WordQuery]) -> list[Row]:
+        """The rows of one group, filled in order until its tokens are spent."""
+        shape, stops = self._shape, self._asking.stops
+        prefix = shared_beginning(queries, shape.trunk_tokens)
+        rows: list[Row] = [Row(self._limits, stops, prefix)]
+        left = shape.dense_tokens - len(prefix)
+        for i, query in enumerate(queries):
+            need = needed(query, stops, len(prefix))
+            if need.tokens > left - sum(row.tokens for row in rows):
+                break
+            if need.readouts > shape.readouts - sum(row.readouts for row in rows):
+                break
+            if rows[-1].add(i, query):
+                continue
+            if rows[-1].queries:
+                if len(rows) == shape.rows:
+                    break
+                rows.append(Row(self._limits, stops, prefix))
+            if not rows[-1].add(i, query):
+                raise UserError(
+                    f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
+                    f"raise train.row_tokens (now {self._cfg.row_tokens})"
+                )
+        return rows + [Row(self._limits, stops, prefix) for _ in range(shape.rows - len(rows))]
+
+    def _longest_prefix(self) -> int:
+        """Tokens of the longest common beginning that the mixture's items can have."""
+        mixture, longest = self._cfg.mixture, 0
+        for template, n_shots, k in itertools.product(mixture.templates, mixture.shots, mixture.ks):
+            for shot_set in range(N_SHOT_SETS if n_shots else 1):
+                pair = probe_items(template, k, n_shots, shot_set)
+                queries = [self._query(item.messages, item.words) for item in pair]
+                longest = max(longest, len(shared_beginning(queries, 1 << 20)))
+        return longest
+
+
+class AnchorSource:
+    """Makes step s's row of unrelated text from the seed and s alone."""
+
+    def __init__(self, size: int, asking: Asking, *, seed: int) -> None:
+        """`size` is the number of tokens of a row."""
+        self._size, self._asking, self._seed = size, asking, seed
+
+    @functools.cached_property
+    def _texts(self) -> list[tuple[tuple[int, ...], int]]:
+        return [
+            neutral_tokens(
+                self._asking.tokenizer, prompt.messages, prompt.text, self._asking.prompt_format
+            )
+            for prompt in load_neutral("anchor")
+        ]
+
+    def __call__(self, step: int) -> TextRow:
+        """Texts in random order, side by side, until the row is full; one microbatch."""
+        order = np.random.default_rng([self._seed, _ANCHOR_STREAM, step]).permutation(
+            len(self._texts)
+        )
+        row = text_row([self._texts[i] for i in order], self._size)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], row)
 
 
 def row_limits(cfg: TrainConfig) -> RowLimits:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from antiimit_jax.fields import at_least, between, bounded, one_of, positive
 from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.training.objectives import OBJECTIVES
 
-OBJECTIVES = ("kl", "sampled")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -15,54 +16,23 @@ class TrainConfig:
     """One adapter's training."""
 
     mixture: Mixture = Mixture()
-    objective: str = "kl"  # exact forward KL, or next-token loss on one sampled word
-    steps: int = 400
-    placebo_steps: int = 100
-    groups: int = 1  # of a (micro)batch: one template and shot set each, its beginning shared
-    rows: int = 4  # of a group: so many full rows and the longest trunk are its tokens
-    row_tokens: int = 128  # a row holds whole items
-    accumulate: int = 2  # microbatches of a step, one after the other or on several devices
-    learning_rate: float = 2e-3
-    warmup_steps: int = 20
-    final_lr_fraction: float = 0.02
-    weight_decay: float = 0.0
-    adam_b2: float = 0.99
-    clip_norm: float = 1.0
-    anchor_weight: float = 1.0  # times KL(base || tuned) on unrelated text; 0 switches it off
-    anchor_tokens: int = 64  # tokens of unrelated text a step
-    dtype: str = "auto"  # of the frozen weights' products in training
+    objective: str = one_of(OBJECTIVES, "kl")
+    seeds: tuple[int, ...] = between(0, 2**32 - 1, (0,), filled=True)  # one tuned, one placebo each
+    steps: int = at_least(1, 400)
+    placebo_steps: int = at_least(0, 100)
+    groups: int = at_least(1, 1)  # of a (micro)batch: one template and shot set each
+    rows: int = at_least(1, 4)  # of a group: so many full rows and the longest shared prefix
+    row_tokens: int = at_least(32, 128)  # a row holds whole items
+    accumulate: int = at_least(1, 2)  # microbatches of a step, in turns or on several devices
+    learning_rate: float = positive(2e-3)
+    warmup_steps: int = at_least(0, 20)
+    final_lr_fraction: float = between(0.0, 1.0, 0.02)
+    weight_decay: float = at_least(0.0, 0.0)
+    adam_b2: float = bounded(0.99, "at least 0 and below 1", lambda decay: 0 <= decay < 1)
+    clip_norm: float = positive(1.0)
+    anchor_weight: float = at_least(0.0, 1.0)  # of KL(base || tuned) on unrelated text; 0: none
+    anchor_tokens: int = at_least(0, 64)  # tokens of unrelated text a step; 0: none
+    dtype: str = one_of(DTYPES, "auto")  # of the frozen weights in training
     remat: bool = False
-    checkpoint_every: int = 50
-    max_skips: int = 5  # non-finite steps in a row before the run stops
-
-    def problems(self) -> list[str]:
-        """What makes no sense, one sentence each."""
-        problems = []
-        if self.objective not in OBJECTIVES:
-            problems.append(f"train.objective {self.objective!r}: one of {', '.join(OBJECTIVES)}")
-        for field in (
-            "steps",
-            "groups",
-            "rows",
-            "row_tokens",
-            "accumulate",
-            "checkpoint_every",
-            "max_skips",
-        ):
-            if getattr(self, field) < 1:
-                problems.append(f"train.{field} = {getattr(self, field)}: at least 1")
-        for field in (
-            "placebo_steps",
-            "warmup_steps",
-            "weight_decay",
-            "anchor_weight",
-            "anchor_tokens",
-            "final_lr_fraction",
-        ):
-            if getattr(self, field) < 0:
-                problems.append(f"train.{field} = {getattr(self, field)}: not negative")
-        if self.learning_rate <= 0 or self.clip_norm <= 0:
-            problems.append("train.learning_rate and train.clip_norm must be positive")
-        if self.dtype not in DTYPES:
-            problems.append(f"train.dtype {self.dtype!r}: one of {', '.join(DTYPES)}")
-        return problems + self.mixture.problems("train.mixture")
+    checkpoint_every: int = at_least(1, 50)
+    max_skips: int = at_least(1, 5)  # non-finite steps in a row before the run stops

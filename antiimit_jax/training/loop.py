@@ -2,121 +2,119 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
-from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.models.decoder import Decoder, Forest
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import cast_matrices
-from antiimit_jax.parallel import compiler_options, place
-from antiimit_jax.training.batches import BatchSource, TrainBatch
+from antiimit_jax.parallel import compiler_options, place, scatter
+from antiimit_jax.training.batches import Asking, Transform
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
-from antiimit_jax.training.step import init_state, make_optimizer, make_schedule, make_step
+from antiimit_jax.training.step import (
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_schedule,
+    make_step,
+)
+from antiimit_jax.training.terms import Term, make_batch, make_terms
 
 Tree = Any
-ADAPTERS = ("tuned", "placebo")
+OnStep = Callable[[dict[str, Any]], None]
 _INIT_STREAM = 21
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One adapter's training."""
+
+    name: str  # of the adapter, in the log and in messages
+    train: TrainConfig
+    lora: LoraConfig
+    steps: int
+    transforms: tuple[Transform, ...] = ()  # of the targets: (PLACEBO,) for the placebo
+    forms: str = "strict"
+    terminators: str = "standard"
+    seed: int = 0
+    weights: str = "replicated"  # or "sharded": all local devices share them, and all take part
+
+    def asking(self, lm: LanguageModel) -> Asking:
+        """How the words' probabilities are asked for."""
+        return Asking(
+            tokenizer=lm.tokenizer,
+            prompt_format=lm.prompt_format,
+            forms=self.forms,
+            stops=lm.terminators.mask(self.terminators),
+        )
+
+
 def train(
-    lm: LanguageModel,
-    name: str,
-    cfg: TrainConfig,
-    lora: LoraConfig,
-    *,
-    forms: str,
-    terminators: str,
-    seed: int,
-    folder: Path,
-    weights: str = "replicated",
-    on_step: Callable[[dict[str, Any]], None] = lambda row: None,
+    lm: LanguageModel, job: Job, folder: Path, on_step: OnStep = lambda row: None
 ) -> tuple[Tree, Log]:
-    """Trains the adapter `name` ("tuned" or "placebo") to its end, from its last checkpoint if any.
+    """Trains an adapter to its end, from its last checkpoint if there is one.
 
     A step runs on as many local devices as can share its `accumulate` microbatches evenly.
 
     Args:
       folder: of its checkpoints.
-      weights: "replicated", or "sharded": all local devices share them, and all take part.
       on_step: called with the log row of each step, of restored ones too.
 
     Returns:
-      The adapter as host arrays and the log: one row a step with adapter, step, loss, kl_fwd,
-      residual, anchor_kl, grad_norm, lr, tokens_per_s, skipped.
+      The adapter as host arrays and the log: one row a step with adapter, step, loss, the terms'
+      own columns, grad_norm, lr, skipped, tokens_per_s.
 
     Raises:
       UserError: the configuration does not fit the model, or `max_skips` steps in a row were not
         finite (the state is saved).
     """
-    lora.check(lm.cfg)
-    steps = cfg.steps if name == "tuned" else cfg.placebo_steps
-    stops = lm.terminators.mask(terminators)
-    adapter = init_adapter(jax.random.fold_in(jax.random.key(seed), _INIT_STREAM), lm.cfg, lora)
-    mask = train_mask(adapter, lm.cfg, lora)
-    optimizer = make_optimizer(cfg, steps, mask)
+    cfg, name = job.train, job.name
+    job.lora.check(lm.cfg)
+    key = jax.random.fold_in(jax.random.key(job.seed), _INIT_STREAM)
+    adapter = init_adapter(key, lm.cfg, job.lora)
+    optimizer = make_optimizer(cfg, job.steps, train_mask(adapter, lm.cfg, job.lora))
     state, log = init_state(adapter, optimizer), []
     checkpoints = Checkpoints(folder)
     if (found := checkpoints.restore(state)) is not None:
         state, log = found
     for row in log:
         on_step(row)
-    if len(log) >= steps:
+    if len(log) >= job.steps:
         checkpoints.close()
         return jax.device_get(state.adapter), log
 
-    devices = jax.local_devices()
-    devices = devices[: n_step_devices(cfg.accumulate, weights, len(devices))]
-    n, shards = len(devices), len(devices) if weights == "sharded" else 1
-    decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat, shards=shards)
-    params = training_params(lm.params, cfg.dtype)
-    if n == 1:
-        step_fn, params = jit_step(decoder, stops, cfg, optimizer), jax.device_put(params)
-    else:
-        step_fn = pmap_step(decoder, stops, cfg, optimizer, devices)
-        params = place(params, devices, split_axes(lm.cfg, shards))
-        state = place(state, devices)
-        _tell_idle(cfg.accumulate, n)
-    held = of_one_device if n > 1 else lambda tree: tree
-    source = BatchSource(
-        cfg,
-        lm.tokenizer,
-        stops,
-        prompt_format=lm.prompt_format,
-        forms=forms,
-        seed=seed,
-        placebo=name == "placebo",
-    )
-    schedule = make_schedule(cfg, steps)
+    terms = make_terms(cfg, job.asking(lm), seed=job.seed, transforms=job.transforms)
+    stepper = _Stepper(lm, job, terms, optimizer)
+    state, schedule = stepper.placed(state), make_schedule(cfg, job.steps)
     with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one runs
-        start = len(log)
-        following = ahead.submit(source, start)
-        for step in range(start, steps):
+        following = ahead.submit(make_batch, terms, len(log))
+        for step in range(len(log), job.steps):
             began = time.monotonic()
             batch = following.result()
-            following = ahead.submit(source, step + 1)
-            state, metrics = step_fn(state, params, deal(batch, n) if n > 1 else batch)
-            row = _log_row(name, step, jax.device_get(held(metrics)), float(schedule(step)))
+            following = ahead.submit(make_batch, terms, step + 1)
+            state, metrics, stuck = stepper(state, batch)
+            row = _log_row(name, step, metrics, float(schedule(step)))
             row["tokens_per_s"] = _tokens(batch) / (time.monotonic() - began)
             log.append(row)
             on_step(row)
-            stuck = int(held(state.skipped_in_row)) >= cfg.max_skips
-            if stuck or step + 1 == steps or (step + 1) % cfg.checkpoint_every == 0:
-                checkpoints.save(held(state), log)
-            if stuck:
+            stop = stuck >= cfg.max_skips
+            if stop or step + 1 == job.steps or (step + 1) % cfg.checkpoint_every == 0:
+                checkpoints.save(stepper.held(state), log)
+            if stop:
                 checkpoints.close()
                 raise UserError(
                     f"{name}: {cfg.max_skips} steps in a row had a loss or gradient that is not "
@@ -124,11 +122,56 @@ def train(
                     "train.learning_rate or use train.dtype=float32"
                 )
     checkpoints.close()
-    return jax.device_get(held(state.adapter)), log
+    return jax.device_get(stepper.held(state).adapter), log
+
+
+class _Stepper:
+    """Steps of a job on as many devices as take part; all transfers are explicit."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        job: Job,
+        terms: Sequence[Term],
+        optimizer: optax.GradientTransformation,
+    ) -> None:
+        cfg, devices = job.train, jax.local_devices()
+        devices = devices[: n_step_devices(cfg.accumulate, job.weights, len(devices))]
+        shards = len(devices) if job.weights == "sharded" else 1
+        self._devices, self._alone = devices, len(devices) == 1
+        decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat, shards=shards)
+        params = training_params(lm.params, cfg.dtype)
+        if self._alone:
+            self._step, self._params = jit_step(decoder, terms, optimizer), jax.device_put(params)
+        else:
+            self._step = pmap_step(decoder, terms, optimizer, devices)
+            self._params = place(params, devices, split_axes(lm.cfg, shards))
+            _tell_idle(cfg.accumulate, len(devices))
+
+    def placed(self, state: TrainState) -> TrainState:
+        """A state of host or device arrays where the steps need it."""
+        return jax.device_put(state) if self._alone else place(state, self._devices)
+
+    def held(self, state: TrainState) -> TrainState:
+        """The state that all devices hold alike."""
+        return state if self._alone else of_one_device(state)
+
+    def __call__(
+        self, state: TrainState, batch: Tree
+    ) -> tuple[TrainState, dict[str, np.ndarray], int]:
+        """The next state, the metrics, and how many steps in a row were skipped."""
+        if self._alone:
+            state, metrics = self._step(state, self._params, jax.device_put(batch))
+            metrics, stuck = jax.device_get((metrics, state.skipped_in_row))
+        else:
+            dealt = scatter(deal(batch, len(self._devices)), self._devices)
+            state, metrics = self._step(state, self._params, *dealt)
+            metrics, stuck = of_one_device((metrics, state.skipped_in_row))
+        return state, metrics, int(stuck)
 
 
 def training_params(params: Tree, dtype: str) -> Tree:
-    """The frozen weights as a step takes them: the layers' products in `dtype`.
+    """The frozen weights as a step takes them: the layers' matmuls in `dtype`.
 
     The embedding and the head stay as they were read, since logits are float32 in any case.
     """
@@ -136,13 +179,11 @@ def training_params(params: Tree, dtype: str) -> Tree:
 
 
 def jit_step(
-    decoder: Decoder, stops: np.ndarray, cfg: TrainConfig, optimizer: optax.GradientTransformation
+    decoder: Decoder, terms: Sequence[Term], optimizer: optax.GradientTransformation
 ) -> Callable:
     """`make_step`, to be compiled at its first call; the state is donated."""
     return jax.jit(
-        make_step(decoder, jnp.asarray(stops), cfg, optimizer),
-        donate_argnums=0,
-        compiler_options=compiler_options(),
+        make_step(decoder, terms, optimizer), donate_argnums=0, compiler_options=compiler_options()
     )
 
 
@@ -160,16 +201,14 @@ def _tell_idle(accumulate: int, n: int) -> None:
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:
     row: dict[str, Any] = {"adapter": name, "step": step + 1}
-    for key in ("loss", "kl_fwd", "residual", "anchor_kl", "grad_norm"):
+    for key in sorted(metrics.keys() - {"skipped", "skipped_now"}):
         value = float(metrics[key])
         row[key] = value if abs(value) < float("inf") else None
     return row | {"lr": lr, "skipped": bool(metrics["skipped_now"])}
 
 
-def _tokens(batch: TrainBatch) -> int:
+def _tokens(batch: Tree) -> int:
     """Tokens of a step that are not padding."""
-    forest = batch.packed.forest
-    texts = batch.anchor.forest
-    return int(
-        (forest.subtree_end > 0).sum() + forest.trunk_length.sum() + (texts.subtree_end > 0).sum()
-    )
+    is_forest = lambda node: isinstance(node, Forest)
+    forests = filter(is_forest, jax.tree.leaves(batch, is_leaf=is_forest))
+    return sum(int((f.subtree_end > 0).sum() + f.trunk_length.sum()) for f in forests)

@@ -6,7 +6,8 @@ never have a gradient or optimizer state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.parallel import AXIS
-from antiimit_jax.scoring.packing import PackedBatch
-from antiimit_jax.scoring.texts import TextRow, text_logits
-from antiimit_jax.scoring.word_probs import word_log_probs
-from antiimit_jax.training.batches import TrainBatch
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.objectives import anchor_kl, forward_kl
+from antiimit_jax.training.terms import Term
 
 Array = jax.Array
 Tree = Any
@@ -72,77 +68,79 @@ def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def make_gradient(decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: int = 1) -> Callable:
-    """gradient(adapter, params, batch) -> (metrics, the gradient of metrics["loss"]).
+def make_gradient(decoder: Decoder, terms: Sequence[Term]) -> Callable:
+    """gradient(adapter, params, batch, counts) -> (metrics, the gradient of metrics["loss"]).
 
-    Microbatches follow each other, each with its own way back: memory holds what one needs.
+    Terms follow each other, and so do the microbatches of each, all with their own backward pass:
+    memory holds what one needs.
 
-    On several devices, each with its microbatches of a step: parts whose sums over the devices are
-    the step's. What all compute alike (the anchor) counts an n-th on each.
+    Args of the result:
+      batch: leaves [A, ...] for each term's name (`terms.make_batch`).
+      counts: None, or float [A] for each term's name: 0 where a microbatch does not count.
     """
 
-    def control(
-        adapter: Tree, params: Tree, packed: PackedBatch, target: Array, n_items: Array
-    ) -> tuple[Array, Array]:
-        """A microbatch's part of the KL, and of the words' mass."""
-        out = word_log_probs(decoder, {"params": params, "lora": adapter}, stops, packed)
-        mass = jnp.where(packed.word_item >= 0, jnp.exp(out.log_q), 0.0).sum()
-        return forward_kl(out.log_q, target) / n_items, mass / n_items
+    def of_term(term: Term, adapter: Tree, params: Tree, microbatches: Tree) -> Tree:
+        """((loss, log columns), gradient) of a weighted term, summed over its microbatches."""
 
-    def anchor(adapter: Tree, params: Tree, text: TextRow) -> tuple[Array, Array]:
-        """The anchor's part of the loss, and its KL."""
-        base = text_logits(decoder, {"params": params}, text)
-        tuned = text_logits(decoder, {"params": params, "lora": adapter}, text)
-        kl = anchor_kl(base, tuned, text.scored) / n_devices
-        return cfg.anchor_weight * kl, kl
+        def part(adapter: Tree, micro: Tree) -> tuple[Array, dict[str, Array]]:
+            batch, count = micro
+            loss, columns = term.loss(decoder, {"params": params, "lora": adapter}, batch)
+            found = term.weight * loss, columns
+            return found if count is None else jax.tree.map(lambda x: count * x, found)
 
-    def of_control(adapter: Tree, params: Tree, batch: TrainBatch) -> Tree:
-        """((KL, mass), gradient), summed over microbatches."""
-        one = lambda packed, target: jax.value_and_grad(control, has_aux=True)(
-            adapter, params, packed, target, batch.n_items
-        )
-        parts = (batch.packed, batch.target)
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
-        if len(batch.target) == 1:
-            return one(*first)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, *first))
-        add = lambda sums, part: (jax.tree.map(jnp.add, sums, one(*part)), None)
-        return jax.lax.scan(add, zeros, parts)[0]
+        first = jax.tree.map(lambda leaf: leaf[0], microbatches)
+        one = lambda micro: jax.value_and_grad(part, has_aux=True)(adapter, micro)
+        if len(jax.tree.leaves(microbatches)[0]) == 1:
+            return one(first)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, first))
+        add = lambda sums, micro: (jax.tree.map(jnp.add, sums, one(micro)), None)
+        return jax.lax.scan(add, zeros, microbatches)[0]
 
-    def gradient(adapter: Tree, params: Tree, batch: TrainBatch) -> tuple[dict[str, Array], Tree]:
-        (kl, mass), grads = of_control(adapter, params, batch)
-        total, drift = kl, jnp.zeros(())
-        if cfg.anchor_weight > 0 and cfg.anchor_tokens > 0:
-            text, grads = jax.lax.optimization_barrier((batch.anchor, grads))  # one after the other
-            (part, drift), more = jax.value_and_grad(anchor, has_aux=True)(adapter, params, text)
-            total, grads = total + part, jax.tree.map(jnp.add, grads, more)
-        residual = 1.0 / n_devices - mass
-        metrics = {"kl_fwd": kl, "residual": residual, "anchor_kl": drift, "loss": total}
-        return metrics, grads
+    def gradient(
+        adapter: Tree, params: Tree, batch: dict[str, Tree], counts: dict[str, Array] | None = None
+    ) -> tuple[dict[str, Array], Tree]:
+        columns, total, grads = {}, None, None
+        for term in terms:
+            microbatches = batch[term.name], counts and counts[term.name]
+            one_term = functools.partial(of_term, term, adapter, params)
+            if term.weight == 0:
+                (_, unused), _ = jax.eval_shape(one_term, microbatches)
+                columns |= jax.tree.map(jnp.zeros_like, unused)
+            elif grads is None:
+                (total, columns_of_term), grads = one_term(microbatches)
+                columns |= columns_of_term
+            else:  # one after the other
+                microbatches, grads = jax.lax.optimization_barrier((microbatches, grads))
+                (loss, columns_of_term), more = one_term(microbatches)
+                columns |= columns_of_term
+                total, grads = total + loss, jax.tree.map(jnp.add, grads, more)
+        return columns | {"loss": total}, grads
 
     return gradient
 
 
 def make_step(
     decoder: Decoder,
-    stops: Array,
-    cfg: TrainConfig,
+    terms: Sequence[Term],
     optimizer: optax.GradientTransformation,
-    n_devices: int = 1,
+    axis: str | None = None,
 ) -> Callable:
-    """step(state, params, batch) -> (state, metrics); jit it with the state donated.
-
-    With several devices it runs on each of them under `pmap`.
+    """step(state, params, batch, counts=None) -> (state, metrics); jit it with the state donated.
 
     A step whose loss or gradient is not finite leaves adapter and optimizer as they were and is
     counted; the loop stops after several in a row.
-    """
-    gradient = make_gradient(decoder, stops, cfg, n_devices)
 
-    def step(state: TrainState, params: Tree, batch: TrainBatch) -> tuple[TrainState, dict]:
-        metrics, grads = gradient(state.adapter, params, batch)
-        if n_devices > 1:
-            metrics, grads = jax.lax.psum((metrics, grads), AXIS)
+    Args:
+      axis: of the `pmap` that runs it on several devices, each with some microbatches of a step.
+    """
+    gradient = make_gradient(decoder, terms)
+
+    def step(
+        state: TrainState, params: Tree, batch: Tree, counts: Tree = None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        metrics, grads = gradient(state.adapter, params, batch, counts)
+        if axis:
+            metrics, grads = jax.lax.psum((metrics, grads), axis)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
         moved = state._replace(

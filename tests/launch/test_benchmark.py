@@ -117,7 +117,7 @@ def test_each_peers_training_steps_are_ours(tiny, folder, tmp_path, side):
 def test_examples_of_the_peers_are_the_items_of_our_packed_batch(tiny, folder, tmp_path):
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
     batch = benchmark_ours.batch_source(tiny, job.train)(0)
-    assert len(job.queries) == len(job.shares) == int(batch.n_items) > 4
+    assert len(job.queries) == len(job.shares) == int(batch.n_items[0]) > 4
     used = batch.packed.word_item >= 0
     assert batch.target[used] == pytest.approx([t for shares in job.shares for t in shares])
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.fields import problems
 from antiimit_jax.scoring.packing import shared_beginning
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.tasks.output_control import (
@@ -118,22 +119,22 @@ def test_items_without_shots_have_no_set():
         (dict(k_weights=(-1.0,)), "k_weights"),
         (dict(k_weights=(0.0,)), "k_weights"),
         (dict(ks=(), k_weights=()), "ks"),
-        (dict(ks=(1,)), "word counts from 2"),
+        (dict(ks=(1,)), "from 2"),
         (dict(ks=(11,)), "to 10"),
-        (dict(shots=(-1,)), "numbers of turns"),
+        (dict(shots=(-1,)), "at least 0"),
         (dict(shots=(0, 2)), "shot_weights"),
         (dict(templates=()), "templates"),
         (dict(templates=(len(TEMPLATES),)), "templates"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_names_the_field(changes, named):
-    (problem,) = Mixture(**changes).problems("train.mixture")
+    (problem,) = problems(Mixture(**changes), "train.mixture")
     assert "train.mixture" in problem and named in problem
 
 
 def test_a_sound_mixture_has_no_problems_and_a_bad_one_names_all():
-    assert Mixture().problems("m") == []
-    assert len(Mixture(ks=(1, 2), shots=(-1,), templates=()).problems("m")) == 4
+    assert problems(Mixture(), "m") == []
+    assert len(problems(Mixture(ks=(1, 2), shots=(-1,), templates=()), "m")) == 4
 
 
 def test_an_unknown_split_is_refused():

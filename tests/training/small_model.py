@@ -17,8 +17,9 @@ from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TEMPLATES
 from antiimit_jax.text.lexicon import load_lexicon
 from antiimit_jax.text.tokenizer import Tokenizer
-from antiimit_jax.training.batches import BatchSource, TrainBatch
+from antiimit_jax.training.batches import PLACEBO, Asking, BatchSource
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.terms import Term, make_batch, make_terms
 from tests.random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
 
 VOCABULARY = 1000
@@ -47,21 +48,22 @@ class Small:
     decoder: Decoder
     params: Any
 
+    def asking(self, style: str = "base") -> Asking:
+        return Asking(
+            tokenizer=self.tokenizer, prompt_format=style, forms="strict", stops=self.stops
+        )
+
     def source(
         self, cfg: TrainConfig = TRAIN, *, seed: int = 0, placebo: bool = False, style: str = "base"
     ) -> BatchSource:
-        return BatchSource(
-            cfg,
-            self.tokenizer,
-            self.stops,
-            prompt_format=style,
-            forms="strict",
-            seed=seed,
-            placebo=placebo,
-        )
+        transforms = (PLACEBO,) if placebo else ()
+        return BatchSource(cfg, self.asking(style), seed=seed, transforms=transforms)
 
-    def batch(self, cfg: TrainConfig = TRAIN, step: int = 0) -> TrainBatch:
-        return self.source(cfg)(step)
+    def terms(self, cfg: TrainConfig = TRAIN) -> tuple[Term, ...]:
+        return make_terms(cfg, self.asking())
+
+    def batch(self, cfg: TrainConfig = TRAIN, step: int = 0) -> dict[str, Any]:
+        return make_batch(self.terms(cfg), step)
 
     def fresh_adapter(self) -> Any:
         return init_adapter(jax.random.key(3), self.cfg, self.lora)

@@ -12,8 +12,9 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.loop import train
+from antiimit_jax.training.loop import Job, train
 from tests.tiny_model import write_tiny_model
 
 CFG = TrainConfig(
@@ -37,17 +38,19 @@ def tiny(tmp_path_factory):
 
 
 def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None):
-    return train(
-        tiny,
-        name,
-        cfg,
-        LORA,
-        forms="strict",
-        terminators="standard",
-        seed=0,
-        folder=folder,
-        on_step=on_step,
+    return train_with(tiny, name, cfg, LORA, folder, on_step, seed=0)
+
+
+def train_with(lm, name, cfg, lora, folder, on_step=lambda row: None, seed=3):
+    job = Job(
+        name=name,
+        train=cfg,
+        lora=lora,
+        steps=cfg.steps if name == "tuned" else cfg.placebo_steps,
+        transforms=(PLACEBO,) if name == "placebo" else (),
+        seed=seed,
     )
+    return train(lm, job, folder, on_step)
 
 
 class Stop(Exception):
@@ -94,13 +97,4 @@ def test_steps_that_are_not_finite_are_counted_and_then_stop_the_run(tiny, tmp_p
 def test_checkpoints_of_another_shape_are_refused(tiny, tmp_path):
     run(tiny, tmp_path / "c")
     with pytest.raises(UserError, match="checkpoint cannot be restored.*--overwrite"):
-        train(
-            tiny,
-            "tuned",
-            CFG,
-            LoraConfig(rank=3),
-            forms="strict",
-            terminators="standard",
-            seed=0,
-            folder=tmp_path / "c",
-        )
+        train_with(tiny, "tuned", CFG, LoraConfig(rank=3), tmp_path / "c", seed=0)

@@ -46,22 +46,22 @@ def items_of(batch):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_loss_is_the_mean_kl_of_its_items_plus_the_anchor(small, adapter, accumulate):
     cfg = dataclasses.replace(TRAIN, groups=1, accumulate=accumulate, anchor_weight=0.7)
-    batch = small.source(cfg)(0)
-    gradient = jax.jit(make_gradient(small.decoder, small.stops, cfg))
+    batch = small.batch(cfg)
+    gradient = jax.jit(make_gradient(small.decoder, small.terms(cfg)))
     metrics, _ = gradient(adapter, small.params, batch)
 
     tuned = PlainModel(small.decoder, {"params": small.params, "lora": adapter}, 200)
     base = PlainModel(small.decoder, {"params": small.params}, 200)
     kls, masses = [], []
-    for prompt, paths, target in items_of(batch):
+    for prompt, paths, target in items_of(batch["control"]):
         q = word_probabilities(tuned, prompt, paths, small.stops)
         kls.append(rel_entr(target, q).sum())
         masses.append(q.sum())
-    assert len(kls) == batch.n_items >= 4
+    assert set(batch["control"].n_items) == {len(kls)} and len(kls) >= 4
     assert float(metrics["kl_fwd"]) == pytest.approx(np.mean(kls), rel=1e-4)
     assert float(metrics["residual"]) == pytest.approx(1 - np.mean(masses), abs=1e-5)
 
-    forest, scored = batch.anchor
+    forest, scored = jax.tree.map(lambda leaf: leaf[0], batch["anchor"])
     drift = []
     starts = np.flatnonzero(np.asarray(forest.positions[0]) == 0)
     for start, end in zip(starts, [*starts[1:], forest.tokens.shape[1]]):
@@ -75,8 +75,8 @@ def test_the_loss_is_the_mean_kl_of_its_items_plus_the_anchor(small, adapter, ac
 def test_the_anchor_can_be_switched_off(small, adapter):
     for changes in (dict(anchor_weight=0.0), dict(anchor_tokens=0)):
         cfg = dataclasses.replace(PAIRS, **changes)
-        metrics, _ = make_gradient(small.decoder, small.stops, cfg)(
-            adapter, small.params, small.source(cfg)(0)
+        metrics, _ = make_gradient(small.decoder, small.terms(cfg))(
+            adapter, small.params, small.batch(cfg)
         )
         assert (
             float(metrics["loss"]) == float(metrics["kl_fwd"]) and float(metrics["anchor_kl"]) == 0
@@ -85,7 +85,7 @@ def test_the_anchor_can_be_switched_off(small, adapter):
 
 def test_the_gradient_of_every_adapter_equals_finite_differences(small, adapter):
     batch = small.batch(PAIRS)
-    gradient = jax.jit(make_gradient(small.decoder, small.stops, PAIRS))
+    gradient = jax.jit(make_gradient(small.decoder, small.terms(PAIRS)))
     _, grads = gradient(adapter, small.params, batch)
     leaves, shape = jax.tree.flatten(adapter)
     slopes = jax.tree.leaves(grads)
@@ -109,15 +109,16 @@ def test_the_gradient_of_every_adapter_equals_finite_differences(small, adapter)
 def test_the_sampled_objective_has_the_gradient_of_the_kl_in_expectation(small, adapter):
     """All joint labels of a batch, each weighted with its probability."""
     exact = dataclasses.replace(PAIRS, anchor_weight=0.0)
-    batch = small.batch(exact)
-    n_items = int(batch.n_items)
+    whole = small.batch(exact)
+    batch = whole["control"]
+    n_items = int(batch.n_items[0])
     assert 2 <= n_items <= 4
-    slope = jax.jit(make_gradient(small.decoder, small.stops, exact))
+    slope = jax.jit(make_gradient(small.decoder, small.terms(exact)))
     flat = lambda target: np.concatenate(
         [
             np.ravel(leaf)
             for leaf in jax.tree.leaves(
-                slope(adapter, small.params, batch._replace(target=target))[1]
+                slope(adapter, small.params, whole | {"control": batch._replace(target=target)})[1]
             )
         ]
     ).astype(np.float64)
@@ -140,7 +141,7 @@ def test_the_sampled_objective_has_the_gradient_of_the_kl_in_expectation(small, 
 
 def test_a_fresh_adapter_leaves_the_loss_of_the_base_exactly(small):
     batch = small.batch()
-    gradient = make_gradient(small.decoder, small.stops, TRAIN)
+    gradient = make_gradient(small.decoder, small.terms())
     loss = jax.jit(lambda adapter, params, batch: gradient(adapter, params, batch)[0])
     base = loss({}, small.params, batch)
     fresh = loss(small.fresh_adapter(), small.params, batch)

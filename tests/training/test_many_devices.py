@@ -11,7 +11,7 @@ import pytest
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import train_mask
 from antiimit_jax.models.sharding import split_axes
-from antiimit_jax.parallel import place
+from antiimit_jax.parallel import place, scatter
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
@@ -49,17 +49,17 @@ def steps(small, weights: str, remat: bool = False):
     state, metrics = init_state(adapter, optimizer), []
     batches = [small.batch(cfg, step) for step in range(STEPS)]
     if weights == "alone":
-        step = jit_step(decoder, small.stops, cfg, optimizer)
+        step = jit_step(decoder, small.terms(cfg), optimizer)
         for batch in batches:
             state, told = step(state, small.params, batch)
             metrics.append(jax.device_get(told))
         return state, metrics
     devices = devices[:n]
-    step = pmap_step(decoder, small.stops, cfg, optimizer, devices)
+    step = pmap_step(decoder, small.terms(cfg), optimizer, devices)
     params = place(small.params, devices, split_axes(small.cfg, shards))
     state = place(state, devices)
     for batch in batches:
-        state, told = step(state, params, deal(batch, n))
+        state, told = step(state, params, *scatter(deal(batch, n), devices))
         metrics.append(of_one_device(told))
     for leaf in jax.tree.leaves(state):  # every device has moved alike
         assert (np.asarray(leaf) == np.asarray(leaf)[:1]).all()

@@ -29,7 +29,7 @@ class Trainer:
         mask = train_mask(self.adapter, small.cfg, lora or small.lora)
         optimizer = make_optimizer(cfg, cfg.steps, mask)
         self.state = init_state(self.adapter, optimizer)
-        self.step = jax.jit(make_step(small.decoder, small.stops, cfg, optimizer))
+        self.step = jax.jit(make_step(small.decoder, small.terms(cfg), optimizer))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_training_lowers_the_loss_moves_every_adapter_and_no_base_weight(small, 
 
 def test_gradients_and_optimizer_state_exist_for_adapters_alone(small, trainer):
     _, grads = jax.eval_shape(
-        make_gradient(small.decoder, small.stops, CFG),
+        make_gradient(small.decoder, small.terms(CFG)),
         trainer.adapter,
         small.params,
         small.batch(CFG),
@@ -93,7 +93,8 @@ def broken(small, batch, how: str):
     if how == "loss":
         scale = small.params["final_norm"]["scale"].at[0].set(jnp.nan)
         return small.params | {"final_norm": {"scale": scale}}, batch
-    return small.params, batch._replace(n_items=np.float32(1e-25))  # finite loss, norm overflows
+    few = batch["control"]._replace(n_items=np.full(1, 1e-25, np.float32))
+    return small.params, batch | {"control": few}  # finite loss, norm overflows
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])

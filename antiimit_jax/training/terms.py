@@ -1,0 +1,112 @@
+"""What a step minimises: a weighted sum of terms, each with batches, a loss and log columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.scoring.texts import TextRow, text_logits
+from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.training.batches import AnchorSource, Asking, BatchSource, ControlBatch, Transform
+from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.objectives import OBJECTIVES, anchor_kl, forward_kl
+
+Array = jax.Array
+Tree = Any
+
+
+class Term(Protocol):
+    """One part of the loss. A term of weight 0 is not computed, and its log columns are 0."""
+
+    name: str
+    weight: float
+
+    def batch(self, step: int) -> Tree:
+        """Host arrays [A, ...] of a step: A microbatches whose losses add up."""
+
+    def loss(self, decoder: Decoder, variables: Tree, batch: Tree) -> tuple[Array, dict]:
+        """A microbatch's part of the step's loss in nats, and of its log columns (sums as well).
+
+        Args:
+          variables: {"params": ..., "lora": ...}.
+          batch: leaves [...], without the axis of microbatches.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """Word probabilities as they are asked for: the mean objective over a step's items.
+
+    Log columns: `kl_fwd`, whatever the objective, and `residual`, both means over items.
+    """
+
+    objective: str
+    stops: np.ndarray  # bool [V]
+    batch: Callable[[int], ControlBatch]
+    name: str = "control"
+    weight: float = 1.0
+
+    def loss(
+        self, decoder: Decoder, variables: Tree, batch: ControlBatch
+    ) -> tuple[Array, dict[str, Array]]:
+        out = word_log_probs(decoder, variables, jnp.asarray(self.stops), batch.packed)
+        log_q, target, exists = _by_item(out.log_q, batch.target, batch.packed.word_item)
+        mean = lambda of_items: jnp.where(exists, of_items, 0.0).sum() / batch.n_items
+        loss = mean(OBJECTIVES[self.objective](log_q, target))
+        residual = mean(1.0 - jnp.exp(log_q).sum(-1))
+        return loss, {"kl_fwd": mean(forward_kl(log_q, target)), "residual": residual}
+
+
+def _by_item(log_q: Array, target: Array, word_item: Array) -> tuple[Array, Array, Array]:
+    """Words [B, W] of several items a row, each item alone: log q and target [B, I, W].
+
+    A word has probability and target 0 in other items than its own. Last, which items exist [B, I].
+    """
+    items = jnp.arange(word_item.shape[-1])
+    own = word_item[:, None, :] == items[None, :, None]
+    alone = jnp.where(own, log_q[:, None, :], -jnp.inf)
+    return alone, jnp.where(own, target[:, None, :], 0.0), own.any(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+    """Staying the base model on unrelated text. Log column: `anchor_kl`, KL(base || tuned)."""
+
+    weight: float
+    batch: Callable[[int], TextRow]
+    name: str = "anchor"
+
+    def loss(
+        self, decoder: Decoder, variables: Tree, batch: TextRow
+    ) -> tuple[Array, dict[str, Array]]:
+        base = text_logits(decoder, {"params": variables["params"]}, batch)
+        tuned = text_logits(decoder, variables, batch)
+        kl = anchor_kl(base, tuned, batch.scored)
+        return kl, {"anchor_kl": kl}
+
+
+def make_terms(
+    cfg: TrainConfig, asking: Asking, *, seed: int = 0, transforms: tuple[Transform, ...] = ()
+) -> tuple[Term, ...]:
+    """The terms of a configuration.
+
+    Args:
+      transforms: of control's targets: (PLACEBO,) for the placebo.
+    """
+    requests = BatchSource(cfg, asking, seed=seed, transforms=transforms)
+    texts = AnchorSource(max(cfg.anchor_tokens, 1), asking, seed=seed)
+    return (
+        Control(cfg.objective, asking.stops, requests),
+        Anchor(cfg.anchor_weight if cfg.anchor_tokens else 0.0, texts),
+    )
+
+
+def make_batch(terms: Sequence[Term], step: int) -> dict[str, Tree]:
+    """The batch of a step, by the terms' names."""
+    return {term.name: term.batch(step) for term in terms}
