@@ -34,7 +34,8 @@ class Entry:
     gate: str = ""  # what the hub asks for before it gives the files; "" where it asks nothing
     counterpart: str = ""  # alias of the base's post-trained release, or the other way round
     note: str = ""  # which version an ambiguous alias means; said when it is used
-    config: dict[str, Any]  # published; the loader reads the model's own
+    # Published; a model that is loaded is described by its own.
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
     unverified: str = ""  # facts of `config` that nobody compared with the published file
     package: str = ""  # import name of the package that carries `filename`
     filename: str = ""

@@ -2,7 +2,7 @@
 
 Both sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
 by a fixed set that is closed under p -> 100 - p, so the complement of a held-out percentage never
-stands in a training prompt. The words are `data/words.tsv`, made by `build_lexicon.py`.
+stands in a training prompt. The words are `data/words.tsv`, made by `tests/text/build_lexicon.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG, embedded_file
 from antiimit_jax.text import lexicon
+from tests.text import build_lexicon
 
 DATA = importlib.resources.files("antiimit_jax.text") / "data"
 # Written apart from build_lexicon's list, so that an entry lost there is still caught here.
@@ -125,3 +127,17 @@ def test_impossible_counts_are_refused(k, side):
 def test_unknown_side_is_refused():
     with pytest.raises(UserError, match="train or heldout"):
         lexicon.sample_percents(np.random.default_rng(0), 2, "test")
+
+
+def test_the_tool_makes_the_stored_table_again_and_names_a_word_that_breaks_a_rule(tmp_path):
+    pytest.importorskip("simplemma")
+    entry = CATALOG["smollm2-135m-instruct"]
+    dictionary = tmp_path / "words"
+    words = build_lexicon.stored_words()
+    dictionary.write_text("\n".join(words))
+    text, faults = build_lexicon.table(words, dictionary, embedded_file(entry))
+    assert not faults and text == (DATA / "words.tsv").read_text("utf-8")
+    _, faults = build_lexicon.table({"rivers", "qwxz"}, dictionary, embedded_file(entry))
+    assert faults == ["qwxz: not in SCOWL's small list", "rivers: not in SCOWL's small list"]
+    with pytest.raises(UserError, match="wamerican-small"):
+        build_lexicon.words_of(tmp_path / "none")
