@@ -17,7 +17,7 @@ from antiimit_jax.evaluation.runner import Runner, Variant
 from antiimit_jax.evaluation.stage import StageResult
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.texts import TextRow, expected, text_logits, text_row
+from antiimit_jax.scoring.texts import PackedTexts, expected, pack_texts, text_logits
 from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
 from antiimit_jax.text.formats import neutral_tokens
 
@@ -40,7 +40,7 @@ class Differences(NamedTuple):
     logp_tuned: Array
 
 
-def differences(decoder: Decoder, base: Tree, variables: Tree, row: TextRow) -> Differences:
+def differences(decoder: Decoder, base: Tree, variables: Tree, row: PackedTexts) -> Differences:
     """Compares two models' next-token distributions over the full vocabulary, in float32.
 
     The first of `five` would be the argmax, but using top_k's result twice makes XLA's CPU backend
@@ -91,11 +91,11 @@ def drift(
             f"{lm.cfg.max_positions}: lower drift.n_prompts or leave out the suite drift"
         )
     rows = first_fit([len(ids) for ids, _ in texts], size)
-    batches = [text_row([texts[i] for i in row], size) for row in rows]
+    batches = [pack_texts([texts[i] for i in row], size) for row in rows]
     arguments = (runner.base.variables, variant.variables)
     bar = progress(f"{stage}: unrelated text", len(prompts))
     columns: dict[str, list] = {name: [] for name in _COLUMNS}
-    results = runner.map("drift", differences, variant, arguments, batches, text_row([], size))
+    results = runner.map("drift", differences, variant, arguments, batches, pack_texts([], size))
     for row, result in zip(rows, results):
         at = 0
         for i in row:

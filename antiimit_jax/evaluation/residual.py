@@ -11,7 +11,7 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant
 from antiimit_jax.evaluation.stage import StageResult
 from antiimit_jax.parallel import place
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.terminators import CJK, EMPHASIS, QUOTES, SENTENCE
 from antiimit_jax.scoring.top_words import Search, TopWord, continuations
 
@@ -116,7 +116,7 @@ def explore(
     searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
     for number in range(rounds):
         queries = [search.query() for search in searches]
-        for work in plan(queries, stops, devices=len(runner.devices)):
+        for work in pack_batches(queries, stops, devices=len(runner.devices)):
             results = runner.map(
                 "continuations", continuations, variant, arguments, work.batches, work.empty
             )

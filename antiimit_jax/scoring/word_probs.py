@@ -24,7 +24,7 @@ class WordLogProbs(NamedTuple):
     """What the model says about the words of a batch."""
 
     log_q: Array  # [B, W] 0 probability on padding is written as log 0 = -1e30
-    residual: Array  # [B, W] by item of the row: 1 - sum of its words' q; 1 on padding
+    residual: Array  # [B, W] by item of the sequence: 1 - sum of its words' q; 1 on padding
     path_log_mass: Array  # [B, Z] each token path with its terminators
 
 
@@ -36,7 +36,7 @@ def word_log_probs(
     Args:
       variables: {"params": ..., "lora": ... or absent}.
       stops: bool [V], the terminators.
-      batch: B packed rows.
+      batch: B packed sequences.
     """
     return from_logits(readout_logits(decoder, variables, batch), stops, batch)
 
@@ -49,7 +49,7 @@ def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Arra
 
 
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
-    """The same from the readouts' logits, float32 [R, V].
+    """The same from the logits at the logit positions, float32 [R, V].
 
     A terminator's probability below 1e-38 of the most probable token's is read as that.
     """

@@ -18,13 +18,13 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
     BatchShape,
     PackedBatch,
-    Row,
-    RowLimits,
+    PackedSequence,
+    SequenceLimits,
     needed,
     shared_beginning,
     stack,
 )
-from antiimit_jax.scoring.texts import TextRow, text_row
+from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.output_control import N_SHOT_SETS, Item, probe_items, training_items
@@ -44,7 +44,7 @@ class TrainBatch(NamedTuple):
     packed: PackedBatch  # leading axis A
     target: np.ndarray  # [A, B, W] 0 on padding
     n_items: np.ndarray  # float32 []
-    anchor: TextRow
+    anchor: PackedTexts
 
 
 class BatchSource:
@@ -116,18 +116,20 @@ class BatchSource:
         )
         return stack(rows, shape), target, n_items
 
-    def _group(self, step: int, group: int) -> tuple[list[Row], list[Item], list[Shares]]:
+    def _group(
+        self, step: int, group: int
+    ) -> tuple[list[PackedSequence], list[Item], list[Shares]]:
         """The rows of one group, the items they number, and each item's target shares."""
         rows, items = self._fill(training_items(self._cfg.mixture, self._seed, step, group))
         return rows, items, self._targets(items, step, group)
 
-    def _fill(self, stream: Iterator[Item]) -> tuple[list[Row], list[Item]]:
+    def _fill(self, stream: Iterator[Item]) -> tuple[list[PackedSequence], list[Item]]:
         """The rows of one group, filled in order until its tokens are spent."""
         cfg = self._cfg
         items = list(itertools.islice(stream, self._group_tokens // _LEAST_ITEM_TOKENS))
         queries = [self._query(item) for item in items]
         trunk = shared_beginning(queries, self._trunk_tokens)
-        rows: list[Row] = [Row(self._limits, self._stops, trunk)]
+        rows: list[PackedSequence] = [PackedSequence(self._limits, self._stops, trunk)]
         left = self._group_tokens - len(trunk)
         for i, query in enumerate(queries):
             need = needed(query, self._stops, len(trunk))
@@ -144,11 +146,14 @@ class BatchSource:
                 )
             if len(rows) == self._group_rows:
                 break
-            rows.append(Row(self._limits, self._stops, trunk))
+            rows.append(PackedSequence(self._limits, self._stops, trunk))
             if not rows[-1].add(i, query):
                 raise UserError(f"train.row_tokens = {cfg.row_tokens} is too small for one item")
         spare = self._group_rows - len(rows)
-        return [*rows, *(Row(self._limits, self._stops, trunk) for _ in range(spare))], items
+        return [
+            *rows,
+            *(PackedSequence(self._limits, self._stops, trunk) for _ in range(spare)),
+        ], items
 
     def _query(self, item: Item) -> WordQuery:
         prompt = build_prompt(self._tokenizer, item.messages, self._format)
@@ -174,12 +179,12 @@ class BatchSource:
             targets = [tuple(rng.multinomial(1, t).astype(float)) for t in targets]
         return targets
 
-    def _anchor(self, step: int) -> TextRow:
+    def _anchor(self, step: int) -> PackedTexts:
         """Anchor texts in random order, side by side, until the row is full."""
         size = max(self._cfg.anchor_tokens, 1)
         rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
         order = rng.permutation(len(self._anchors))
-        return text_row([self._anchors[i] for i in order], size)
+        return pack_texts([self._anchors[i] for i in order], size)
 
 
 def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
@@ -195,9 +200,9 @@ def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Sha
     return permuted
 
 
-def row_limits(cfg: TrainConfig) -> RowLimits:
+def row_limits(cfg: TrainConfig) -> SequenceLimits:
     """Static sizes that a full row of ordinary items stays under."""
-    return RowLimits(
+    return SequenceLimits(
         tokens=cfg.row_tokens,
         readouts=cfg.row_tokens // 3,
         paths=cfg.row_tokens // 5,

@@ -16,7 +16,7 @@ import optax
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.parallel import AXIS
 from antiimit_jax.scoring.packing import PackedBatch
-from antiimit_jax.scoring.texts import TextRow, text_logits
+from antiimit_jax.scoring.texts import PackedTexts, text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.batches import TrainBatch
 from antiimit_jax.training.config import TrainConfig
@@ -89,7 +89,7 @@ def make_gradient(decoder: Decoder, stops: Array, cfg: TrainConfig, n_devices: i
         mass = jnp.where(packed.word_item >= 0, jnp.exp(out.log_q), 0.0).sum()
         return forward_kl(out.log_q, target) / n_items, mass / n_items
 
-    def anchor(adapter: Tree, params: Tree, text: TextRow) -> tuple[Array, Array]:
+    def anchor(adapter: Tree, params: Tree, text: PackedTexts) -> tuple[Array, Array]:
         """The anchor's part of the loss, and its KL."""
         base = text_logits(decoder, {"params": params}, text)
         tuned = text_logits(decoder, {"params": params, "lora": adapter}, text)

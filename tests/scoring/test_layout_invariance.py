@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiimit_jax.scoring.packing import BatchShape, PackedBatch, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.packing import (
+    BatchShape,
+    PackedBatch,
+    SequenceLimits,
+    shared_beginning,
+    stack,
+)
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import text_prompt
@@ -95,8 +101,8 @@ def layout(tiny: Tiny, queries, name: str):
     if name == "alone":
         limits = roomy(queries, tiny.stops)
     if name == "more padding":
-        bigger = {f: 2 * v + 3 for f, v in dataclasses.asdict(limits).items()}
-        limits = RowLimits(**bigger)
+        bigger = {f: 2 * v + 3 for f, v in limits._asdict().items()}
+        limits = SequenceLimits(**bigger)
     rows = fill(plans[name], queries, limits, tiny.stops)
     room = dict(spare=3, longer=5) if name in ("more padding", "trunk of one row") else {}
     if dense:
@@ -188,7 +194,7 @@ def test_what_padding_holds_does_not_matter(tiny, queries, expected):
     check(scored(tiny, rows, dirty), expected)
 
 
-LIMITS = RowLimits(tokens=64, readouts=40, paths=16, steps=3, words=16, terms=8)
+LIMITS = SequenceLimits(tokens=64, readouts=40, paths=16, steps=3, words=16, terms=8)
 TOKENS = st.integers(2, 9)  # spaces and marks of the tiny vocabulary among them
 
 
@@ -204,7 +210,7 @@ def any_query(draw) -> WordQuery:
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(asked=st.lists(any_query(), min_size=1, max_size=4), data=st.data())
 def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
-    shape = BatchShape(LIMITS, rows=4, trunks=4, trunk_tokens=8)  # one shape: compiled once
+    shape = BatchShape(LIMITS, sequences=4, trunks=4, trunk_tokens=8)  # one shape: compiled once
     rows = fill([((), [i]) for i in range(len(asked))], asked, LIMITS, tiny.stops)
     reference = scored(tiny, rows, stack(rows, shape))
     home = [data.draw(st.integers(0, 1)) for _ in asked]
