@@ -66,7 +66,8 @@ def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
 def ancestor_mask(subtree_end: Array) -> Array:
     """[B, T] -> [B, T, T], true where the second token is the first or one of its ancestors."""
     i = jnp.arange(subtree_end.shape[-1])
-    return (i[None, :] <= i[:, None]) & (i[None, :, None] < subtree_end[:, None, :])
+    before = i[None, None, :] <= i[None, :, None]
+    return before & (i[None, :, None] < subtree_end[:, None, :])
 
 
 def arrange(forest: Forest, cfg: ModelConfig) -> View:

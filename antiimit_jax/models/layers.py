@@ -69,7 +69,7 @@ class Linear(nn.Module):
         y = matmul(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(y.dtype)
+            y = y + bias.astype(y.dtype)[None]
         if self.has_variable("lora", "a"):
             a = self.get_variable("lora", "a")  # [r, in]
             b = self.get_variable("lora", "b")  # [features, r]
@@ -94,6 +94,7 @@ class RMSNorm(nn.Module):
         start = nn.initializers.zeros if cfg.norm_offset else nn.initializers.ones
         scale = self.param("scale", start, (x.shape[-1],), jnp.float32)
         scale = scale + 1.0 if cfg.norm_offset else scale
+        scale = scale.reshape(*(1,) * (x.ndim - 1), -1)
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + cfg.norm_eps)
         if cfg.norm_wide:

@@ -49,7 +49,8 @@ class LoraConfig:
         first, last = self.layer_range(cfg)
         if not 0 <= first < last <= cfg.n_layers:
             problems.append(
-                f"lora layers {self.first_layer}..{self.last_layer} do not fit {cfg.n_layers}"
+                f"lora layers {self.first_layer}..{self.last_layer} do not fit a model of "
+                f"{cfg.n_layers} layers"
             )
         if problems:
             raise UserError("; ".join(problems))

@@ -43,7 +43,7 @@ def continuations(
     """
     logits = readout_logits(decoder, variables, batch)  # [R, V]
     probs = jax.nn.softmax(logits, axis=-1)[batch.path_end]  # [B, Z, V]
-    ending = stops & (batch.path_token >= 0).any(-1)[..., None]
+    ending = stops[None, None] & (batch.path_token >= 0).any(-1)[..., None]
     prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)
 

@@ -85,5 +85,5 @@ def _signed_logsumexp(terms: Array, sign: Array) -> Array:
 def _residual(log_q: Array, word_item: Array) -> Array:
     """1 - sum of q over each item's words, [B, W] with items numbered from 0."""
     items = jnp.arange(log_q.shape[-1])
-    belongs = word_item[:, None, :] == items[:, None]  # [B, item, W]
+    belongs = word_item[:, None, :] == items[None, :, None]  # [B, item, W]
     return 1.0 - jnp.where(belongs, jnp.exp(log_q)[:, None, :], 0.0).sum(-1)

@@ -88,8 +88,8 @@ def test_percent_sides():
     assert lexicon.TRAIN_PERCENTS == (5, 10, 20, 25, 30, 40, 45, 50, 55, 60, 70, 75, 80, 90, 95)
     for p in range(1, 100):
         expected = p % 5 == 0 and p not in (15, 35, 65, 85)
-        assert lexicon.is_train_percent(p) == expected
-        assert lexicon.is_train_percent(100 - p) == expected
+        assert (p in lexicon.TRAIN_PERCENTS) == expected
+        assert (100 - p in lexicon.TRAIN_PERCENTS) == expected
 
 
 @pytest.mark.parametrize("side", ["train", "heldout"])
@@ -99,7 +99,7 @@ def test_sampled_percents_are_positive_sum_to_100_and_stay_on_one_side(side, k):
     for _ in range(20):
         percents = lexicon.sample_percents(rng, k, side)
         assert len(percents) == k and sum(percents) == 100 and min(percents) > 0
-        assert {lexicon.is_train_percent(p) for p in percents} == {side == "train"}
+        assert {(p in lexicon.TRAIN_PERCENTS) for p in percents} == {side == "train"}
 
 
 @pytest.mark.parametrize("k", [2, 3])
