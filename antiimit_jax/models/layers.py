@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -117,6 +118,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: flo
       [B, T, N, H]. A row that may look nowhere (padding) averages everything: finite, never NaN.
     """
     (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
+    chex.assert_shape([k, v], (B, S, K, H))
+    chex.assert_shape(mask, (B, T, S))
     G = N // K
     q = q.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, H)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, H]

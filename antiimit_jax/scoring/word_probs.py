@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -53,6 +54,8 @@ def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs
 
     A terminator's probability below 1e-38 of the most probable token's is read as that.
     """
+    chex.assert_shape(logits, (*batch.read_at.shape, *stops.shape))
+    chex.assert_equal_shape([batch.word_path, batch.word_sign])
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     which = jnp.stack([jnp.ones_like(stops), stops]).astype(jnp.float32)  # [2, V]
     sums = jnp.einsum(  # both in one pass over the vocabulary

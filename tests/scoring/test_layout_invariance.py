@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.packing import (
     BatchShape,
     PackedBatch,
@@ -19,7 +21,7 @@ from antiimit_jax.scoring.packing import (
     stack,
 )
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
-from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.scoring.word_probs import from_logits, word_log_probs
 from antiimit_jax.text.formats import text_prompt
 from tests.scoring.layouts import Tiny, alone, by_word, fill, pack, roomy
 
@@ -222,3 +224,12 @@ def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
             plan.append((longest, members))
     rows = fill(plan, asked, LIMITS, tiny.stops)
     check(scored(tiny, rows, stack(rows, shape)), reference)
+
+
+def test_batches_of_one_part_are_traced_once(tiny):
+    asked = [WordQuery((i, *range(50)), (FormPath("", (4,), 0),), 1) for i in range(6)]
+    for part in pack_batches(asked, tiny.stops, batch_tokens=128):
+        assert len(part.batches) > 1
+        once = jax.jit(chex.assert_max_traces(from_logits, 1))
+        for batch in (*part.batches, part.empty):
+            once(jnp.zeros((len(batch.read_at), len(tiny.stops))), tiny.stops, batch)
