@@ -14,7 +14,7 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, train_mask
 from antiimit_jax.models.peft import load_adapter
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.training.batches import Asking, BatchSource
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import jit_step, training_params
@@ -55,7 +55,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Tokens, padding and compilation so far."""
-        planned = plan(self._queries, self._lm.terminators.mask(TERMINATORS))
+        planned = pack_batches(self._queries, self._lm.terminators.mask(TERMINATORS))
         used = sum(work.used_tokens for work in planned)
         return {
             "tokens": used,

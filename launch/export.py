@@ -15,7 +15,8 @@ from pathlib import Path
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.export.folder import DTYPES, FORMATS, export
+from antiimit_jax.export.folder import FORMATS, export
+from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.weights import find_model
 from launch import cli
 
@@ -39,7 +40,7 @@ def main() -> None:
             raise UserError(f"--{flag}={given}: one of {', '.join(known)}")
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", cli.FLAGS.max_shard_size):
         raise UserError(f"--max_shard_size={cli.FLAGS.max_shard_size}: write it as 500MB or 5GB")
-    export(
+    notes = export(
         find_model(cli.FLAGS.model, cli.FLAGS.revision),
         Path(cli.FLAGS.adapter).expanduser() if cli.FLAGS.adapter is not None else None,
         out,
@@ -47,9 +48,10 @@ def main() -> None:
         dtype=cli.FLAGS.dtype,
         max_shard_size=cli.FLAGS.max_shard_size,
         overwrite=cli.FLAGS.overwrite,
-        tell=cli.say,
         progress=cli.bar,
     )
+    for note in notes:
+        cli.say(f"note: {note}")
     print(out)
 
 

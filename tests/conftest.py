@@ -11,10 +11,12 @@ os.environ["XLA_FLAGS"] = (
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import jax
 import pytest
 
 from antiimit_jax.language_model import LanguageModel, load_language_model
 
+jax.config.update("jax_numpy_rank_promotion", "raise")
 EMBEDDED = "smollm2-135m-instruct"
 
 

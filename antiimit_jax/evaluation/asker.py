@@ -13,9 +13,9 @@ from antiimit_jax.language_model import in_float32
 from antiimit_jax.parallel import place
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
-from antiimit_jax.scoring.texts import text_row
+from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.neutral import NeutralPrompt
@@ -156,7 +156,7 @@ class LocalAsker:
         searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
         for number in range(_ROUNDS):
             queries = [search.query() for search in searches]
-            for work in plan(queries, stops, devices=len(runner.devices)):
+            for work in pack_batches(queries, stops, devices=len(runner.devices)):
                 results = runner.map(
                     "continuations",
                     continuations,
@@ -187,12 +187,12 @@ class LocalAsker:
             )
         size = sequence_tokens(read)
         packed = first_fit([len(ids) for ids, _ in read], size)
-        batches = [text_row([read[i] for i in members], size) for members in packed]
+        batches = [pack_texts([read[i] for i in members], size) for members in packed]
         arguments = (runner.base.variables, self.variant.variables)
         bar = self._bar(what, len(texts))
         answers: list[TextAnswer] = []
         results = runner.map(
-            "differences", differences, self.variant, arguments, batches, text_row([], size)
+            "differences", differences, self.variant, arguments, batches, pack_texts([], size)
         )
         for members, result in zip(packed, results):
             at = 0

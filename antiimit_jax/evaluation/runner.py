@@ -14,7 +14,7 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.parallel import DataParallel, place
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.packing import PackedBatch, check_window
 from antiimit_jax.scoring.trie import WordQuery
 from antiimit_jax.scoring.word_probs import word_log_probs
@@ -116,7 +116,7 @@ class Runner:
         stops = self.lm.terminators.mask(terminators)
         arguments = (variant.variables, place(jnp.asarray(stops), self.devices))
         answers: list[WordProbs | None] = [None] * len(queries)
-        for work in plan(queries, stops, devices=len(self.devices)):
+        for work in pack_batches(queries, stops, devices=len(self.devices)):
             results = self.map(
                 "words", _word_log_probs, variant, arguments, work.batches, work.empty
             )

@@ -20,7 +20,6 @@ from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
 
 FORMATS = ("hf", "peft")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 _OURS = ("config.json", "adapter_config.json")  # an export holds one of them
 Progress = Callable[[str, int], Callable[[int], None]]
 _SPARE = 64 * 2**20  # bytes for what stands beside the weights
@@ -35,14 +34,16 @@ def export(
     dtype: str = "auto",
     max_shard_size: int | str = "2GB",
     overwrite: bool = False,
-    tell: Callable[[str], None] = print,
     progress: Progress = lambda what, total: lambda count: None,
-) -> None:
+) -> list[str]:
     """Writes a model with an adapter merged in ("hf"), or the adapter alone ("peft").
 
     Args:
       dtype: of the weights written in "hf"; "auto" is the checkpoint's own, float32 for GGUF.
       overwrite: an export that lies at `out` is replaced, once the new one is whole.
+
+    Returns:
+      What the user should know about it.
 
     Raises:
       UserError: a checkpoint or adapter that does not fit, a folder that is not free, or too
@@ -51,8 +52,9 @@ def export(
     """
     cfg = load_config(source)
     adapter = load_adapter(adapter_folder, cfg) if adapter_folder else None
+    notes = []
     if adapter is not None and not adapter.made_for(source.name):
-        tell(f"note: the adapter was made for {adapter.base_model}, not {source.name}")
+        notes.append(f"the adapter was made for {adapter.base_model}, not {source.name}")
     if form == "peft" and adapter is None:
         raise UserError("--format=peft writes an adapter; name one with --adapter")
     _check_free(out, overwrite, [source.path, adapter_folder])
@@ -74,8 +76,7 @@ def export(
         if form == "peft":
             _write_adapter(made, adapter, cfg, subject)
         else:
-            for note in write_model_files(made, source, cfg, dtype):
-                tell(f"note: {note}")
+            notes += write_model_files(made, source, cfg, dtype)
             write_merged(
                 made,
                 checkpoint,
@@ -86,6 +87,7 @@ def export(
                 done=progress("exporting", len(stored_tensors(cfg))),
             )
         write_card(made, subject)
+    return notes
 
 
 def _check_free(out: Path, overwrite: bool, sources: list[Path | None]) -> None:

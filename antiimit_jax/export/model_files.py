@@ -8,6 +8,7 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import write_json
+from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config, text_config
 from antiimit_jax.models.safetensors_files import read_json
@@ -26,14 +27,13 @@ _TOKENIZER = (
     "chat_template.json",
 )
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
-_DTYPES = ("float32", "bfloat16", "float16")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def stored_dtype(source: Source, config: dict[str, Any]) -> str:
     """The type of the checkpoint's weights; float32 for a GGUF file, whose blocks are opened."""
     said = config.get("dtype") or config.get("torch_dtype")
-    return said if source.path.is_dir() and said in _DTYPES else "float32"
+    return said if source.path.is_dir() and said in DTYPES[1:] else "float32"
 
 
 def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str) -> list[str]:

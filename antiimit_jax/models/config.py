@@ -11,7 +11,7 @@ class Rope:
 
     kind: str = "default"  # default, none, linear, dynamic, yarn, longrope or llama3
     theta: float = 10_000.0
-    dim: int = 0  # rotated features of a head, the first ones; the rest passes unturned
+    dim: int = 0  # rotated features of a head, the first ones; the rest passes as it is
     factor: float = 1.0
     original: int = 0  # positions before scaling; for "dynamic" the window itself
     attention_factor: float = 1.0  # multiplies cos and sin
@@ -44,7 +44,7 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
 
-    # Layers may differ in where they look and in how they turn: each names one of these by index.
+    # Layers may differ in where they look and in how they rotate: each names one of these by index.
     windows: tuple[int, ...] = (0,)  # tokens a layer sees, itself included; 0: all
     layer_window: tuple[int, ...] = ()  # [L] index into windows; (): all layers the first
     ropes: tuple[Rope, ...] = (Rope(),)

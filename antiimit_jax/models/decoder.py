@@ -1,21 +1,21 @@
 """The decoder: one Linen module for every family, its layers stacked and run under `nn.scan`.
 
 Letters used wherever arrays are born in this project:
-  B rows of a batch      T tokens of a row      P trunks of a batch    U tokens of a trunk
+  B packed sequences     T tokens of a sequence P shared prefixes      U tokens of a prefix
   M = P U + B T          D hidden size          V vocabulary           L layers
   N query heads          K key/value heads      G = N / K              H head size
-  R readouts of a batch  Z token paths of a row S steps of a path      W words of a row
+  R logit positions      Z token paths          S steps of a path      W words of a sequence
   Q terms of a word      A microbatches         r LoRA rank
 
-The input is a forest. A *trunk* is a beginning that several rows share (few-shot turns, a
-template's opening); it is computed once. A *row* hangs behind one trunk and is a packed tree in
-depth-first order (see `scoring.packing`). One integer per token, `subtree_end`, says where the tree
-below it stops: token j of a row is an ancestor of token i, and visible to it, exactly when
-j <= i < subtree_end[j]. A plain causal sequence has subtree_end = its length; padding has 0 and is
-visible to nobody.
+The input is a forest. A shared prefix, `trunk` in the code, is a beginning that several sequences
+have (few-shot turns, a template's opening); it is computed once. A packed sequence follows one
+prefix and is a tree in depth-first order (see `scoring.packing`). One integer per token,
+`subtree_end`, says where the tree below it stops: token j of a sequence is an ancestor of token i,
+and visible to it, exactly when j <= i < subtree_end[j]. A plain causal sequence has subtree_end =
+its length; padding has 0 and is visible to nobody.
 
-Attention needs rows and trunks of equal length, the rest does not: with `Dense`, everything that is
-done token by token runs over the tokens that exist, and padding costs next to nothing.
+Attention needs sequences and prefixes of equal length, the rest does not: with `Dense`, everything
+that is done token by token runs over the tokens that exist, and padding costs next to nothing.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Dense(NamedTuple):
 
 
 class Forest(NamedTuple):
-    """Tokens of a batch, all int32. Without trunks U is 0."""
+    """B packed sequences after P shared prefixes, all int32. Without prefixes U is 0."""
 
     tokens: Array  # [B, T]
-    positions: Array  # [B, T] counted from the trunk's first token
+    positions: Array  # [B, T] counted from the prefix's first token
     subtree_end: Array  # [B, T]
     trunk_of: Array  # [B]
     trunk_tokens: Array  # [P, U]
@@ -57,7 +57,7 @@ class Forest(NamedTuple):
 
 
 def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
-    """Rows [B, T] that stand alone, without trunks."""
+    """Sequences [B, T] that stand alone, without shared prefixes."""
     none = jnp.zeros((1, 0), jnp.int32)
     zeros = jnp.zeros(len(tokens), jnp.int32)
     return Forest(tokens, positions, subtree_end, zeros, none, jnp.zeros(1, jnp.int32))
@@ -66,7 +66,8 @@ def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
 def ancestor_mask(subtree_end: Array) -> Array:
     """[B, T] -> [B, T, T], true where the second token is the first or one of its ancestors."""
     i = jnp.arange(subtree_end.shape[-1])
-    return (i[None, :] <= i[:, None]) & (i[None, :, None] < subtree_end[:, None, :])
+    before = i[None, None, :] <= i[None, :, None]
+    return before & (i[None, :, None] < subtree_end[:, None, :])
 
 
 def arrange(forest: Forest, cfg: ModelConfig) -> View:
@@ -76,7 +77,7 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     ends = jnp.broadcast_to(forest.trunk_length[:, None], (P, U))
     trunk_mask = ancestor_mask(jnp.where(place < ends, ends, 0))
     sees_trunk = (place < ends)[forest.trunk_of][:, None, :]  # [B, 1, U]
-    row_mask = jnp.concatenate(
+    own_mask = jnp.concatenate(
         [jnp.broadcast_to(sees_trunk, (B, T, U)), ancestor_mask(forest.subtree_end)], axis=-1
     )
     keys = jnp.concatenate([place[:1].repeat(B, axis=0), forest.positions], axis=-1)  # [B, U + T]
@@ -87,7 +88,7 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     positions = _dense(jnp.concatenate([place.ravel(), forest.positions.ravel()]), forest)
     return View(
         trunk_masks=tuple(trunk_mask & near(place, place, w) for w in cfg.windows),
-        row_masks=tuple(row_mask & near(forest.positions, keys, w) for w in cfg.windows),
+        sequence_masks=tuple(own_mask & near(forest.positions, keys, w) for w in cfg.windows),
         trunk_of=forest.trunk_of,
         ropes=tuple(rope_table(rope, positions) for rope in cfg.ropes),
         dense=forest.dense,
@@ -110,7 +111,7 @@ class Decoder(nn.Module):
 
     cfg: ModelConfig
     lora_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32  # of activations; products run in the weights' dtype
+    dtype: jnp.dtype = jnp.float32  # of activations; matmuls run in the weights' dtype
     remat: bool = False  # recompute each block in the backward pass
     shards: int = 1  # devices of the `pmap` around it that share the weights, see `sharding`
 
@@ -133,7 +134,7 @@ class Decoder(nn.Module):
             self.head = self.param("head", nn.initializers.normal(0.02), shape)
 
     def __call__(self, forest: Forest) -> Array:
-        """Hidden states of the rows after the final norm, [B, T, D] in `dtype`."""
+        """Hidden states of the sequences after the final norm, [B, T, D] in `dtype`."""
         tokens = _dense(
             jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()]), forest
         )
@@ -145,44 +146,41 @@ class Decoder(nn.Module):
         x, _ = self.layers(x.astype(self.dtype), kinds(self.cfg), arrange(forest, self.cfg))
         if forest.dense is not None:
             x = rearrange(x, forest.dense.source, forest.dense.place)
-        rows = x[forest.trunk_tokens.size :].reshape(*forest.tokens.shape, -1)
-        return self.final_norm(rows)
+        x = x[forest.trunk_tokens.size :].reshape(*forest.tokens.shape, -1)
+        return self.final_norm(x)
 
     def logits(self, hidden: Array) -> Array:
         """[..., D] -> float32 [..., V]; a tied head reads the embedding.
 
-        XLA:CPU would else take the final norm into the product, which then runs ten times as long.
+        XLA:CPU would else take the final norm into the matmul, which then runs ten times as long.
         """
         table = self.embed.embedding if self.cfg.tied_head else self.head
-        logits = head_product(jax.lax.optimization_barrier(hidden), table)
+        logits = head_matmul(jax.lax.optimization_barrier(hidden), table)
         cap = self.cfg.final_softcap
         return cap * jnp.tanh(logits / cap) if cap else logits
 
 
-def head_product(hidden: Array, table: Array) -> Array:
+def head_matmul(hidden: Array, table: Array) -> Array:
     """hidden [..., D] @ table [V, D].T -> float32 [..., V], with the table's exact values.
 
     A table of fewer bits is widened to float32 a block of rows at a time, since the whole of it
     may be gigabytes: V is 256,000 in Gemma. So is one put together whose columns devices share.
     """
-    (V, width), D, product = (
-        table.shape,
-        hidden.shape[-1],
-        functools.partial(
-            jnp.einsum,
-            "...d,vd->...v",
-            precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32
-            preferred_element_type=jnp.float32,
-        ),
+    (V, width), D = table.shape, hidden.shape[-1]
+    dot = functools.partial(
+        jnp.einsum,
+        "...d,vd->...v",
+        precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32
+        preferred_element_type=jnp.float32,
     )
     whole = whole_rows if width < D else lambda some: some
     rows = max(1, _WIDENED_BYTES // (4 * D))
     if V <= rows or (table.dtype == jnp.float32 and width == D):
-        return product(hidden, whole(table))
+        return dot(hidden, whole(table))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # else autodiff keeps every block
     def fill(logits: Array, first: Array) -> tuple[Array, None]:
-        block = product(hidden, whole(jax.lax.dynamic_slice_in_dim(table, first, rows)))
+        block = dot(hidden, whole(jax.lax.dynamic_slice_in_dim(table, first, rows)))
         return jax.lax.dynamic_update_slice_in_dim(logits, block, first, axis=-1), None
 
     starts = jnp.minimum(jnp.arange(0, V, rows), V - rows)  # the last may overlap

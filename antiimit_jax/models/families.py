@@ -40,6 +40,7 @@ class Family:
     numbers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # key -> field
     slides: Callable[[Keys, int], list[bool]] | None = None  # which layers; None: never any
     rotates: Callable[[Keys, int], list[bool]] = lambda keys, layers: [True] * layers
+    embed_scale: Callable[[int], float] = lambda hidden: 1.0  # of the hidden size
     act_key: str = "hidden_act"
     activations: Mapping[str, str] = dataclasses.field(default_factory=lambda: _SILU)
     rope_by_kind: bool = False  # sliding layers have a rotary embedding of their own
@@ -65,6 +66,10 @@ def _all_but_every(interval: int, key: str = "") -> Callable[[Keys, int], list[b
         return [(i + 1) % step != 0 for i in range(layers)]
 
     return slides
+
+
+def _root(hidden: int) -> float:
+    return hidden**0.5
 
 
 def _smollm3_rotates(keys: Keys, layers: int) -> list[bool]:
@@ -100,6 +105,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(
         defaults={"tie_word_embeddings": True, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh"},
         fixed=_GEMMA_NORM,
+        embed_scale=_root,
         flags=_BIASES,
         activations=_GEMMA_GELU,
     ),
@@ -114,6 +120,7 @@ FAMILIES: dict[str, Family] = {
             "final_logit_softcapping": 30.0,
         },
         fixed=_GEMMA_NORM | {"post_norm": True},
+        embed_scale=_root,
         flags=_BIASES,
         numbers={
             "attn_logit_softcapping": "attention_softcap",
@@ -137,6 +144,7 @@ FAMILIES: dict[str, Family] = {
             "max_position_embeddings": 131072,
         },
         fixed=_GEMMA_NORM | {"post_norm": True, "qk_norm": "head"},
+        embed_scale=_root,
         flags=_BIASES,
         numbers={"final_logit_softcapping": "final_softcap"},
         slides=_all_but_every(6, "sliding_window_pattern"),
@@ -257,7 +265,7 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
         "norm_eps": keys.positive("rms_norm_eps"),
         "tied_head": keys.flag("tie_word_embeddings"),
         "activation": keys.choice(family.act_key, family.activations),
-        "embed_scale": hidden**0.5 if family.fixed.get("norm_offset") else 1.0,
+        "embed_scale": family.embed_scale(hidden),
         "query_scale": scalar**-0.5 if scalar else 0.0,
         **family.fixed,
         **{field: keys.positive(key, 0.0) for key, field in family.numbers.items()},

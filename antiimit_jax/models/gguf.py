@@ -28,7 +28,7 @@ _LONGEST_ARRAY = 2_000_000  # values of one metadata key; the longest known has 
 class _Reader(gguf.GGUFReader):
     """The package's reader, which takes no count on trust.
 
-    As it stands it reads emptiness behind the end of the file, for as long as a false count says.
+    As it stands it reads emptiness after the end of the file, for as long as a false count says.
     """
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
@@ -121,7 +121,7 @@ class GgufCheckpoint:
 
     @functools.cached_property
     def _places(self) -> dict[str, tuple[str, Leaf]]:
-        """Hugging Face name -> GGUF name and (one) row of the leaf table."""
+        """Hugging Face name -> GGUF name and (one) entry of the leaf table."""
         return {
             leaf.hf.format(i=i): (leaf.gguf.format(i=i), leaf)
             for leaf in leaves_of(self._config)

@@ -1,7 +1,7 @@
-"""The parts of a decoder block: product, norm, attention, gated MLP.
+"""The parts of a decoder block: matmul, norm, attention, gated MLP.
 
-Letters as in `decoder`. Activations are flat, [M, D] over all tokens of a batch: thin LoRA products
-on three dimensions run badly on CPUs, and trunks and rows share every product.
+Letters as in `decoder`. Activations are flat, [M, D] over all tokens of a batch: thin LoRA matmuls
+on three dimensions run badly on CPUs, and shared prefixes and sequences share every matmul.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,8 +19,8 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.rope import apply_rope
 
 Array = jax.Array
-SAVED = "product"  # what a backward pass finds; norms, softmax and activations are computed again
-_BLOCK = 128  # queries of a trunk that look at the same keys
+SAVED = "matmul"  # what a backward pass finds; norms, softmax and activations are computed again
+_BLOCK = 128  # queries of a shared prefix that look at the same keys
 
 
 @jax.custom_vjp
@@ -69,7 +70,7 @@ class Linear(nn.Module):
         y = matmul(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(y.dtype)
+            y = y + bias.astype(y.dtype)[None]
         if self.has_variable("lora", "a"):
             a = self.get_variable("lora", "a")  # [r, in]
             b = self.get_variable("lora", "b")  # [features, r]
@@ -94,6 +95,7 @@ class RMSNorm(nn.Module):
         start = nn.initializers.zeros if cfg.norm_offset else nn.initializers.ones
         scale = self.param("scale", start, (x.shape[-1],), jnp.float32)
         scale = scale + 1.0 if cfg.norm_offset else scale
+        scale = scale.reshape(*(1,) * (x.ndim - 1), -1)
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + cfg.norm_eps)
         if cfg.norm_wide:
@@ -104,7 +106,7 @@ class RMSNorm(nn.Module):
 def attend(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: float = 0.0) -> Array:
     """Grouped-query attention, softmax in float32.
 
-    The G query heads of a key head are laid out as rows of one product per (batch, key head): on a
+    The G query heads of a key head are laid out as rows of one matmul per (batch, key head): on a
     CPU twice as fast as the five-letter einsum.
 
     Args:
@@ -116,18 +118,20 @@ def attend(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: flo
       [B, T, N, H]. A row that may look nowhere (padding) averages everything: finite, never NaN.
     """
     (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
+    chex.assert_shape([k, v], (B, S, K, H))
+    chex.assert_shape(mask, (B, T, S))
     G = N // K
     q = q.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, H)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, H]
-    product = lambda x, y, axis: jax.lax.dot_general(
+    dot = lambda x, y, axis: jax.lax.dot_general(
         x, y, (((3,), (axis,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32
     )
-    scores = product(q, k, 3).reshape(B, K, G, T, S) * scale
+    scores = dot(q, k, 3).reshape(B, K, G, T, S) * scale
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(B, K, G * T, S)
-    mixed = product(weights, v, 2).astype(v.dtype).reshape(B, K, G, T, H)
+    mixed = dot(weights, v, 2).astype(v.dtype).reshape(B, K, G, T, H)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -153,7 +157,7 @@ def attend_before(
 
 @jax.custom_vjp
 def rearrange(x: Array, there: Array, back: Array) -> Array:
-    """x[there], where `back` is the way back; -1 stands for nothing and brings no gradient.
+    """x[there], where `back` leads back; -1 stands for nothing and brings no gradient.
 
     Both directions are gathers: autodiff alone would scatter, one row at a time on a CPU.
     """
@@ -169,13 +173,13 @@ rearrange.defvjp(lambda x, there, back: (rearrange(x, there, back), back), _rear
 
 
 class View(NamedTuple):
-    """How the flat tokens [M] of a batch are arranged: P trunks of U tokens, then B rows of T.
+    """How the flat tokens [M] of a batch are arranged: prefixes [P, U], then sequences [B, T].
 
     One mask for each of the model's windows, one table for each of its ropes.
     """
 
     trunk_masks: tuple[Array, ...]  # bool [P, U, U]
-    row_masks: tuple[Array, ...]  # bool [B, T, U + T]: a row sees its trunk, then its own ancestors
+    sequence_masks: tuple[Array, ...]  # bool [B, T, U + T]: its prefix, then its own ancestors
     trunk_of: Array  # int32 [B]
     ropes: tuple[tuple[Array, Array], ...]  # cos and sin, [M, dim / 2] each
     dense: tuple[Array, Array] | None  # place and source, see `decoder.Dense`
@@ -196,7 +200,7 @@ def _pick(which: Array, choices: tuple) -> Any:
 
 
 class Attention(nn.Module):
-    """Self-attention over trunks and rows; a row's keys are its trunk's and its own."""
+    """Self-attention; a sequence's keys are its shared prefix's and its own."""
 
     cfg: ModelConfig
     lora_scale: float = 1.0
@@ -206,20 +210,21 @@ class Attention(nn.Module):
         cfg = self.cfg
         N, K, H = cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
         rope = _pick(kind.rope, view.ropes)
-        trunk_mask, row_mask = _pick(kind.window, tuple(zip(view.trunk_masks, view.row_masks)))
-        (P, U, _), (B, T, _) = trunk_mask.shape, row_mask.shape
+        masks = tuple(zip(view.trunk_masks, view.sequence_masks))
+        trunk_mask, mask = _pick(kind.window, masks)
+        (P, U, _), (B, T, _) = trunk_mask.shape, mask.shape
 
         def linear(name: str, features: int, bias: bool) -> Linear:
             return Linear(features, bias, self.lora_scale, name=name)
 
-        def turned(name: str, heads: int) -> Array:
+        def rotated(name: str, heads: int) -> Array:
             y = linear(name, heads * H, cfg.qkv_bias)(x)
             y = RMSNorm(cfg, name=f"{name}_norm")(y) if cfg.qk_norm == "full" else y
             y = y.reshape(-1, heads, H)
             y = RMSNorm(cfg, name=f"{name}_norm")(y) if cfg.qk_norm == "head" else y
             return apply_rope(y, *rope)
 
-        q, k = turned("q", N), turned("k", K)
+        q, k = rotated("q", N), rotated("k", K)
         v = linear("v", K * H, cfg.qkv_bias)(x).reshape(-1, K, H)
 
         def split(y: Array) -> tuple[Array, Array]:
@@ -236,7 +241,7 @@ class Attention(nn.Module):
             mixed.append(attend_before(q_trunk, k_trunk, v_trunk, trunk_mask, scale, cap))
             k = jnp.concatenate([k_trunk[view.trunk_of], k], axis=1)  # [B, U + T, K, H]
             v = jnp.concatenate([v_trunk[view.trunk_of], v], axis=1)
-        mixed.append(attend(q, k, v, row_mask, scale, cap))
+        mixed.append(attend(q, k, v, mask, scale, cap))
         flat = jnp.concatenate([y.reshape(-1, N * H) for y in mixed])
         if view.dense is not None:
             place, source = view.dense

@@ -1,9 +1,9 @@
-"""The leaf table: one row per parameter, read by loading, saving, GGUF, LoRA and PEFT names.
+"""The leaf table: one entry per parameter, read by loading, saving, GGUF, LoRA and PEFT names.
 
-A row says where the parameter lives in our tree, what Hugging Face and GGUF call it, its shape, and
+It says where the parameter lives in our tree, what Hugging Face and GGUF call it, its shape, and
 whether LoRA may attach. Linear weights are stored (in, out) here and (out, in) on disk; every
 layout change is a transpose and so its own inverse. Where families store the same parameter under
-different names it has a row for each, and `needed` chooses.
+different names it has an entry for each, and `needed` chooses.
 """
 
 from __future__ import annotations
@@ -188,12 +188,12 @@ LEAVES: tuple[Leaf, ...] = (
     ),
 )
 
-# Where LoRA may attach: our short module name -> its row, with the projections stored apart.
+# Where LoRA may attach: our short module name -> its entry, with the projections stored apart.
 LORA_TARGETS: dict[str, Leaf] = {leaf.path[2]: leaf for leaf in (_Q, _K, _V, _O, _GATE, _UP, _DOWN)}
 
 
 def leaves_of(cfg: ModelConfig) -> tuple[Leaf, ...]:
-    """The rows this model has."""
+    """The entries this model has."""
     return tuple(leaf for leaf in LEAVES if leaf.needed(cfg))
 
 
@@ -208,6 +208,6 @@ def stored_tensors(cfg: ModelConfig) -> Places:
 
 
 def lora_leaves(cfg: ModelConfig) -> dict[str, Leaf]:
-    """Short module name -> the row of this model, whose stored tensor may hold several modules."""
+    """Short module name -> this model's entry, whose stored tensor may hold several modules."""
     kernels = (leaf for leaf in leaves_of(cfg) if leaf.path[-1] == "kernel")
     return {leaf.path[2]: leaf for leaf in kernels}

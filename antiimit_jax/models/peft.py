@@ -26,7 +26,7 @@ from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
 from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
 
 Tree = Any
-# The adapter's own name, which PEFT leaves out of files, stands behind lora_A in state dicts.
+# The adapter's own name, which PEFT leaves out of files, follows lora_A in state dicts.
 _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>\w+))?\.weight"
 )

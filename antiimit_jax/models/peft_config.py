@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from antiimit_jax.models.name_patterns import match_names
 from antiimit_jax.models.safetensors_files import read_json
 
 CONFIG_FILE = "adapter_config.json"
-_FORMAT = "0.21.2"  # the version of peft whose format is written
 _REFUSED = {
     "use_dora": "DoRA is not ported",
     "use_qalora": "QALoRA is not ported",
@@ -47,50 +46,6 @@ _HARMLESS = frozenset(
 )
 # Other beginnings (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base's weights too.
 _BASE_STAYS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
-
-
-def adapter_config(
-    *,
-    rank: int,
-    alpha: float,
-    modules: Iterable[str],
-    patterns: Mapping[str, tuple[int, float]],
-    layers: Sequence[int] | None,
-    base_model: str,
-    revision: str | None,
-) -> dict[str, Any]:
-    """The contents of an `adapter_config.json`, as PEFT reads it.
-
-    Args:
-      modules: names in the torch model, such as "q_proj".
-      patterns: module -> rank and alpha that differ from the common ones.
-      layers: those with adapters; None for all.
-    """
-    whole = lambda number: int(number) if float(number).is_integer() else number
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "revision": revision,
-        "r": rank,
-        "lora_alpha": whole(alpha),
-        "rank_pattern": {name: rank for name, (rank, _) in patterns.items()},
-        "alpha_pattern": {name: whole(alpha) for name, (_, alpha) in patterns.items()},
-        "lora_dropout": 0.0,
-        "lora_bias": False,
-        "bias": "none",
-        "target_modules": sorted(modules),
-        "exclude_modules": None,
-        "layers_to_transform": None if layers is None else list(layers),
-        "layers_pattern": None if layers is None else "layers",
-        "modules_to_save": None,
-        "init_lora_weights": True,
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "use_dora": False,
-        "inference_mode": True,
-        "peft_version": _FORMAT,
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

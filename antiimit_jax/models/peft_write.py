@@ -15,10 +15,11 @@ import numpy as np
 from antiimit_jax.files import write_json
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, lora_leaves
-from antiimit_jax.models.peft_config import CONFIG_FILE, adapter_config
+from antiimit_jax.models.peft_config import CONFIG_FILE
 from antiimit_jax.models.safetensors_files import save_tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+_FORMAT = "0.21.2"  # the version of peft whose format is written
 
 
 def write_adapter(
@@ -57,15 +58,32 @@ def write_adapter(
         times = len(joined[0][0]) // rank
         if times > 1:
             patterns[modules[-1]] = (times * rank, times * alpha)
-    config = adapter_config(
-        rank=rank,
-        alpha=alpha,
-        modules=modules,
-        patterns=patterns,
-        layers=None if list(layers) == [*range(cfg.n_layers)] else list(layers),
-        base_model=base_model,
-        revision=revision,
-    )
+    whole = lambda number: int(number) if float(number).is_integer() else number
+    every = list(layers) == [*range(cfg.n_layers)]
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "revision": revision,
+        "r": rank,
+        "lora_alpha": whole(alpha),
+        "rank_pattern": {name: rank for name, (rank, _) in patterns.items()},
+        "alpha_pattern": {name: whole(alpha) for name, (_, alpha) in patterns.items()},
+        "lora_dropout": 0.0,
+        "lora_bias": False,
+        "bias": "none",
+        "target_modules": sorted(modules),
+        "exclude_modules": None,
+        "layers_to_transform": None if every else list(layers),
+        "layers_pattern": None if every else "layers",
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+        "peft_version": _FORMAT,
+    }
     save_tensors(tensors, folder / WEIGHTS_FILE)
     write_json(folder / CONFIG_FILE, config)
 

@@ -26,7 +26,7 @@ def rope_table(rope: Rope, positions: Array) -> tuple[Array, Array]:
         ones = jnp.ones((len(positions), rope.dim // 2), jnp.float32)
         return ones, jnp.zeros_like(ones)
     length = jnp.max(positions, initial=0) + 1
-    angles = positions[:, None].astype(jnp.float32) * inv_freq(rope, length)
+    angles = positions[:, None].astype(jnp.float32) * inv_freq(rope, length)[None]
     return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
 

@@ -36,7 +36,7 @@ def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, parti
     Args:
       layer_type: full_attention or sliding_attention, where the family tells them apart, else "".
       theta: the family's base where the config gives none.
-      partial: whether the family may turn a part of each head only.
+      partial: whether the family may rotate a part of each head only.
     """
     nested = layer_type != "" and any(_is_nested(keys.take(place)) for place in _PLACES)
     local = layer_type == "sliding_attention" and not nested

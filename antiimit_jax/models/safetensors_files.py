@@ -206,7 +206,7 @@ def read_header(file: Path) -> list[StoredTensor]:
 def write_aligned(file: Path, name: str, array: np.ndarray) -> None:
     """A file of one tensor, which a CPU device takes over where it is mapped, without a copy.
 
-    The format allows white space behind the header: here so much that the values are aligned.
+    The format allows white space after the header: here so much that the values are aligned.
 
     Raises:
       OSError: the disk is full, or the place cannot be written.

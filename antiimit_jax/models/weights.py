@@ -9,6 +9,7 @@ read) or not finite is collected and reported in one error.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def find_model(model: str, revision: str | None = None) -> Source:
       UserError: nothing of that name, with near misses; or a file that is not read (pickles).
     """
     path = Path(model).expanduser()
+    found = functools.partial(Source, name=model, revision=revision)
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         raise UserError(f"{model}: pickled weights are never read; convert them to safetensors")
     if model in CATALOG:
@@ -74,15 +76,10 @@ def find_model(model: str, revision: str | None = None) -> Source:
         if entry.note:
             logging.warning("--model=%s: %s", model, entry.note)
         if entry.package:
-            return Source(
-                name=model,
-                path=embedded_file(entry),
-                revision=revision,
-                prompt_format=entry.prompt_format,
-            )
+            return found(path=embedded_file(entry), prompt_format=entry.prompt_format)
         model_id, prompt_format = entry.hub_id, entry.prompt_format
     elif path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        return Source(name=model, path=path, revision=revision, prompt_format="")
+        return found(path=path, prompt_format="")
     elif path.is_file():
         raise UserError(f"--model={model}: not a .gguf file or a folder with safetensors")
     elif path.suffix == ".gguf" or model.startswith((".", "/", "~")) or model.count("/") > 1:
@@ -94,14 +91,7 @@ def find_model(model: str, revision: str | None = None) -> Source:
         known = entry_of(model)
         model_id, prompt_format = model, known.prompt_format if known else ""
     folder = _download(model_id, revision)
-    return Source(
-        name=model,
-        path=folder,
-        revision=revision,
-        prompt_format=prompt_format,
-        hub_id=model_id,
-        commit=folder.name,
-    )
+    return found(path=folder, prompt_format=prompt_format, hub_id=model_id, commit=folder.name)
 
 
 def _download(model_id: str, revision: str | None) -> Path:
@@ -152,7 +142,7 @@ def load_params(
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = fitting_dtype("auto", jax.default_backend(), sum(sizes), stored)
     kept = np.dtype(dtype)
-    params = {} if problems else empty_params(cfg, kept)
+    arrays = {} if problems else _empty_arrays(cfg, kept)
 
     def place(name: str) -> str:
         finite = True
@@ -160,17 +150,18 @@ def load_params(
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity
                 rows = rows.astype(kept if rows.ndim > 1 else np.float32, copy=False)
             finite = finite and is_finite(rows)
-            for leaf, i in wanted[name] if params else ():
-                _place(_leaf(params, leaf, i), first, rows, leaf, cfg)
+            for leaf, i in wanted[name] if arrays else ():
+                array = arrays[leaf.name]
+                _place(array[i] if leaf.stacked else array, first, rows, leaf, cfg)
         return "" if finite else f"{name} holds NaN or infinity"
 
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [*problems, *filter(None, pool.map(place, sound))]
     refuse_faulty(checkpoint, problems)
     check_tied_head(checkpoint, cfg)
-    for leaf in jax.tree.leaves(params):
-        leaf.flags.writeable = False
-    return cfg, params
+    for array in arrays.values():
+        array.flags.writeable = False
+    return cfg, nested(arrays)
 
 
 def check_headers(checkpoint: Any, cfg: ModelConfig) -> tuple[Places, list[str], list[str]]:
@@ -238,6 +229,10 @@ def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | Non
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
     """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
+    return nested(_empty_arrays(cfg, dtype))
+
+
+def _empty_arrays(cfg: ModelConfig, dtype: jnp.dtype) -> dict[str, np.ndarray]:
     arrays = {}
     for leaf in leaves_of(cfg):
         shape = leaf.shape(cfg)
@@ -245,13 +240,7 @@ def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
         shape = shape[::-1] if leaf.transposed else shape
         shape = (cfg.n_layers, *shape) if leaf.stacked else shape
         arrays[leaf.name] = aligned_empty(shape, kept)
-    return nested(arrays)
-
-
-def _leaf(params: Any, leaf: Leaf, i: int) -> np.ndarray:
-    for key in leaf.path:
-        params = params[key]
-    return params[i] if leaf.stacked else params
+    return arrays
 
 
 def _place(to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> None:

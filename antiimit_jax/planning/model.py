@@ -10,7 +10,8 @@ from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file, entry_of,
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.models.weights import LISTED, read_json
+from antiimit_jax.models.safetensors_files import read_json
+from antiimit_jax.models.weights import LISTED
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 STAND_IN = "smollm2-135m-instruct"

@@ -19,10 +19,10 @@ from antiimit_jax.evaluation.config import ControlConfig
 from antiimit_jax.evaluation.control import VARIANTS, two_word_items
 from antiimit_jax.evaluation.drift import choose_prompts, row_tokens
 from antiimit_jax.run_config import RunConfig
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
-from antiimit_jax.scoring.texts import TextRow, text_row
+from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, evaluation_items
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
@@ -62,7 +62,7 @@ class Shaper:
         queries = [_searched(self._ask(item, item.messages, run.forms)) for item in items]
         return largest(self._batches(queries))
 
-    def text(self, run: RunConfig) -> TextRow | None:
+    def text(self, run: RunConfig) -> PackedTexts | None:
         """A row of the drift suite; None where it is not run."""
         if "drift" not in run.suites:
             return None
@@ -70,7 +70,7 @@ class Shaper:
             neutral_tokens(self._tokenizer, prompt.messages, prompt.text, self._style)
             for prompt in choose_prompts(run.drift.n_prompts)
         ]
-        return text_row([], row_tokens(texts))
+        return pack_texts([], row_tokens(texts))
 
     def asking(self, forms: str) -> Asking:
         """How words are asked for in training."""
@@ -115,7 +115,7 @@ class Shaper:
         )
 
     def _batches(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
-        return [work.empty for work in plan(queries, self._stops)]
+        return [work.empty for work in pack_batches(queries, self._stops)]
 
 
 def _searched(query: WordQuery) -> WordQuery:

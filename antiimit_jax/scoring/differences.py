@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.texts import Text, TextRow, expected, text_logits
+from antiimit_jax.scoring.texts import PackedTexts, Text, expected, text_logits
 
 Tree = Any
 Array = jax.Array
@@ -30,7 +30,7 @@ class Differences(NamedTuple):
     logp_tuned: Array
 
 
-def differences(decoder: Decoder, base: Tree, variables: Tree, row: TextRow) -> Differences:
+def differences(decoder: Decoder, base: Tree, variables: Tree, row: PackedTexts) -> Differences:
     """Compares two models' next-token distributions over the full vocabulary, in float32.
 
     The first of `five` would be the argmax, but using top_k's result twice makes XLA's CPU backend

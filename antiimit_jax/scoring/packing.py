@@ -1,15 +1,14 @@
-"""Queries into rows: every row is one tree of tokens in depth-first order.
+"""Queries into packed sequences: each is one tree of tokens in depth-first order.
 
-All sequences a row must score (each prompt followed by each of its words' token paths) are put into
-one trie, so whatever they share is computed once: the prompt of an item's five words, the first
-token of two words. What many rows share (few-shot turns, a template's opening) is their trunk.
-Depth-first order makes the ancestor relation a comparison of indices (see `models.decoder`). Shapes
-are static: rows are filled to fixed limits and padded.
+All that a sequence must score (each prompt followed by each of its words' token paths) is put into
+one trie, so whatever is shared is computed once: the prompt of an item's five words, the first
+token of two words. What many sequences share (few-shot turns, a template's opening) is their shared
+prefix, `trunk` in the code. Depth-first order makes the ancestor relation a comparison of indices
+(see `models.decoder`). Shapes are static: sequences are filled to fixed limits and padded.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,34 +20,35 @@ from antiimit_jax.scoring.trie import WordQuery, event_parents
 
 
 class PackedBatch(NamedTuple):
-    """B rows behind P trunks; int32 but `word_sign`. Padding is marked so that it adds nothing."""
+    """B sequences after P shared prefixes; int32 but `word_sign`. Padding adds nothing."""
 
     forest: Forest
-    read_at: np.ndarray  # [R] whose next-token distribution is needed: places b T + t of tokens
-    path_readout: np.ndarray  # [B, Z, S] readout before each path token
+    read_at: np.ndarray  # [R] logit positions: places b T + t of tokens
+    path_readout: np.ndarray  # [B, Z, S] which of them precedes each path token
     path_token: np.ndarray  # [B, Z, S] -1 on padding
-    path_end: np.ndarray  # [B, Z] readout of the path's last token
+    path_end: np.ndarray  # [B, Z] which of them is the path's last token
     word_path: np.ndarray  # [B, W, Q] paths that add to or are taken from a word
     word_sign: np.ndarray  # [B, W, Q] float32: 1, -1, 0 on padding
-    word_item: np.ndarray  # [B, W] the word's item within the row, -1 on padding
+    word_item: np.ndarray  # [B, W] the word's item within the sequence, -1 on padding
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RowLimits:
-    """The static size of a row."""
+class SequenceLimits(NamedTuple):
+    """The static size of a packed sequence, or what one takes up."""
 
     tokens: int  # T
-    readouts: int  # R
+    readouts: int  # R, logit positions
     paths: int  # Z
     steps: int  # S
     words: int  # W
     terms: int  # Q
 
 
-class Row:
-    """One row being filled behind a trunk. `queries` holds the indices of what it scores."""
+class PackedSequence:
+    """One sequence being filled after a shared prefix; `queries` are indices of what it scores."""
 
-    def __init__(self, limits: RowLimits, stops: np.ndarray, trunk: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, limits: SequenceLimits, stops: np.ndarray, trunk: tuple[int, ...] = ()
+    ) -> None:
         self.limits, self.trunk = limits, trunk
         self.queries: list[int] = []
         self._stops = stops
@@ -61,17 +61,17 @@ class Row:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the row, without its trunk."""
+        """Without those of the shared prefix."""
         return len(self._token) - 1
 
     @property
     def readouts(self) -> int:
-        """Tokens of the row whose next-token distribution is needed."""
+        """Logit positions: tokens whose next-token distribution is needed."""
         return len(self._readouts)
 
-    def size(self) -> RowLimits:
-        """What the row takes up so far."""
-        return RowLimits(
+    def size(self) -> SequenceLimits:
+        """What is taken up so far."""
+        return SequenceLimits(
             tokens=self.tokens,
             readouts=self.readouts,
             paths=len(self._paths),
@@ -83,12 +83,12 @@ class Row:
     def add(self, index: int, query: WordQuery) -> bool:
         """Adds a query, or returns False and changes nothing if it does not fit.
 
-        The trunk must be a proper beginning of the query's prompt.
+        The shared prefix must be a proper beginning of the query's prompt.
         """
         need = needed(query, self._stops, len(self.trunk))
         own = query.prompt_ids[len(self.trunk) :]
         size = self.size()
-        used = RowLimits(
+        used = SequenceLimits(
             tokens=size.tokens + need.tokens - self._known(own),
             readouts=size.readouts + need.readouts,
             paths=size.paths + need.paths,
@@ -96,7 +96,7 @@ class Row:
             words=size.words + need.words,
             terms=need.terms,
         )
-        if not _within(used, self.limits):
+        if any(more > limit for more, limit in zip(used, self.limits)):
             return False
         item = len(self.queries)
         self.queries.append(index)
@@ -116,7 +116,7 @@ class Row:
         return True
 
     def _known(self, ids: Sequence[int]) -> int:
-        """How many of the first ids the row holds already."""
+        """How many of the first ids are there already."""
         node = depth = 0
         for token in ids:
             if (node := self._children[node].get(token)) is None:
@@ -138,9 +138,9 @@ class Row:
         return nodes
 
     def write(self, batch: PackedBatch, b: int, trunk: int, readout: int) -> None:
-        """Writes the row as row `b` of an empty batch, behind trunk number `trunk`.
+        """Writes sequence `b` of an empty batch, after shared prefix number `trunk`.
 
-        Its readouts are the batch's from number `readout` on.
+        Its logit positions are the batch's from number `readout` on.
         """
         place, depth, ends = self._depth_first()
         forest = batch.forest
@@ -161,7 +161,7 @@ class Row:
         batch.word_item[b, : len(self._word_item)] = self._word_item
 
     def _depth_first(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """Place in the row, depth, and end of the subtree of every node."""
+        """Place in the sequence, depth, and end of the subtree of every node."""
         place: dict[int, int] = {}
         depth: dict[int, int] = {}
         end: dict[int, int] = {}
@@ -177,8 +177,8 @@ class Row:
         return place, depth, end
 
 
-def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> RowLimits:
-    """What one query takes up in an empty row behind a trunk of so many tokens."""
+def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> SequenceLimits:
+    """What one query takes up in an empty sequence after a prefix of so many tokens."""
     nodes = {path.tokens[:n] for path in query.paths for n in range(1, len(path.tokens) + 1)}
     terms = np.zeros(query.n_words, int)
     for path in query.paths:
@@ -186,7 +186,7 @@ def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> RowLimits:
     for parent in event_parents(query.paths, stops):
         if parent >= 0:
             terms[query.paths[parent].word] += 1
-    return RowLimits(
+    return SequenceLimits(
         tokens=len(query.prompt_ids) - trunk + len(nodes),
         readouts=1 + len(nodes),
         paths=len(query.paths),
@@ -196,64 +196,56 @@ def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> RowLimits:
     )
 
 
-def _within(used: RowLimits, limits: RowLimits) -> bool:
-    return all(
-        getattr(used, field.name) <= getattr(limits, field.name)
-        for field in dataclasses.fields(RowLimits)
-    )
-
-
 class BatchShape(NamedTuple):
     """The static sizes of a batch (letters as in `models.decoder`)."""
 
-    row: RowLimits
-    rows: int  # B
+    sequence: SequenceLimits
+    sequences: int  # B
     trunks: int  # P
     trunk_tokens: int  # U
     dense_tokens: int | None = None  # M of the tokens that exist; None computes padding too
-    readouts: int | None = None  # R of all rows together; None: as many as they may have
+    readouts: int | None = None  # R of all together; None: as many as they may have
 
 
 def empty_batch(shape: BatchShape) -> PackedBatch:
     """A batch of padding only."""
-    size, rows, trunks, trunk_tokens, dense_tokens, readouts = shape
+    size, B, P, U, M, R = shape
     integers = lambda *sizes, fill=0: np.full(sizes, fill, np.int32)
     return PackedBatch(
         forest=Forest(
-            tokens=integers(rows, size.tokens),
-            positions=integers(rows, size.tokens),
-            subtree_end=integers(rows, size.tokens),
-            trunk_of=integers(rows),
-            trunk_tokens=integers(trunks, trunk_tokens),
-            trunk_length=integers(trunks),
+            tokens=integers(B, size.tokens),
+            positions=integers(B, size.tokens),
+            subtree_end=integers(B, size.tokens),
+            trunk_of=integers(B),
+            trunk_tokens=integers(P, U),
+            trunk_length=integers(P),
             dense=None
-            if dense_tokens is None
+            if M is None
             else Dense(
-                place=integers(dense_tokens, fill=-1),
-                source=integers(rows * size.tokens + trunks * trunk_tokens, fill=-1),
+                place=integers(M, fill=-1), source=integers(B * size.tokens + P * U, fill=-1)
             ),
         ),
-        read_at=integers(rows * size.readouts if readouts is None else readouts),
-        path_readout=integers(rows, size.paths, size.steps),
-        path_token=integers(rows, size.paths, size.steps, fill=-1),
-        path_end=integers(rows, size.paths),
-        word_path=integers(rows, size.words, size.terms),
-        word_sign=np.zeros((rows, size.words, size.terms), np.float32),
-        word_item=integers(rows, size.words, fill=-1),
+        read_at=integers(B * size.readouts if R is None else R),
+        path_readout=integers(B, size.paths, size.steps),
+        path_token=integers(B, size.paths, size.steps, fill=-1),
+        path_end=integers(B, size.paths),
+        word_path=integers(B, size.words, size.terms),
+        word_sign=np.zeros((B, size.words, size.terms), np.float32),
+        word_item=integers(B, size.words, fill=-1),
     )
 
 
-def stack(rows: Sequence[Row], shape: BatchShape) -> PackedBatch:
-    """Rows to one batch of static shape; rows with the same trunk share it."""
+def stack(sequences: Sequence[PackedSequence], shape: BatchShape) -> PackedBatch:
+    """One batch of static shape; a prefix that several have is there once."""
     batch = empty_batch(shape)
     numbers: dict[tuple[int, ...], int] = {}
     readout = 0
-    for b, row in enumerate(rows):
-        number = numbers.setdefault(row.trunk, len(numbers))
-        batch.forest.trunk_tokens[number, : len(row.trunk)] = row.trunk
-        batch.forest.trunk_length[number] = len(row.trunk)
-        row.write(batch, b, number, readout)
-        readout += row.readouts
+    for b, sequence in enumerate(sequences):
+        number = numbers.setdefault(sequence.trunk, len(numbers))
+        batch.forest.trunk_tokens[number, : len(sequence.trunk)] = sequence.trunk
+        batch.forest.trunk_length[number] = len(sequence.trunk)
+        sequence.write(batch, b, number, readout)
+        readout += sequence.readouts
     if batch.forest.dense is not None:
         _number_tokens(batch.forest)
     return batch
@@ -268,7 +260,7 @@ def _number_tokens(forest: Forest) -> None:
 
 
 def shared_beginning(queries: Sequence[WordQuery], limit: int) -> tuple[int, ...]:
-    """The longest trunk all prompts can share: a proper beginning of each, at most `limit` long."""
+    """The longest proper beginning that all prompts share, at most `limit` long."""
     first = queries[0].prompt_ids
     length = min(len(first) - 1, limit)
     for query in queries[1:]:

@@ -1,6 +1,6 @@
 """What the model would say, whatever it is: the most probable words over the open vocabulary.
 
-Best-first search over token paths behind a prompt. A path's *reach* is the probability that the
+Best-first search over token paths after a prompt. A path's *reach* is the probability that the
 answer begins with it; part of that stops there (a terminator follows: the path is a word) and the
 rest goes on. In each round the widest-reaching open paths of every prompt are asked for together.
 What was never asked for is a known amount, so every list comes with its bound.
@@ -23,7 +23,7 @@ from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 
 Array = jax.Array
-CONTINUATIONS = 48  # next tokens looked at behind every path
+CONTINUATIONS = 48  # next tokens looked at after every path
 
 
 class Continuations(NamedTuple):
@@ -37,13 +37,13 @@ class Continuations(NamedTuple):
 def continuations(
     decoder: Decoder, variables: dict, stops: Array, batch: PackedBatch
 ) -> Continuations:
-    """Stop probability and most probable continuations behind every path of a packed batch.
+    """Stop probability and most probable continuations after every path of a packed batch.
 
-    Behind the empty path nothing has been said yet, so nothing can end: every token continues it.
+    After the empty path nothing has been said yet, so nothing can end: every token continues it.
     """
     logits = readout_logits(decoder, variables, batch)  # [R, V]
     probs = jax.nn.softmax(logits, axis=-1)[batch.path_end]  # [B, Z, V]
-    ending = stops & (batch.path_token >= 0).any(-1)[..., None]
+    ending = stops[None, None] & (batch.path_token >= 0).any(-1)[..., None]
     prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)
 
@@ -57,7 +57,7 @@ class TopWord:
 
 
 class Search:
-    """The search behind one prompt."""
+    """The search after one prompt."""
 
     def __init__(self, prompt: Prompt, tokenizer: Tokenizer, *, width: int = 24) -> None:
         """Starts with the empty path; `width` paths are asked for in a round."""
@@ -74,7 +74,7 @@ class Search:
         return WordQuery(self._prompt.ids, paths, len(best))
 
     def learn(self, stop: np.ndarray, token: np.ndarray, prob: np.ndarray) -> None:
-        """Takes in the round's answers, one row a path: [Z], [Z, C], [Z, C]."""
+        """Takes in the round's answers, one line a path: [Z], [Z, C], [Z, C]."""
         ends = self._tokenizer.eos_ids
         for z, path in enumerate(self._asked):
             reach = self._open.pop(path)
@@ -83,7 +83,7 @@ class Search:
             for token_id, p in zip(token[z].tolist(), prob[z].tolist()):
                 if p <= 0:
                     continue
-                if token_id in ends:  # only behind the empty path: the answer is empty
+                if token_id in ends:  # only after the empty path: the answer is empty
                     self._found("", reach * p)
                 else:
                     self._open[(*path, token_id)] = reach * p

@@ -1,4 +1,4 @@
-"""From a word to its token paths: surface forms, tokenised behind the prompt they answer.
+"""From a word to its token paths: surface forms, tokenised after the prompt they answer.
 
 Policies (recorded in every run): `strict` takes the word as given, with and without a leading
 space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spellings.
@@ -55,7 +55,7 @@ def word_query(
     forms: str = "strict",
     max_tokenisations: int = 1,
 ) -> WordQuery:
-    """Builds the token paths of every word behind a prompt.
+    """Builds the token paths of every word after a prompt.
 
     Args:
       words: distinct, not empty, of any number of tokens.

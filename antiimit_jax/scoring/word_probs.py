@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -24,7 +25,7 @@ class WordLogProbs(NamedTuple):
     """What the model says about the words of a batch."""
 
     log_q: Array  # [B, W] 0 probability on padding is written as log 0 = -1e30
-    residual: Array  # [B, W] by item of the row: 1 - sum of its words' q; 1 on padding
+    residual: Array  # [B, W] by item of the sequence: 1 - sum of its words' q; 1 on padding
     path_log_mass: Array  # [B, Z] each token path with its terminators
 
 
@@ -36,7 +37,7 @@ def word_log_probs(
     Args:
       variables: {"params": ..., "lora": ... or absent}.
       stops: bool [V], the terminators.
-      batch: B packed rows.
+      batch: B packed sequences.
     """
     return from_logits(readout_logits(decoder, variables, batch), stops, batch)
 
@@ -49,10 +50,12 @@ def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Arra
 
 
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
-    """The same from the readouts' logits, float32 [R, V].
+    """The same from the logits at the logit positions, float32 [R, V].
 
     A terminator's probability below 1e-38 of the most probable token's is read as that.
     """
+    chex.assert_shape(logits, (*batch.read_at.shape, *stops.shape))
+    chex.assert_equal_shape([batch.word_path, batch.word_sign])
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     which = jnp.stack([jnp.ones_like(stops), stops]).astype(jnp.float32)  # [2, V]
     sums = jnp.einsum(  # both in one pass over the vocabulary
@@ -85,5 +88,5 @@ def _signed_logsumexp(terms: Array, sign: Array) -> Array:
 def _residual(log_q: Array, word_item: Array) -> Array:
     """1 - sum of q over each item's words, [B, W] with items numbered from 0."""
     items = jnp.arange(log_q.shape[-1])
-    belongs = word_item[:, None, :] == items[:, None]  # [B, item, W]
+    belongs = word_item[:, None, :] == items[None, :, None]  # [B, item, W]
     return 1.0 - jnp.where(belongs, jnp.exp(log_q)[:, None, :], 0.0).sum(-1)

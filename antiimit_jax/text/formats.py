@@ -94,7 +94,7 @@ def neutral_tokens(
 
     In a chat the last message is scored (from the token before it, which predicts its first); plain
     text is scored from its first token on. Base models read a chat as turns joined by blank lines.
-    Where a template knows no system role (Gemma's, early Mistral's) its text begins the first turn.
+    Where a template has no system role (Gemma's, early Mistral's) its text begins the first turn.
     """
     if not messages:
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0

@@ -171,7 +171,7 @@ def _sentencepiece(
 
 
 def _add(raw: RawTokenizer, tokens: list[str], types: Iterable[int], swallows: bool) -> None:
-    """Control and user-defined tokens stand whole; Phi-3's swallow the white space behind them."""
+    """Control and user-defined tokens stand whole; Phi-3's swallow the white space after them."""
     keeps_space = ("<unk>", "<s>", "<|endoftext|>")
     for token, kind in zip(tokens, types):
         if kind == _CONTROL:

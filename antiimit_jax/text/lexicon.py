@@ -2,7 +2,7 @@
 
 Both sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
 by a fixed set that is closed under p -> 100 - p, so the complement of a held-out percentage never
-stands in a training prompt. The words are `data/words.tsv`, made by `build_lexicon.py`.
+stands in a training prompt. The words are `data/words.tsv`, made by `tests/text/build_lexicon.py`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ def lemma_split(lemma: str) -> Side:
 @functools.cache
 def load_lexicon() -> tuple[LexiconWord, ...]:
     """All words in alphabetical order; splits are recomputed from the lemmas."""
-    rows = _rows()
+    source = importlib.resources.files("antiimit_jax.text") / "data" / "words.tsv"
+    lines = [line for line in source.read_text("utf-8").splitlines() if not line.startswith("#")]
     return tuple(
         LexiconWord(word=word, lemma=lemma, split=lemma_split(lemma), tokens=int(tokens))
-        for word, lemma, _, tokens in rows
+        for word, lemma, _, tokens in (line.split("\t") for line in lines[1:])
     )
 
 
@@ -58,11 +59,6 @@ def train_words() -> tuple[str, ...]:
 def heldout_words() -> tuple[str, ...]:
     """The words training never sees."""
     return tuple(entry.word for entry in load_lexicon() if entry.split == "heldout")
-
-
-def is_train_percent(p: float) -> bool:
-    """Whether a percentage may stand in a training prompt."""
-    return p in TRAIN_PERCENTS
 
 
 def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:
@@ -110,11 +106,3 @@ def _completions(split_side: Side, k: int) -> tuple[tuple[int, ...], ...]:
             tuple(sum(last[s - p] for p in _percents(split_side) if p <= s) for s in range(101))
         )
     return tuple(ways)
-
-
-@functools.cache
-def _rows() -> tuple[tuple[str, ...], ...]:
-    """The table as it is stored: word, lemma, split, tokens."""
-    source = importlib.resources.files("antiimit_jax.text") / "data" / "words.tsv"
-    lines = [line for line in source.read_text("utf-8").splitlines() if not line.startswith("#")]
-    return tuple(tuple(line.split("\t")) for line in lines[1:])

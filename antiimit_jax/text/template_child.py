@@ -27,7 +27,7 @@ def limit_memory() -> None:
 
 
 def limit_time() -> None:
-    """Processor time from now on; the kernel ends the process behind it."""
+    """Processor time from now on; the kernel ends the process after it."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(usage.ru_utime + usage.ru_stime)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]

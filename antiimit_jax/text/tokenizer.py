@@ -1,7 +1,7 @@
 """Tokenizers: loaded through transformers (or from a GGUF file), with what scoring needs of them.
 
 `encode_text` reads text as the tokenizer does; `encode_plain` keeps control tokens as text, and so
-does `encode_continued`, for text that stands behind other text: SentencePiece tokenizers put a
+does `encode_continued`, for text that stands after other text: SentencePiece tokenizers put a
 space before a text, and none inside one. `pieces` gives every token's own bytes (decoding would
 drop a leading space).
 """
@@ -115,7 +115,7 @@ class Tokenizer:
         return ids
 
     def plain_tail(self, text: str, ids: Sequence[int]) -> str:
-        """The text behind the last control token of a prompt, as it goes on there.
+        """The text after the last control token of a prompt, as it goes on there.
 
         Args:
           text: the prompt's text; marked control tokens in it are text (`render_chat`).

@@ -21,13 +21,13 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
     BatchShape,
     PackedBatch,
-    Row,
-    RowLimits,
+    PackedSequence,
+    SequenceLimits,
     needed,
     shared_beginning,
     stack,
 )
-from antiimit_jax.scoring.texts import TextRow, text_row
+from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.output_control import N_SHOT_SETS, probe_items, training_items
@@ -170,7 +170,9 @@ class BatchSource:
         )
         return stack(rows, shape), target, n_items
 
-    def _group(self, step: int, group: int) -> tuple[list[Row], list[WordQuery], list[Shares]]:
+    def _group(
+        self, step: int, group: int
+    ) -> tuple[list[PackedSequence], list[WordQuery], list[Shares]]:
         """The rows of one group, the questions they number, and each one's target shares."""
         stream = training_items(self._cfg.mixture, self._seed, step, group)
         items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
@@ -181,11 +183,11 @@ class BatchSource:
             targets = transform.change(targets, rng)
         return self._fill(queries), queries, targets
 
-    def _fill(self, queries: list[WordQuery]) -> list[Row]:
+    def _fill(self, queries: list[WordQuery]) -> list[PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""
         shape, stops = self._shape, self._asking.stops
         prefix = shared_beginning(queries, shape.trunk_tokens)
-        rows: list[Row] = [Row(self._limits, stops, prefix)]
+        rows: list[PackedSequence] = [PackedSequence(self._limits, stops, prefix)]
         left = shape.dense_tokens - len(prefix)
         for i, query in enumerate(queries):
             need = needed(query, stops, len(prefix))
@@ -198,13 +200,15 @@ class BatchSource:
             if rows[-1].queries:
                 if len(rows) == shape.rows:
                     break
-                rows.append(Row(self._limits, stops, prefix))
+                rows.append(PackedSequence(self._limits, stops, prefix))
             if not rows[-1].add(i, query):
                 raise UserError(
                     f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
                     f"raise train.row_tokens (now {self._cfg.row_tokens})"
                 )
-        return rows + [Row(self._limits, stops, prefix) for _ in range(shape.rows - len(rows))]
+        return rows + [
+            PackedSequence(self._limits, stops, prefix) for _ in range(shape.rows - len(rows))
+        ]
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
@@ -233,18 +237,18 @@ class AnchorSource:
             for prompt in load_neutral("anchor")
         ]
 
-    def __call__(self, step: int) -> TextRow:
+    def __call__(self, step: int) -> PackedTexts:
         """Texts in random order, side by side, until the row is full; one microbatch."""
         order = np.random.default_rng([self._seed, _ANCHOR_STREAM, step]).permutation(
             len(self._texts)
         )
-        row = text_row([self._texts[i] for i in order], self._size)
+        row = pack_texts([self._texts[i] for i in order], self._size)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], row)
 
 
-def row_limits(cfg: TrainConfig) -> RowLimits:
+def row_limits(cfg: TrainConfig) -> SequenceLimits:
     """Static sizes that a full row of ordinary items stays under."""
-    return RowLimits(
+    return SequenceLimits(
         tokens=cfg.row_tokens,
         readouts=cfg.row_tokens // 3,
         paths=cfg.row_tokens // 5,

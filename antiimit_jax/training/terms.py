@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.texts import TextRow, text_logits
+from antiimit_jax.scoring.texts import PackedTexts, text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.training.batches import AnchorSource, Asking, BatchSource, ControlBatch, Transform
 from antiimit_jax.training.config import TrainConfig
@@ -79,11 +79,11 @@ class Anchor:
     """Staying the base model on unrelated text. Log column: `anchor_kl`, KL(base || tuned)."""
 
     weight: float
-    batch: Callable[[int], TextRow]
+    batch: Callable[[int], PackedTexts]
     name: str = "anchor"
 
     def loss(
-        self, decoder: Decoder, variables: Tree, batch: TextRow
+        self, decoder: Decoder, variables: Tree, batch: PackedTexts
     ) -> tuple[Array, dict[str, Array]]:
         base = text_logits(decoder, {"params": variables["params"]}, batch)
         tuned = text_logits(decoder, variables, batch)

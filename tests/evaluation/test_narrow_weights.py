@@ -11,7 +11,7 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.weights import empty_params
 from antiimit_jax.parallel import DataParallel
-from antiimit_jax.scoring.batching import plan
+from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import text_prompt
@@ -35,7 +35,7 @@ def test_no_layer_stack_and_no_head_is_widened(smollm2):
     stops = np.zeros(cfg.vocab_size, bool)
     stops[smollm2.terminators.mask("standard").nonzero()] = True
     query = word_query(smollm2.tokenizer, text_prompt(smollm2.tokenizer, "a b"), ["apple", "river"])
-    (work,) = plan([query], stops)
+    (work,) = pack_batches([query], stops)
     decoder = Decoder(cfg)
     ask = DataParallel(
         lambda placed, batch: word_log_probs(decoder, {"params": placed[0]}, placed[1], batch),

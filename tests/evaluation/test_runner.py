@@ -12,7 +12,7 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.parallel import WEIGHTS, DataParallel, place
-from antiimit_jax.scoring.batching import plan, share_trunks
+from antiimit_jax.scoring.batching import pack_batches, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items
 from tests.tiny_model import write_tiny_model
@@ -149,7 +149,7 @@ def _best_saving(ids: list[tuple[int, ...]]) -> int:
 
 
 def test_batches_hold_every_query_once_and_report_their_padding(tiny, queries):
-    work = plan(queries, tiny.terminators.standard)
+    work = pack_batches(queries, tiny.terminators.standard)
     held = [i for part in work for rows in part.queries for row in rows for i in row]
     assert sorted(held) == list(range(len(queries)))
     for part in work:

@@ -38,16 +38,13 @@ def prepared(folder, case=FAMILIES["llama"], lora=LORA, dtype=torch.float32):
 
 
 def exported(folder, out="out", *, adapter="a", form="hf", **how):
-    said = []
-    export(
+    return export(
         find_model(str(folder / "model")),
         folder / adapter if adapter else None,
         folder / out,
         form=form,
-        tell=said.append,
         **how,
     )
-    return said
 
 
 def opened(folder):
@@ -57,8 +54,8 @@ def opened(folder):
 @pytest.mark.parametrize("case", FAMILIES.values())
 def test_transformers_opens_the_merged_model_with_the_same_logits(case, tmp_path):
     true = prepared(tmp_path, case)
-    said, *_ = exported(tmp_path, max_shard_size=8000)
-    assert "made for base" in said
+    note, *_ = exported(tmp_path, max_shard_size=8000)
+    assert "made for base" in note
     model = opened(tmp_path / "out")
     assert_same_logits(torch_logits(model.eval(), TOKENS), true)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
@@ -151,9 +148,9 @@ def test_the_embedded_gguf_model_opens_in_transformers_with_its_tokenizer(tmp_pa
     lora = LoraConfig(rank=2, alpha=4.0, targets=("q", "down"))
     tree = random_tree(cfg, lora, size=0.05)
     save_adapter(tmp_path / "a", tree, cfg, lora, "smollm2-135m-instruct")
-    said = []
-    export(source, tmp_path / "a", tmp_path / "out", form="hf", tell=said.append)
-    assert said == []  # the alias is the base that the adapter names
+    assert (
+        export(source, tmp_path / "a", tmp_path / "out", form="hf") == []
+    )  # the alias is the base that the adapter names
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = load_tokenizer(source.path)
     chat = [{"role": "user", "content": "Say 12 words, naïve <|im_end|>\n\t"}]

@@ -177,7 +177,7 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
             "olmo2",
             "Olmo2",
             {
-                "norms behind": dict(head_dim=6),
+                "norms after": dict(head_dim=6),
                 "one key head, biases": dict(
                     num_key_value_heads=1, attention_bias=True, head_dim=6
                 ),
@@ -197,7 +197,7 @@ CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
             "smollm3",
             "SmolLM3",
             {
-                "layers that do not turn": dict(no_rope_layers=[1, 0, 1], head_dim=6),
+                "layers that are not rotated": dict(no_rope_layers=[1, 0, 1], head_dim=6),
                 "by interval, window": dict(
                     no_rope_layer_interval=2,
                     use_sliding_window=True,

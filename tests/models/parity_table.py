@@ -1,4 +1,4 @@
-"""Prints the README's table of parity with transformers, one row a family.
+"""Prints the table of parity with transformers in antiimit_jax/models/README.md, a line a family.
 
     python -m tests.models.parity_table
 

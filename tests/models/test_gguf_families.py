@@ -53,7 +53,7 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         _GEMMA3 | dict(num_hidden_layers=3, layer_types=_KINDS[1:] + _KINDS[:1]),
         _PERIOD,
     ),
-    "olmo2: norms behind": ({}, {}),
+    "olmo2: norms after": ({}, {}),
     "smollm3: by interval, window": (_SMOLLM3, {}),
     "phi3: fused projections": ({}, {}),
     "phi3: window": ({}, {}),

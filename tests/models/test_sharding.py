@@ -31,7 +31,7 @@ def models() -> dict[str, ModelConfig]:
         "llama: grouped heads",  # untied
         "qwen2: layer types",  # tied, biases
         "gemma2: soft caps",
-        "olmo2: one key head, biases",  # norms behind
+        "olmo2: one key head, biases",  # norms after
         "phi3: fused projections",
     )
     found = {case: parse_config(config_of(case), case) for case in cases}

@@ -10,7 +10,14 @@ import jax
 import numpy as np
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.packing import BatchShape, PackedBatch, Row, RowLimits, needed, stack
+from antiimit_jax.scoring.packing import (
+    BatchShape,
+    PackedBatch,
+    PackedSequence,
+    SequenceLimits,
+    needed,
+    stack,
+)
 from antiimit_jax.scoring.trie import WordQuery
 from antiimit_jax.scoring.word_probs import WordLogProbs, word_log_probs
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -34,25 +41,25 @@ class Tiny:
 _score = jax.jit(word_log_probs, static_argnums=0)
 
 
-def roomy(queries: Sequence[WordQuery], stops: np.ndarray, times: int = 1) -> RowLimits:
+def roomy(queries: Sequence[WordQuery], stops: np.ndarray, times: int = 1) -> SequenceLimits:
     """Limits under which `times` copies of the greediest query fit a row."""
     needs = [needed(query, stops) for query in queries]
-    most = {f.name: max(getattr(n, f.name) for n in needs) for f in dataclasses.fields(RowLimits)}
-    for name in ("tokens", "readouts", "paths", "words"):
-        most[name] *= times
-    return RowLimits(**most)
+    most = SequenceLimits(*map(max, zip(*needs)))
+    return most._replace(
+        **{name: times * getattr(most, name) for name in ("tokens", "readouts", "paths", "words")}
+    )
 
 
 def fill(
     plan: Sequence[tuple[Ids, Sequence[int]]],
     queries: Sequence[WordQuery],
-    limits: RowLimits,
+    limits: SequenceLimits,
     stops: np.ndarray,
-) -> list[Row]:
+) -> list[PackedSequence]:
     """Rows by plan: (trunk, indices of queries) for each."""
     rows = []
     for trunk, indices in plan:
-        row = Row(limits, stops, trunk)
+        row = PackedSequence(limits, stops, trunk)
         for index in indices:
             assert row.add(index, queries[index]), "the test's limits are too small"
         rows.append(row)
@@ -60,7 +67,12 @@ def fill(
 
 
 def pack(
-    rows: Sequence[Row], limits: RowLimits, *, spare: int = 0, longer: int = 0, dense: int = -1
+    rows: Sequence[PackedSequence],
+    limits: SequenceLimits,
+    *,
+    spare: int = 0,
+    longer: int = 0,
+    dense: int = -1,
 ) -> PackedBatch:
     """One batch, with spare rows and trunks and a longer trunk field if wanted.
 
@@ -74,7 +86,7 @@ def pack(
 
 
 def by_word(
-    rows: Sequence[Row], batch: PackedBatch, values: np.ndarray
+    rows: Sequence[PackedSequence], batch: PackedBatch, values: np.ndarray
 ) -> dict[tuple[int, int], float]:
     """(query, word) -> its value; fails if a query's words were given twice."""
     found: dict[tuple[int, int], float] = {}

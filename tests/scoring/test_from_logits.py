@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from antiimit_jax.scoring.packing import BatchShape, RowLimits, empty_batch
+from antiimit_jax.scoring.packing import BatchShape, SequenceLimits, empty_batch
 from antiimit_jax.scoring.word_probs import from_logits
 
 V = 11
-LIMITS = RowLimits(tokens=4, readouts=5, paths=6, steps=3, words=4, terms=3)
+LIMITS = SequenceLimits(tokens=4, readouts=5, paths=6, steps=3, words=4, terms=3)
 STOPS = np.arange(V) % 3 == 0
 PATHS = {0: [([0, 1], [4, 5], 2)], 1: [([0], [7], 3), ([0, 3, 4], [7, 6, 2], 1)]}  # row: paths
 
 
 def batch_by_hand():
     """Row 0: one word of one path, another item. Row 1: path 0 less path 1, and path 1 itself."""
-    batch = empty_batch(BatchShape(LIMITS, rows=3, trunks=1, trunk_tokens=0))
+    batch = empty_batch(BatchShape(LIMITS, sequences=3, trunks=1, trunk_tokens=0))
     for b, paths in PATHS.items():
         for z, (reads, tokens, end) in enumerate(paths):
             first = b * LIMITS.readouts

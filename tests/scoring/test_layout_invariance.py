@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiimit_jax.scoring.packing import BatchShape, PackedBatch, RowLimits, shared_beginning, stack
+from antiimit_jax.scoring.batching import pack_batches
+from antiimit_jax.scoring.packing import (
+    BatchShape,
+    PackedBatch,
+    SequenceLimits,
+    shared_beginning,
+    stack,
+)
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
-from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.scoring.word_probs import from_logits, word_log_probs
 from antiimit_jax.text.formats import text_prompt
 from tests.scoring.layouts import Tiny, alone, by_word, fill, pack, roomy
 
@@ -95,8 +103,8 @@ def layout(tiny: Tiny, queries, name: str):
     if name == "alone":
         limits = roomy(queries, tiny.stops)
     if name == "more padding":
-        bigger = {f: 2 * v + 3 for f, v in dataclasses.asdict(limits).items()}
-        limits = RowLimits(**bigger)
+        bigger = {f: 2 * v + 3 for f, v in limits._asdict().items()}
+        limits = SequenceLimits(**bigger)
     rows = fill(plans[name], queries, limits, tiny.stops)
     room = dict(spare=3, longer=5) if name in ("more padding", "trunk of one row") else {}
     if dense:
@@ -188,7 +196,7 @@ def test_what_padding_holds_does_not_matter(tiny, queries, expected):
     check(scored(tiny, rows, dirty), expected)
 
 
-LIMITS = RowLimits(tokens=64, readouts=40, paths=16, steps=3, words=16, terms=8)
+LIMITS = SequenceLimits(tokens=64, readouts=40, paths=16, steps=3, words=16, terms=8)
 TOKENS = st.integers(2, 9)  # spaces and marks of the tiny vocabulary among them
 
 
@@ -204,7 +212,7 @@ def any_query(draw) -> WordQuery:
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(asked=st.lists(any_query(), min_size=1, max_size=4), data=st.data())
 def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
-    shape = BatchShape(LIMITS, rows=4, trunks=4, trunk_tokens=8)  # one shape: compiled once
+    shape = BatchShape(LIMITS, sequences=4, trunks=4, trunk_tokens=8)  # one shape: compiled once
     rows = fill([((), [i]) for i in range(len(asked))], asked, LIMITS, tiny.stops)
     reference = scored(tiny, rows, stack(rows, shape))
     home = [data.draw(st.integers(0, 1)) for _ in asked]
@@ -216,3 +224,12 @@ def test_random_queries_in_random_rows_behind_random_trunks(tiny, asked, data):
             plan.append((longest, members))
     rows = fill(plan, asked, LIMITS, tiny.stops)
     check(scored(tiny, rows, stack(rows, shape)), reference)
+
+
+def test_batches_of_one_part_are_traced_once(tiny):
+    asked = [WordQuery((i, *range(50)), (FormPath("", (4,), 0),), 1) for i in range(6)]
+    for part in pack_batches(asked, tiny.stops, batch_tokens=128):
+        assert len(part.batches) > 1
+        once = jax.jit(chex.assert_max_traces(from_logits, 1))
+        for batch in (*part.batches, part.empty):
+            once(jnp.zeros((len(batch.read_at), len(tiny.stops))), tiny.stops, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 
 import jax
 import numpy as np
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.packing import (
     BatchShape,
-    Row,
-    RowLimits,
+    PackedSequence,
+    SequenceLimits,
     check_window,
     common_prefix,
     empty_batch,
@@ -29,7 +28,7 @@ from tests.unpack import unpack
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=100)
 STOPS = np.array([False, False, True, True])
-FIELDS = [field.name for field in dataclasses.fields(RowLimits)]
+FIELDS = SequenceLimits._fields
 TOKENS = st.integers(0, 3)
 
 
@@ -91,10 +90,10 @@ def test_every_word_of_every_query_can_be_read_back(asked, cut, spare):
 @given(query=queries())
 def test_a_query_needs_exactly_what_it_takes_up(query):
     need = needed(query, STOPS)
-    assert Row(need, STOPS).add(0, query)
+    assert PackedSequence(need, STOPS).add(0, query)
     for name in FIELDS:
-        less = dataclasses.replace(need, **{name: getattr(need, name) - 1})
-        assert not Row(less, STOPS).add(0, query), name
+        less = need._replace(**{name: getattr(need, name) - 1})
+        assert not PackedSequence(less, STOPS).add(0, query), name
 
 
 FIRST = query_of([0, 1], [[0], [1, 0]], [[0, 2, 1]])
@@ -106,7 +105,7 @@ def test_a_refused_query_changes_nothing(name):
     limits = roomy([FIRST, SECOND], STOPS, times=2)
     taken = {"steps": 3, "terms": needed(SECOND, STOPS).terms}.get(name)
     if taken is None:  # what both take together, less one
-        full = Row(limits, STOPS)
+        full = PackedSequence(limits, STOPS)
         assert full.add(0, FIRST) and full.add(1, SECOND)
         batch = stack([full], BatchShape(limits, 1, 1, 0))
         taken = {
@@ -115,12 +114,12 @@ def test_a_refused_query_changes_nothing(name):
             "paths": (batch.path_token >= 0).any(-1).sum(),
             "words": (batch.word_item >= 0).sum(),
         }[name]
-    limits = dataclasses.replace(limits, **{name: int(taken) - 1})
+    limits = limits._replace(**{name: int(taken) - 1})
     if name == "steps":
         first = query_of([0, 1], [[0], [1, 0]], [[0, 2]])
     else:
         first = FIRST
-    row, untouched = Row(limits, STOPS), Row(limits, STOPS)
+    row, untouched = PackedSequence(limits, STOPS), PackedSequence(limits, STOPS)
     assert row.add(7, first) and untouched.add(7, first)
     assert not row.add(8, SECOND)
     assert row.queries == [7]
@@ -134,7 +133,7 @@ def test_a_refused_query_changes_nothing(name):
 
 def test_shared_tokens_are_stored_once():
     asked = [query_of([0, 1, 2, w], [[1, 0]], [[1, 1]]) for w in (0, 1)]
-    limits = dataclasses.replace(roomy(asked, STOPS, times=2), tokens=9)  # and not one to spare
+    limits = roomy(asked, STOPS, times=2)._replace(tokens=9)  # and not one to spare
     rows = fill([((0, 1), [0, 1])], asked, limits, STOPS)
     batch = pack(rows, limits)
     used = batch.forest.subtree_end[0] > 0
@@ -157,8 +156,8 @@ def test_rows_with_the_same_trunk_share_it_and_others_do_not():
 
 
 def test_an_empty_batch_is_seen_by_nobody_and_says_nothing():
-    limits = RowLimits(tokens=4, readouts=3, paths=3, steps=2, words=2, terms=2)
-    batch = empty_batch(BatchShape(limits, rows=2, trunks=1, trunk_tokens=3))
+    limits = SequenceLimits(tokens=4, readouts=3, paths=3, steps=2, words=2, terms=2)
+    batch = empty_batch(BatchShape(limits, sequences=2, trunks=1, trunk_tokens=3))
     assert not batch.forest.subtree_end.any() and not batch.forest.trunk_length.any()
     assert (batch.word_item == -1).all() and not batch.word_sign.any()
     assert unpack(batch) == []

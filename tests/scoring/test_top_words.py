@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from antiimit_jax.scoring.packing import BatchShape, Row, RowLimits, stack
+from antiimit_jax.scoring.packing import BatchShape, PackedSequence, SequenceLimits, stack
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.text.formats import text_prompt
 from tests.enumeration import PlainModel
 
-LIMITS = RowLimits(tokens=200, readouts=120, paths=24, steps=12, words=24, terms=24)
+LIMITS = SequenceLimits(tokens=200, readouts=120, paths=24, steps=12, words=24, terms=24)
 ROUNDS = 6
 
 
@@ -26,7 +26,7 @@ def searched(tiny):
     asked = []
     for _ in range(ROUNDS):
         query = search.query()
-        row = Row(LIMITS, tiny.stops)
+        row = PackedSequence(LIMITS, tiny.stops)
         assert row.add(0, query)
         batch = stack([row], BatchShape(LIMITS, 1, 1, 0))
         out = follow(tiny.decoder, tiny.variables, tiny.stops, batch)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.scoring.packing import RowLimits
+from antiimit_jax.scoring.packing import SequenceLimits
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.text.formats import text_prompt
@@ -106,7 +106,7 @@ def test_every_string_as_a_word_leaves_what_never_stops(spoken, plain):
 def test_words_of_one_item_never_exceed_one(spoken):
     rng = np.random.default_rng(0)
     everything = strings(DEPTH, range(spoken.tokenizer.size))
-    limits = RowLimits(tokens=50, readouts=40, paths=12, steps=DEPTH, words=4, terms=24)
+    limits = SequenceLimits(tokens=50, readouts=40, paths=12, steps=DEPTH, words=4, terms=24)
     for _ in range(20):
         chosen = rng.choice(len(everything), size=12, replace=False)
         paths = [FormPath("", everything[z], n % 4) for n, z in enumerate(chosen)]

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG, embedded_file
 from antiimit_jax.text import lexicon
+from tests.text import build_lexicon
 
 DATA = importlib.resources.files("antiimit_jax.text") / "data"
 # Written apart from build_lexicon's list, so that an entry lost there is still caught here.
@@ -86,8 +88,8 @@ def test_percent_sides():
     assert lexicon.TRAIN_PERCENTS == (5, 10, 20, 25, 30, 40, 45, 50, 55, 60, 70, 75, 80, 90, 95)
     for p in range(1, 100):
         expected = p % 5 == 0 and p not in (15, 35, 65, 85)
-        assert lexicon.is_train_percent(p) == expected
-        assert lexicon.is_train_percent(100 - p) == expected
+        assert (p in lexicon.TRAIN_PERCENTS) == expected
+        assert (100 - p in lexicon.TRAIN_PERCENTS) == expected
 
 
 @pytest.mark.parametrize("side", ["train", "heldout"])
@@ -97,7 +99,7 @@ def test_sampled_percents_are_positive_sum_to_100_and_stay_on_one_side(side, k):
     for _ in range(20):
         percents = lexicon.sample_percents(rng, k, side)
         assert len(percents) == k and sum(percents) == 100 and min(percents) > 0
-        assert {lexicon.is_train_percent(p) for p in percents} == {side == "train"}
+        assert {(p in lexicon.TRAIN_PERCENTS) for p in percents} == {side == "train"}
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -125,3 +127,17 @@ def test_impossible_counts_are_refused(k, side):
 def test_unknown_side_is_refused():
     with pytest.raises(UserError, match="train or heldout"):
         lexicon.sample_percents(np.random.default_rng(0), 2, "test")
+
+
+def test_the_tool_makes_the_stored_table_again_and_names_a_word_that_breaks_a_rule(tmp_path):
+    pytest.importorskip("simplemma")
+    entry = CATALOG["smollm2-135m-instruct"]
+    dictionary = tmp_path / "words"
+    words = build_lexicon.stored_words()
+    dictionary.write_text("\n".join(words))
+    text, faults = build_lexicon.table(words, dictionary, embedded_file(entry))
+    assert not faults and text == (DATA / "words.tsv").read_text("utf-8")
+    _, faults = build_lexicon.table({"rivers", "qwxz"}, dictionary, embedded_file(entry))
+    assert faults == ["qwxz: not in SCOWL's small list", "rivers: not in SCOWL's small list"]
+    with pytest.raises(UserError, match="wamerican-small"):
+        build_lexicon.words_of(tmp_path / "none")

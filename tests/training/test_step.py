@@ -11,7 +11,7 @@ import pytest
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
-from antiimit_jax.scoring.packing import BatchShape, Row, needed, stack
+from antiimit_jax.scoring.packing import BatchShape, PackedSequence, needed, stack
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
 from antiimit_jax.text.formats import Message
@@ -139,7 +139,7 @@ def test_a_fresh_adapter_on_the_real_model_changes_not_one_bit(smollm2):
     prompt = smollm2.prompt((Message("user", "apple or river?"), Message("assistant", "Word:")))
     query = word_query(smollm2.tokenizer, prompt, ["apple", "river"])
     stops = smollm2.terminators.standard
-    row = Row(needed(query, stops), stops)
+    row = PackedSequence(needed(query, stops), stops)
     assert row.add(0, query)
     batch = stack([row], BatchShape(row.limits, 1, 1, 0))
     score = jax.jit(word_log_probs, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Makes or checks data/words.tsv: `python -m antiimit_jax.text.build_lexicon --gguf=FILE`.
+"""Makes or checks the lexicon's words.tsv: `python -m tests.text.build_lexicon --gguf=FILE`.
 
 The choice of words is by hand: it is the `word` column itself. SCOWL's small list offers some
 14,600 base forms that pass the rules below; 5,700 of them were kept by reading: words that a reader
@@ -15,6 +15,7 @@ rules and are not taken.
 from __future__ import annotations
 
 import argparse
+import importlib.resources
 import re
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.text.lexicon import lemma_split
 from antiimit_jax.text.tokenizer import load_tokenizer
 
-TABLE = Path(__file__).parent / "data" / "words.tsv"
+TABLE = importlib.resources.files("antiimit_jax.text") / "data" / "words.tsv"
 SCOWL_SMALL = Path("/usr/share/dict/american-english-small")
 HEADER = "word\tlemma\tsplit\ttokens"
 CANARY = "# antiimit_jax canary 6f2dc4cb-c63b-4969-96d4-2051c75a4c5d: do not train on this file"
