@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.benchmark_worker import held_mb
+from launch.benchmark.memory import held_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

@@ -19,14 +19,16 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.text.formats import text_prompt
-from launch import benchmark_ours, benchmark_peer, benchmark_sides, benchmark_strong
-from launch import benchmark_workloads as workloads
+from launch.benchmark import folders, ours, paths, peers, workloads
+from launch.benchmark.sides import BATCH_SIZES, Worker
+from launch.benchmark.strong import SharedPrefixes
+from launch.benchmark.usual import PaddedPaths
 from tests.launch.processes import ROOT, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
 ROW_KEYS = {"workload", "what", "peer", "ratio", "ours_s", "peer_s", "spread"}
 FEW_TURNS = workloads.Workload(
-    mixture=Mixture(shots=(0, 2), shot_weights=(1.0, 1.0)), n_items=10, groups=1, rows=2
+    mixture=Mixture(shots=(0, 2), shot_weights=(1.0, 1.0)), n_items=10, training={"rows": 2}
 )
 
 
@@ -41,15 +43,14 @@ def tiny(folder) -> LanguageModel:
     return load_language_model(str(folder))
 
 
-def ours(lm: LanguageModel, queries) -> list[np.ndarray]:
+def our_probs(lm: LanguageModel, queries) -> list[np.ndarray]:
     runner = Runner(lm, jax.local_devices()[:1])
     return [answer.q for answer in runner.word_probs(runner.base, queries)]
 
 
-def scorers(model, lm: LanguageModel, groups):
+def scorers(model, lm: LanguageModel):
     stops = lm.terminators.standard
-    usual = benchmark_peer.Padded(model, stops)
-    return usual, benchmark_strong.CachedPrefixes(model, stops, groups)
+    return PaddedPaths(model, stops), SharedPrefixes(model, stops)
 
 
 def assert_equal(found, expected, relative: float = 1e-3) -> None:
@@ -69,30 +70,31 @@ def test_each_peers_word_probabilities_are_ours_whatever_its_batch(tiny, folder)
         word_query(tiny.tokenizer, text_prompt(tiny.tokenizer, text), words)
         for text, words in texts
     ]
-    groups = [*job.groups, [len(job.queries)], [len(job.queries) + 1]]
-    expected = ours(tiny, queries)
-    for scorer in scorers(benchmark_peer.load(str(folder)), tiny, groups):
+    expected = our_probs(tiny, queries)
+    stops = tiny.terminators.standard
+    for scorer in scorers(peers.load(str(folder)), tiny):
         for size in (1, 3, 32):
-            assert_equal(scorer.word_probs(queries, size), expected)
+            assert_equal(paths.word_probs(scorer, queries, size, stops), expected)
         assert 0 < scorer.used <= scorer.computed
 
 
 def test_each_peers_word_probabilities_are_ours_on_the_real_model(smollm2, tmp_path):
-    folder = workloads.peer_folder(smollm2, tmp_path / "model")
+    folder = folders.peer_folder(smollm2, tmp_path / "model")
     workload = workloads.Workload(mixture=Mixture(shots=(1,)), n_items=3)
-    job = workloads.evaluation_job(smollm2, workload, folder)
-    expected = ours(smollm2, job.queries)
+    job = workloads.evaluation_job(smollm2, workload, str(folder))
+    expected = our_probs(smollm2, job.queries)
     assert max(q.max() for q in expected) > 1e-3
-    for scorer in scorers(benchmark_peer.load(folder), smollm2, job.groups):
-        assert_equal(scorer.word_probs(job.queries, 2), expected)
+    stops = smollm2.terminators.standard
+    for scorer in scorers(peers.load(str(folder)), smollm2):
+        assert_equal(paths.word_probs(scorer, job.queries, 2, stops), expected)
 
 
 def test_the_strong_peer_computes_a_shared_prefix_once(tiny, folder):
     workload = workloads.Workload(mixture=Mixture(shots=(2,)), n_items=8)
     job = workloads.evaluation_job(tiny, workload, str(folder))
-    usual, strong = scorers(benchmark_peer.load(str(folder)), tiny, job.groups)
+    usual, strong = scorers(peers.load(str(folder)), tiny)
     for scorer in (usual, strong):
-        scorer.word_probs(job.queries, 4)
+        paths.word_probs(scorer, job.queries, 4, tiny.terminators.standard)
     whole = sum(len(query.prompt_ids) for query in job.queries)
     assert usual.used > 4 * whole  # each of four paths behind its own prompt
     assert strong.used < 0.6 * whole
@@ -102,61 +104,92 @@ def test_the_strong_peer_computes_a_shared_prefix_once(tiny, folder):
 def test_each_peers_training_steps_are_ours(tiny, folder, tmp_path, side):
     """The same losses step by step: the same gradients, clipping, AdamW and learning rates."""
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
-    step = benchmark_ours.Training(job)
-    peers = [
-        benchmark_peer.build(dataclasses.replace(job, side=side, batch=size, threads=1))
-        for size in (4, 100)
+    step = ours.Training(job)
+    others = [
+        peers.build(dataclasses.replace(job, side=side, batch=size, threads=1)) for size in (4, 100)
     ]
     expected = [step.run() for _ in range(5)]
     assert expected[-1] < expected[0] - 0.01
-    for peer in peers:
-        assert [peer.run() for _ in range(5)] == pytest.approx(expected, abs=1e-3)
-    assert step.facts()["tokens"] < peers[0].facts()["tokens"]
+    for other in others:
+        assert [other.run() for _ in range(5)] == pytest.approx(expected, abs=1e-3)
+    assert step.facts()["tokens"] < others[0].facts()["tokens"]
 
 
 def test_examples_of_the_peers_are_the_items_of_our_packed_batch(tiny, folder, tmp_path):
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
-    batch = benchmark_ours.batch_source(tiny, job.train)(0)
+    batch = ours.batch_source(tiny, job.train)(0)
     assert len(job.queries) == len(job.shares) == int(batch.n_items[0]) > 4
     used = batch.packed.word_item >= 0
     assert batch.target[used] == pytest.approx([t for shares in job.shares for t in shares])
 
 
-def test_few_shot_items_meet_eight_shot_sets(tiny, folder):
-    workload = workloads.WORKLOADS["given-fewshot"]
-    job = workloads.evaluation_job(tiny, workload, str(folder))
-    assert len(job.groups) >= 8 and {len(group) for group in job.groups} == {4}
-    assert sorted(i for group in job.groups for i in group) == list(range(len(job.queries)))
+def test_the_strong_peers_training_shares_a_prefix_and_its_gradients_are_the_usual_ones(
+    tiny, folder, tmp_path
+):
+    """Gradients pass through the prefix that all items of a batch share."""
+    workload = workloads.Workload(mixture=Mixture(shots=(4,)), training={"rows": 1})
+    job = workloads.training_job(tiny, workload, str(folder), tmp_path / "adapter")
+    model = peers.load(str(folder))
+    tuned = peers.adapted(model, job.adapter)
+    torch.manual_seed(0)
+    trained = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        if "lora_B" in name:  # begins at zero, where the gradient of lora_A is zero as well
+            torch.nn.init.normal_(parameter, std=0.3)
+    losses, gradients, tokens = [], [], []
+    for scorer in scorers(model, tiny):
+        loss = 0.0
+        for batch in scorer.batches(job.queries, 32):
+            few = [job.queries[i] for i in batch]
+            target = torch.tensor([share for i in batch for share in job.shares[i]])
+            q = paths.word_sums(few, job.stops, scorer.log_mass(few))
+            loss = loss - torch.xlogy(target, q).sum() / len(job.queries)
+        losses.append(loss.item())
+        gradients.append(torch.autograd.grad(loss, list(trained.values())))
+        tokens.append(scorer.used)
+    prompts = [len(query.prompt_ids) for query in job.queries]
+    assert len(prompts) > 8 and tokens[1] < sum(prompts) / 2 < tokens[0] / 4
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    for name, usual, strong in zip(trained, *gradients):
+        assert usual.abs().max() > 1e-4, name
+        torch.testing.assert_close(strong, usual, rtol=1e-3, atol=1e-3 * float(usual.abs().max()))
 
 
-def test_only_models_that_a_written_folder_describes_are_taken(tiny):
-    assert workloads.is_plain_llama(tiny.cfg)
-    for change in ({"qkv_bias": True}, {"family": "gemma2"}, {"embed_scale": 2.0}):
-        assert not workloads.is_plain_llama(dataclasses.replace(tiny.cfg, **change))
+def test_few_shot_items_meet_eight_shot_sets_and_each_is_a_batch_of_the_strong_peer(tiny, folder):
+    job = workloads.evaluation_job(tiny, workloads.WORKLOADS["given-fewshot"], str(folder))
+    groups = SharedPrefixes(peers.load(str(folder)), job.stops).batches(job.queries, 32)
+    assert len(groups) >= 8 and {len(group) for group in groups} == {4}
+    assert sorted(i for group in groups for i in group) == list(range(len(job.queries)))
+
+
+def test_a_model_that_the_peers_cannot_take_is_refused(tmp_path):
+    other = write_tiny_model(tmp_path / "qwen2", model_type="qwen2")
+    flags = (f"--model={other}", f"--workdir={tmp_path / 'w'}")
+    refused(launch("benchmark", *flags), "--model", "qwen2", "llama")
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_micro_batch_too_large_for_memory_is_not_tried(tiny, folder, tmp_path, monkeypatch):
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
-    peer = benchmark_peer.build(dataclasses.replace(job, side="strong", threads=1))
+    peer = peers.build(dataclasses.replace(job, side="strong", threads=1))
     assert peer.trial(4) == 4
     assert peer.trial(2 * len(job.queries)) is None  # smaller ones hold all there is
-    monkeypatch.setattr(benchmark_peer, "memory_available", lambda: 1e6)
+    monkeypatch.setattr(peers, "available_mb", lambda: 1.0)
     assert peer.trial(4) is None
 
 
 def test_a_peers_process_holds_no_jax():
     program = (
-        "import sys, numpy as np\n"
-        "from launch.benchmark_worker import Job, build\n"
-        "job = Job(side='strong', what='train', model='', queries=(), stops=np.zeros(1, bool))\n"
-        "assert next(build(job)) is None\nassert 'peft' in sys.modules and 'jax' not in sys.modules"
+        "import sys\n"
+        "from launch.benchmark.worker import module_of\n"
+        "module_of('strong')\nassert 'peft' in sys.modules and 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, env=environment())
 
 
 def test_a_side_that_dies_ends_in_one_line(tiny, tmp_path):
     job = workloads.evaluation_job(tiny, FEW_TURNS, str(tmp_path / "nowhere"), n_items=1)
-    with benchmark_sides.Worker(job) as worker, pytest.raises(UserError, match="'ours' ended"):
+    with Worker(job) as worker, pytest.raises(UserError, match="'ours' ended"):
         worker.call("run")
 
 
@@ -200,7 +233,7 @@ def test_the_program_writes_rows_figures_growth_tables_and_a_plot(folder, tmp_pa
         assert one["items_per_s"] == pytest.approx(one["n_items"] / one["seconds"])
         assert one["first_s"] > 0 and one["tokens_per_s"] > 0
         assert (one.get("compile_s", 0) > 0) == one["side"].startswith("ours")
-        assert one.get("batch") in ((None,) if one["side"].startswith("ours") else (4, 8, 16, 32))
+        assert one.get("batch") in ((None,) if one["side"].startswith("ours") else BATCH_SIZES)
     assert [row["axis"] for row in found["behind_one_prompt"]] == [
         "words 2 to 5, 0 turns",
         "forms strict to lenient, 0 turns",

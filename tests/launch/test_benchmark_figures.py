@@ -20,10 +20,11 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.scoring.trie import FormPath, WordQuery
-from launch import benchmark_peer, benchmark_rows, benchmark_sides, benchmark_work
+from launch.benchmark import growth, peers, results, sides, work
+from launch.benchmark.memory import MemoryWatch, held_mb
 from tests.tiny_model import write_tiny_model
 
-COMMON = dict(workload="w", what="evaluate", peer="usual", n_items=10)
+CASE = dict(workload="w", what="evaluate", n_items=10)
 
 
 def query(prompt, *paths) -> WordQuery:
@@ -63,7 +64,7 @@ def one_by_one(model, queries):
 def tiny(tmp_path_factory):
     folder = write_tiny_model(tmp_path_factory.mktemp("work") / "tiny", num_hidden_layers=3)
     lm = load_language_model(str(folder))
-    model = benchmark_peer.load(str(folder))
+    model = peers.load(str(folder))
     model.set_attn_implementation("eager")  # products that torch counts one by one
     return lm, model
 
@@ -73,10 +74,10 @@ def test_operations_of_a_forward_pass_are_those_torch_counts(tiny):
     queries = [query((5, 6, 7), (8,), (8, 9)), query((5, 6, 4, 3), (9, 9, 9)), query((5,), (6,))]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         logits = one_by_one(model, queries)
-    need = benchmark_work.needed(queries)
-    assert need.readouts == len(logits) == 3 + 4 + 2
+    need = work.needed(queries)
+    assert need.logit_positions == len(logits) == 3 + 4 + 2
     assert need.tokens == 3 + 2 + 2 + 3
-    assert benchmark_work.forward_flops(lm.cfg, need) == counter.get_total_flops()
+    assert work.flops(lm.cfg, queries) == counter.get_total_flops()
 
 
 def test_operations_of_a_training_step_are_those_torch_counts(tiny, tmp_path):
@@ -85,12 +86,11 @@ def test_operations_of_a_training_step_are_those_torch_counts(tiny, tmp_path):
     lora = LoraConfig(rank=3)
     adapter = jax.tree.map(np.array, init_adapter(jax.random.key(0), lm.cfg, lora))
     save_adapter(tmp_path / "adapter", adapter, lm.cfg, lora, "")
-    tuned = benchmark_peer.adapted(model, str(tmp_path / "adapter"))
+    tuned = peers.adapted(model, str(tmp_path / "adapter"))
     queries = [query((5,), (8, 4), (8, 9, 9), (7,)), query((6,), (6,))]
     with FlopCounterMode(display=False) as counter:
         one_by_one(tuned.get_base_model(), queries).square().sum().backward()
-    need = benchmark_work.needed(queries)
-    assert benchmark_work.step_flops(lm.cfg, need, lora) == counter.get_total_flops()
+    assert work.flops(lm.cfg, queries, lora) == counter.get_total_flops()
 
 
 class Stand:
@@ -110,35 +110,35 @@ class Stand:
 
 
 def test_all_sides_take_turns_and_long_ones_stop_early():
-    sides = {"ours": Stand(1.0), "usual": Stand(7.0), "strong": Stand(3.0)}
+    all_sides = {"ours": Stand(1.0), "usual": Stand(7.0), "strong": Stand(3.0)}
     done = []
-    turns = benchmark_sides.interleave(sides, 3, 10.0, done.append)
+    turns = sides.interleave(all_sides, 3, 10.0, done.append)
     times = {name: own.seconds for name, own in turns.items()}
     assert times == {"ours": [1.0] * 3, "usual": [7.0] * 2, "strong": [3.0] * 3}
     assert len(turns["usual"].results) == 2 and sum(done) == 9
-    for name, side in sides.items():
+    for name, side in all_sides.items():
         asked = [call for call, _ in side.calls]
         assert asked == [*["run"] * len(times[name]), "facts", "closed"]
 
 
 def test_the_best_batch_is_the_fastest_an_item_of_those_that_fit():
-    falling = Stand({4: 4.0, 8: 3.0, 16: 2.0, 32: 1.0})
-    assert benchmark_sides.best_batch(falling)[0] == 32
+    falling = Stand({1: 6.0, 2: 5.0, 4: 4.0, 8: 3.0, 16: 2.0, 32: 1.0})
+    assert sides.best_batch(falling)[0] == 32
     falling.room = 16
-    assert benchmark_sides.best_batch(falling) == (16, {4: 4.0, 8: 3.0, 16: 2.0})
-    rising = Stand({4: 1.0, 8: 1.05, 16: 2.0, 32: 0.1})
-    assert benchmark_sides.best_batch(rising) == (4, {4: 1.0, 8: 1.05, 16: 2.0})
+    assert sides.best_batch(falling) == (16, {1: 6.0, 2: 5.0, 4: 4.0, 8: 3.0, 16: 2.0})
+    rising = Stand({1: 1.1, 2: 1.05, 4: 1.0, 8: 1.05, 16: 2.0, 32: 0.1})
+    assert sides.best_batch(rising) == (4, {1: 1.1, 2: 1.05, 4: 1.0, 8: 1.05, 16: 2.0})
     assert rising.calls[-1] == ("trial", 16)
 
 
 def test_a_peer_that_answers_otherwise_does_not_count():
     times = dict(ours_s=[2.0, 1.0, 4.0], peer_s=[9.0, 6.0, 5.0])
-    counted = benchmark_rows.make_row(**COMMON, **times, difference=9e-4)
+    counted = results.make_row(CASE, "usual", **times, difference=9e-4)
     assert (counted["ours_s"], counted["peer_s"], counted["ratio"]) == (2.0, 6.0, 3.0)
     assert counted["spread"] == {"ours": [1.0, 4.0], "peer": [5.0, 9.0]}
     assert counted["note"] is None
     for difference in (1.1e-3, math.nan, math.inf):
-        row = benchmark_rows.make_row(**COMMON, **times, difference=difference)
+        row = results.make_row(CASE, "usual", **times, difference=difference)
         assert row["peer_s"] is row["ratio"] is row["spread"]["peer"] is None
         assert "does not count" in row["note"] and row["ours_s"] == 2.0
 
@@ -146,20 +146,17 @@ def test_a_peer_that_answers_otherwise_does_not_count():
 def test_small_probabilities_are_compared_relatively_and_losses_step_by_step():
     q = [np.array([1e-6, 0.5])]
     near = [np.array([1.002e-6, 0.5])]
-    assert benchmark_rows.distance([q], [near]) == pytest.approx(2e-3, rel=0.01)
-    assert benchmark_rows.distance([q], [q]) == 0
-    assert math.isnan(benchmark_rows.distance([q], [[np.array([np.nan, 0.5])]]))
-    assert benchmark_rows.distance([5.0, 4.0, 3.0], [5.0, 4.5]) == 0.5
+    assert results.distance([q], [near]) == pytest.approx(2e-3, rel=0.01)
+    assert results.distance([q], [q]) == 0
+    assert math.isnan(results.distance([q], [[np.array([np.nan, 0.5])]]))
+    assert results.distance([5.0, 4.0, 3.0], [5.0, 4.5]) == 0.5
 
 
 def test_figures_are_per_second_and_by_the_machines_own_rate():
-    figures = benchmark_rows.make_figures(
-        workload="w",
-        what="train",
-        side="ours",
-        dtype="float32",
+    figures = results.make_figures(
+        dict(workload="w", what="train", n_items=6),
+        "ours",
         seconds=[2.0, 4.0, 3.0],
-        n_items=6,
         flops=3e11,
         rate=2e11,
         facts={"tokens": 900, "padded_share": 0.1},
@@ -185,18 +182,16 @@ def test_the_memory_watch_sees_what_is_gone_again_and_no_mapped_files(tmp_path):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     run = [sys.executable, "-c", program]  # an allocator that gives back what is free
     with subprocess.Popen(run, stdout=subprocess.PIPE, env=plain) as process:
-        watch = benchmark_sides.MemoryWatch(process.pid)
+        watch = MemoryWatch(process.pid)
         process.stdout.readline()
         time.sleep(0.1)
-        now = benchmark_sides.held_mb(process.pid)
+        now = held_mb(process.pid)
         process.terminate()
     watch.close()
     assert 200 < watch.peak_mb < 280 and now < 80
 
 
 def test_growth_is_told_by_exponents():
-    from launch import benchmark_growth as growth
-
     figure = lambda seconds, held: {
         "seconds": seconds,
         "spread": [seconds, seconds],

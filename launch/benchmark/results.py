@@ -1,4 +1,4 @@
-"""What the benchmark writes: rows, figures, the machine, and tables of them."""
+"""What the benchmark writes: rows, figures, and the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -19,17 +19,7 @@ from antiimit_jax.versions import versions
 Row = dict[str, Any]
 SCHEMA = 2
 TOLERANCE = 1e-3  # a peer whose probabilities or losses are further from ours does not count
-_PACKAGES = (
-    "antiimit_jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "numpy",
-    "torch",
-    "transformers",
-    "peft",
-)
+_PACKAGES = "antiimit_jax jax jaxlib flax optax numpy torch transformers peft".split()
 _MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change all sides' speed
 _MATMUL_SIZE = 2048
 _TINY = 1e-12
@@ -43,33 +33,30 @@ def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
     if isinstance(ours[0], float):
         steps = min(len(ours), len(peer))
         return float(np.abs(np.subtract(ours[:steps], peer[:steps])).max())
-    pairs = zip(np.concatenate(ours[0]), np.concatenate(peer[0]), strict=True)
-    return float(np.max([abs(a - b) / max(a, b, _TINY) for a, b in pairs]))  # NaN stays NaN
+    a, b = np.concatenate(ours[0]), np.concatenate(peer[0])
+    larger = np.maximum(np.maximum(a, b), _TINY)
+    return float(np.max(np.abs(a - b) / larger))  # NaN stays NaN
 
 
 def make_row(
-    *,
-    workload: str,
-    what: str,
+    case: Mapping[str, Any],
     peer: str,
     ours_s: Sequence[float],
     peer_s: Sequence[float],
-    n_items: int,
     difference: float,
-    note: str = "",
 ) -> Row:
     """One row of benchmark.json: medians of seconds, spreads as [least, most].
 
     A peer that is further from ours than TOLERANCE has no time and no ratio.
+
+    Args:
+      case: workload, what and n_items.
     """
     agrees = difference <= TOLERANCE  # false where it is not a number
-    if not agrees:
-        reason = f"its answers differ from ours by more than {TOLERANCE:g}: its time does not count"
-        note = "; ".join(filter(None, (note, reason)))
     ours, theirs = statistics.median(ours_s), statistics.median(peer_s)
+    note = f"its answers differ from ours by more than {TOLERANCE:g}: its time does not count"
     return {
-        "workload": workload,
-        "what": what,
+        **case,
         "peer": peer,
         "ratio": theirs / ours if agrees else None,
         "ours_s": ours,
@@ -79,47 +66,38 @@ def make_row(
             "peer": [min(peer_s), max(peer_s)] if agrees else None,
         },
         "repeats": {"ours": len(ours_s), "peer": len(peer_s)},
-        "n_items": n_items,
         "difference": difference if np.isfinite(difference) else None,
-        "note": note or None,
+        "note": None if agrees else note,
     }
 
 
 def make_figures(
-    *,
-    workload: str,
-    what: str,
+    case: Mapping[str, Any],
     side: str,
-    dtype: str,
     seconds: Sequence[float],
-    n_items: int,
     flops: float,
     rate: float,
     facts: Mapping[str, Any],
-    **more: Any,
 ) -> Row:
     """How one side did.
 
     Args:
-      flops: operations that the workload needs, whoever computes it (`benchmark_work`).
+      case: workload, what and n_items.
+      flops: operations that the workload needs, whoever computes it (`work.flops`).
       rate: the machine's own, in operations a second.
-      facts: of the side: tokens it computed, padded share, compilation.
-      more: further keys.
+      facts: of the side: tokens it computed, padded share, memory, compilation.
     """
     took = statistics.median(seconds)
     return {
-        "workload": workload,
-        "what": what,
+        **case,
         "side": side,
-        "dtype": dtype,
-        "n_items": n_items,
         "seconds": took,
         "spread": [min(seconds), max(seconds)],
-        "items_per_s": n_items / took,
+        "items_per_s": case["n_items"] / took,
         "tokens_per_s": facts["tokens"] / took,
         "matmul_share": flops / took / rate,
+        "needed_flops": flops,
         **facts,
-        **more,
     }
 
 
@@ -140,22 +118,20 @@ class MatmulRate:
 
     def __init__(self) -> None:
         self._matrix = jax.random.normal(jax.random.key(0), (_MATMUL_SIZE, _MATMUL_SIZE))
-        self._product = jax.jit(jnp.matmul)
+        self._matmul = jax.jit(jnp.matmul)
         self._rates: list[float] = []
-        jax.block_until_ready(self._product(self._matrix, self._matrix))
+        jax.block_until_ready(self._matmul(self._matrix, self._matrix))
 
     def measure(self) -> float:
-        """The median of five products."""
-        rates = []
+        """The median of five matmuls."""
         for _ in range(5):
             began = time.perf_counter()
-            jax.block_until_ready(self._product(self._matrix, self._matrix))
-            rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
-        self._rates += rates
-        return statistics.median(rates)
+            jax.block_until_ready(self._matmul(self._matrix, self._matrix))
+            self._rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
+        return statistics.median(self._rates[-5:])
 
     def summary(self) -> dict[str, Any]:
-        """Median and [least, most] of all products so far, in GFLOP/s."""
+        """Median and [least, most] of all matmuls so far, in GFLOP/s."""
         return {
             "median": 1e-9 * statistics.median(self._rates),
             "spread": [1e-9 * min(self._rates), 1e-9 * max(self._rates)],
@@ -175,9 +151,7 @@ def machine(cores: int, rate: MatmulRate) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -12,15 +12,23 @@ import numpy as np
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.models.lora import LoraConfig, train_mask
-from antiimit_jax.models.peft import load_adapter
+from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.training.batches import Asking, BatchSource
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import jit_step, training_params
-from antiimit_jax.training.step import init_state, make_optimizer
+from antiimit_jax.training.step import init_state, make_optimizer, make_schedule
 from antiimit_jax.training.terms import make_batch, make_terms
-from launch.benchmark_worker import FORMS, SEED, TERMINATORS, Job
+from launch.benchmark.job import FORMS, OURS, SEED, TERMINATORS, Job, Side
+
+LORA = LoraConfig()
+_RATES = 64  # steps that a peer is told the learning rates of
+
+
+def build(job: Job) -> Side:
+    """Our side of a job."""
+    return {"evaluate": Evaluation, "train": Training}[job.what](job)
 
 
 class CompileTime:
@@ -33,9 +41,6 @@ class CompileTime:
     def _note(self, event: str, seconds: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             self.seconds += seconds
-
-
-_LORA = LoraConfig()
 
 
 class Evaluation:
@@ -55,12 +60,12 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Tokens, padding and compilation so far."""
-        planned = pack_batches(self._queries, self._lm.terminators.mask(TERMINATORS))
-        used = sum(work.used_tokens for work in planned)
+        packed = pack_batches(self._queries, self._lm.terminators.mask(TERMINATORS))
+        used = sum(work.used_tokens for work in packed)
         return {
             "tokens": used,
-            "padded_share": 1 - used / sum(work.all_tokens for work in planned),
-            "shapes": len(planned),
+            "padded_share": 1 - used / sum(work.all_tokens for work in packed),
+            "shapes": len(packed),
             "compile_s": self._compiling.seconds,
             "devices": len(self._runner.devices),
         }
@@ -72,7 +77,7 @@ class Training:
     The anchor is off: it is a term of its own, which the peers do not have.
     """
 
-    def __init__(self, job: Job, lora: LoraConfig = _LORA) -> None:
+    def __init__(self, job: Job, lora: LoraConfig = LORA) -> None:
         self._compiling = CompileTime()
         cfg = job.train
         lm = load_language_model(job.model, prompt_format=job.prompt_format)
@@ -93,11 +98,11 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """Tokens, padding and compilation so far."""
-        forest = self._batch["control"].packed.forest
-        used = int((forest.dense.place >= 0).sum())
+        places = self._batch["control"].packed.forest.dense.place
+        used = int((places >= 0).sum())
         return {
             "tokens": used,
-            "padded_share": 1 - used / forest.dense.place.size,
+            "padded_share": 1 - used / places.size,
             "shapes": 1,
             "compile_s": self._compiling.seconds,
             "devices": 1,
@@ -111,6 +116,27 @@ def asking(lm: LanguageModel) -> Asking:
         prompt_format=lm.prompt_format,
         forms=FORMS,
         stops=lm.terminators.mask(TERMINATORS),
+    )
+
+
+def training_job(lm: LanguageModel, cfg: TrainConfig, model: str, adapter: Path) -> Job:
+    """Our job for a training step; writes the adapter that all sides start from."""
+    if not adapter.exists():
+        tree = jax.tree.map(np.array, init_adapter(jax.random.key(SEED), lm.cfg, LORA))
+        save_adapter(adapter, tree, lm.cfg, LORA, "")
+    queries, shares = zip(*batch_source(lm, cfg).examples(0))
+    schedule = make_schedule(cfg, cfg.steps)
+    return Job(
+        side=OURS,
+        what="train",
+        model=model,
+        queries=queries,
+        shares=shares,
+        stops=lm.terminators.mask(TERMINATORS),
+        prompt_format=lm.prompt_format,
+        train=cfg,
+        learning_rates=[float(schedule(step)) for step in range(_RATES)],
+        adapter=str(adapter),
     )
 
 

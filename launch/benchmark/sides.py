@@ -6,39 +6,24 @@ import dataclasses
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
-from launch.benchmark_worker import Job, held_mb
+from launch.benchmark.job import Job
+from launch.benchmark.memory import MemoryWatch
 
-BATCH_SIZES = (4, 8, 16, 32)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # items
 _CLEARLY_SLOWER = 1.1  # larger batches are not tried after one that is slower by so much
-_LOOK_EVERY_S = 0.02
-_ROOT = Path(__file__).resolve().parent.parent
-
-
-class MemoryWatch:
-    """The most that a process has held since it began, looked at every 20 ms."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._stop = threading.Event()
-        self.peak_mb: float | None = None  # None where the system does not say
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        while not self._stop.wait(_LOOK_EVERY_S):
-            if (held := held_mb(self._pid)) is not None:
-                self.peak_mb = max(self.peak_mb or 0.0, held)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+_ROOT = Path(__file__).resolve().parents[2]
+# Compilation is measured cold, and the peers find nothing on a hub.
+_QUIET = {
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 class Worker:
@@ -53,7 +38,7 @@ class Worker:
         self._side = job.side
         self._pipe, theirs = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "launch.benchmark_worker", str(theirs.fileno())],
+            [sys.executable, "-m", "launch.benchmark.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
@@ -81,7 +66,7 @@ class Worker:
         self._process.wait()
 
     def call(self, name: str, *arguments: Any) -> tuple[float, Any]:
-        """(seconds, result) of a method of `benchmark_worker.Side`.
+        """(seconds, result) of a method of `job.Side`.
 
         Raises:
           UserError: the process ended.
@@ -119,14 +104,6 @@ class Turns:
     results: list[Any] = dataclasses.field(default_factory=list)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     ended: bool = False
-
-
-# Compilation is measured cold, and the peers find nothing on a hub.
-_QUIET = {
-    "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 def interleave(

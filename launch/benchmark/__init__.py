@@ -1,0 +1,1 @@
+"""`python -m launch.benchmark`: our speed against transformers and PEFT, and how it grows."""

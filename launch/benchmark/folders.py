@@ -1,0 +1,80 @@
+"""Folders with models for the peers, and smaller or larger models for what is asked of size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from antiimit_jax.models.whole_files import save_tensors, write_json
+
+from antiimit_jax.export.folder import export
+from antiimit_jax.export.merged import stored_tensors
+from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
+from antiimit_jax.scoring.terminators import build_terminators
+from antiimit_jax.text.tokenizer import Tokenizer
+from launch.benchmark.job import SEED
+
+_CONFIG_1B = {  # the shape of Llama 3.2 1B
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 8192,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500_000.0,
+    "tie_word_embeddings": True,
+}
+
+
+def peer_folder(lm: LanguageModel, into: Path) -> Path:
+    """A folder that transformers can read the model from, written where there is none."""
+    if lm.source.path.is_dir():
+        return lm.source.path
+    if not into.exists():
+        export(lm.source, None, into, form="hf", dtype="float32", tell=lambda note: None)
+    return into
+
+
+def first_layers(lm: LanguageModel, folder: Path, into: Path, count: int) -> None:
+    """Writes the model of a folder with so many layers."""
+    checkpoint = SafetensorsCheckpoint(folder)
+    config = checkpoint.config() | {"num_hidden_layers": count}
+    names = stored_tensors(parse_config(config, str(into)))
+    _write(into, config, {name: checkpoint.read(name) for name in names}, lm.tokenizer)
+
+
+def random_1b(lm: LanguageModel, into: Path) -> LanguageModel:
+    """Writes a model of Llama 3.2 1B's shape, random weights in bfloat16, with `lm`'s tokenizer.
+
+    Its own `params` are left out: who needs them reads the folder.
+    """
+    cfg = parse_config(_CONFIG_1B, str(into))
+    if not into.exists():
+        rng, tensors = np.random.default_rng(SEED), {}
+        for name, ((leaf, _),) in stored_tensors(cfg).items():
+            array = rng.standard_normal(leaf.shape(cfg), np.float32) * 0.02
+            tensors[name] = (array + 1.0 if "norm" in name else array).astype(ml_dtypes.bfloat16)
+        _write(into, _CONFIG_1B, tensors, lm.tokenizer)
+    stops = build_terminators(lm.tokenizer, cfg.vocab_size)
+    return dataclasses.replace(lm, cfg=cfg, params=None, terminators=stops)
+
+
+def _write(
+    into: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokenizer: Tokenizer
+) -> None:
+    into.mkdir(parents=True)
+    write_json(into / "config.json", config)
+    save_tensors(tensors, into / "model.safetensors")
+    tokenizer.hf.save_pretrained(into)

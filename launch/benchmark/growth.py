@@ -1,0 +1,224 @@
+"""How time and memory grow: words, prompt, batch, depth and devices, one made larger at a time.
+
+The exponent of a growth is log(figure after / before) / log(factor). Beside the measured one
+stands the expected one: for time from the operations that the workload needs (`work`), for memory
+from what has to be held at once: weights on every device, and in training the activations. A
+request names its words, so prompts grow with them; `behind_one_prompt` holds the prompts still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.leaves import leaves_of
+from antiimit_jax.tasks.output_control import Mixture
+from launch import cli
+from launch.benchmark import folders, work, workloads
+from launch.benchmark.job import Job
+from launch.benchmark.ours import LORA
+from launch.benchmark.sides import Worker, interleave
+from launch.benchmark.workloads import Workload
+
+AXES = ("one-prompt", "words", "prompt", "batch", "depth", "devices")
+_DEVICES = 8
+_ENOUGH_S = 30.0
+_DEVICE_FLAG = "xla_force_host_platform_device_count"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measured case."""
+
+    job: Job
+    cfg: ModelConfig
+    devices: int = 1
+    per: int = 1  # what the time is divided by: items, where their number is not the axis
+
+    @property
+    def flops(self) -> float:
+        """What it needs, for each of `per`."""
+        lora = LORA if self.job.what == "train" else None
+        return work.flops(self.cfg, self.job.queries, lora) / self.per
+
+    def held_bytes(self, facts: Mapping[str, Any]) -> float:
+        """What must be held at once: float32 weights on each device, and to train, activations.
+
+        A token saves its inputs of norms and matmuls, its queries, keys and values, in every layer.
+        """
+        cfg = self.cfg
+        times = lambda leaf: cfg.n_layers if leaf.stacked else 1
+        weights = sum(math.prod(leaf.shape(cfg)) * times(leaf) for leaf in leaves_of(cfg))
+        held = self.devices * weights
+        if self.job.what == "train":
+            positions = facts["tokens"] / (1 - facts["padded_share"])
+            heads = 2 * (cfg.n_heads + cfg.n_kv_heads) * cfg.head_dim
+            held += positions * cfg.n_layers * (4 * cfg.hidden_size + heads + 3 * cfg.mlp_size)
+        return 4.0 * held
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What all axes have in common."""
+
+    lm: LanguageModel
+    model: str
+    repeats: int
+    n_items: int | None  # of an evaluation, else 128, or 48 behind one prompt
+    scratch: Path  # for the models of fewer layers
+
+    def measure(self, what: Sequence[str], axes: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows {what, axis, factor, seconds and memory with exponents} of the axes that apply."""
+        if not set(axes) & set(AXES[1:]):
+            return []
+        depth = max(1, min(4, self.lm.cfg.n_layers // 2))
+        whole = folders.peer_folder(self.lm, self.scratch / "model")
+        for layers in (depth, 2 * depth):
+            folders.first_layers(self.lm, whole, self.scratch / str(layers), layers)
+        found = []
+        for kind in what:
+            for axis, (before, after, factor) in self._axes(kind, depth).items():
+                if axis in axes:
+                    cli.say(f"growth, {kind}: {axis}")
+                    points = {"before": before, "after": after}
+                    found.append(_row(kind, axis, points, _figures(points, self.repeats), factor))
+        return found
+
+    def _axes(self, what: str, depth: int) -> dict[str, tuple[Point, Point, float]]:
+        """Of each axis: the cases before and after, and the factor between them."""
+
+        def point(mixture: Mixture, size: int = 1, layers: int = depth) -> Point:
+            cfg = dataclasses.replace(self.lm.cfg, n_layers=layers)
+            model, adapter = str(self.scratch / str(layers)), self.scratch / f"adapter-{layers}"
+            training = {"groups": 2 * size, "accumulate": 1, "row_tokens": 256}
+            workload = Workload(
+                mixture=mixture, n_items=size * (self.n_items or 128), training=training
+            )
+            if what == "train":
+                smaller = dataclasses.replace(self.lm, cfg=cfg)
+                job = workloads.training_job(smaller, workload, model, adapter)
+            else:
+                job = workloads.evaluation_job(self.lm, workload, model)
+            return Point(job=job, cfg=cfg, per=len(job.queries))
+
+        two, ten = Mixture(ks=(2,)), Mixture(ks=(10,))
+        short, long = (point(Mixture(shots=(turns,))) for turns in (4, 9))
+        tokens = lambda at: statistics.fmean(len(query.prompt_ids) for query in at.job.queries)
+        base = point(two)
+        alone, more = (dataclasses.replace(at, per=1) for at in (base, point(two, 2)))
+        axes = {
+            "words": (base, point(ten), 5.0),
+            "prompt": (short, long, tokens(long) / tokens(short)),
+            "batch": (alone, more, 2.0),
+            "depth": (base, point(two, layers=2 * depth), 2.0),
+        }
+        if what == "evaluate":  # as in the study, where training takes one device
+            many = point(two, 4)
+            axes["devices"] = many, dataclasses.replace(many, devices=_DEVICES), float(_DEVICES)
+        return axes
+
+    def behind_one_prompt(self) -> list[dict[str, Any]]:
+        """What more words, and more ways to write them, cost behind the same prompts.
+
+        Returns:
+          Rows {axis, seconds, ratio, limit, needed}: five words against two, all surface forms
+          against strict, without examples and behind eleven turns of them.
+        """
+        cli.say("words and forms behind one prompt")
+        return [row for turns in (0, 11) for row in self._behind(turns)]
+
+    def _behind(self, turns: int) -> list[dict[str, Any]]:
+        workload = Workload(mixture=Mixture(ks=(5,), shots=(turns,)), n_items=self.n_items or 48)
+        whole = workloads.evaluation_job(self.lm, workload, self.model)
+        asked = workloads.items(workload.mixture, workload.n_items)
+        few = [dataclasses.replace(item, words=item.words[:2]) for item in asked]
+        query = workloads.item_query
+        cases = {
+            "two": [query(self.lm, item) for item in few],
+            "five": whole.queries,
+            "lenient": [query(self.lm, item, "lenient") for item in asked],
+        }
+        points = {
+            name: Point(job=dataclasses.replace(whole, queries=queries), cfg=self.lm.cfg)
+            for name, queries in cases.items()
+        }
+        figures = _figures(points, self.repeats)
+        seconds = {name: figure["seconds"] for name, figure in figures.items()}
+        pairs = (
+            ("words 2 to 5", "two", "five", 1.25),
+            ("forms strict to lenient", "five", "lenient", 1.5),
+        )
+        return [
+            {
+                "axis": f"{axis}, {turns} turns",
+                "seconds": [seconds[before], seconds[after]],
+                "ratio": seconds[after] / seconds[before],
+                "limit": limit,
+                "needed": points[after].flops / points[before].flops,
+            }
+            for axis, before, after, limit in pairs
+        ]
+
+
+def devices(count: int) -> dict[str, str]:
+    """The environment of a process with so many fake CPU devices."""
+    others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICE_FLAG not in flag]
+    return {"JAX_NUM_CPU_DEVICES": str(count), "XLA_FLAGS": " ".join(others)}
+
+
+def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, Any]]:
+    """Seconds and memory of each point, in turns, each in a process of its own."""
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(point.job, devices(point.devices)))
+            for name, point in points.items()
+        }
+        for worker in workers.values():
+            worker.call("run")
+        turns = interleave(workers, repeats, _ENOUGH_S, lambda done: None)
+    figures = {}
+    for name, worker in workers.items():
+        each = [seconds / points[name].per for seconds in turns[name].seconds]
+        figures[name] = {
+            "seconds": statistics.median(each),
+            "spread": [min(each), max(each)],
+            "devices": turns[name].facts["devices"],
+            "expected_bytes": points[name].held_bytes(turns[name].facts),
+            "memory_mb": worker.memory.peak_mb,
+            "started_mb": worker.started_mb,
+        }
+    return figures
+
+
+def _row(
+    what: str,
+    axis: str,
+    points: Mapping[str, Point],
+    figures: Mapping[str, dict[str, Any]],
+    factor: float,
+) -> dict[str, Any]:
+    before, after = figures["before"], figures["after"]
+    both = lambda key: [before[key], after[key]]
+    exponent = lambda a, b: math.log(b / a) / math.log(factor) if a and b and b > 0 < a else None
+    own = [held["memory_mb"] and held["memory_mb"] - held["started_mb"] for held in (before, after)]
+    return {
+        "what": what,
+        "axis": axis,
+        "factor": factor,
+        "seconds": both("seconds"),
+        "spread": both("spread"),
+        "time_exponent": exponent(*both("seconds")),
+        "time_expected": exponent(points["before"].flops, points["after"].flops),
+        "memory_mb": own,
+        "memory_exponent": exponent(*own),
+        "memory_expected": exponent(*both("expected_bytes")),
+        "devices": both("devices"),
+    }

@@ -1,0 +1,47 @@
+"""What a side of the benchmark is given to do, and what it can be asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from antiimit_jax.scoring.trie import WordQuery
+from antiimit_jax.training.config import TrainConfig
+
+WHAT = ("evaluate", "train")
+OURS, PEERS = "ours", ("usual", "strong")
+TERMINATORS, FORMS, SEED = "standard", "strict", 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A side's work, with the same model, questions and adapter as the other sides have."""
+
+    side: str  # ours, usual or strong
+    what: str
+    model: str  # ours: as --model takes it; a peer: a folder with safetensors
+    queries: Sequence[WordQuery]
+    shares: Sequence[Sequence[float]] = ()  # train: the targets of each query's words
+    stops: np.ndarray  # bool [V], the terminators
+    prompt_format: str = "auto"
+    train: TrainConfig | None = None
+    adapter: str = ""  # train: a folder in PEFT's format
+    learning_rates: Sequence[float] = ()  # train: of each step (a peer)
+    threads: int = 2  # of a peer
+    batch: int = 0  # of a peer, in items; 0 where none is chosen yet
+
+
+class Side(Protocol):
+    """What a worker can be asked for."""
+
+    def run(self) -> Any:
+        """One evaluation: q of every query's words. One training step: the loss before it."""
+
+    def facts(self) -> dict[str, Any]:
+        """`tokens` it computes without padding, `padded_share`, and what else it knows."""
+
+    def trial(self, batch: int) -> int | None:
+        """A peer: runs one batch of a size; its items, or None where the size is too large."""
