@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from antiimit_jax.evaluation.drift import differences
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
@@ -29,10 +28,12 @@ from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
 from antiimit_jax.planning.hardware import GIB
-from antiimit_jax.planning.shapes import Shaper, largest, shape_key
+from antiimit_jax.planning.shapes import Shaper, shape_key
 from antiimit_jax.run_config import RunConfig
+from antiimit_jax.scoring.differences import differences
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.suites import SUITES
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
@@ -42,7 +43,6 @@ Tree = Any
 # Measured on two small models: Python and its packages, tokenizer, XLA, what it compiled, tables;
 # in training also the larger program, checkpoints and TensorBoard.
 _EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
-_OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,29 +127,28 @@ class Estimator:
         return self._devices if run.weights == "sharded" else 1
 
     def evaluate(self, run: RunConfig) -> list[Phase]:
-        """The phases of `launch.evaluate` with an adapter, suite by suite."""
-        phases, shards = [], self._shards(run)
+        """The phases of `launch.evaluate` with an adapter: every program of every suite."""
+        shards, phases = self._shards(run), []
         resident = self._resident(_EVALUATING, run.dtype, shards)
-
-        def phase(name: str, temporaries: int, **more: int) -> None:
-            phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
-
-        adapter = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
-        variants = self._shaper.variants(run)
-        if words := self._shaper.words(run):
-            asked = self._asked(word_log_probs, largest([*words, *variants]), run)
-            phase("control", asked, **adapter)
-        if variants:
-            other = _OTHER[run.dtype]
-            cast = {f"weights cast to {other}": self.weights(other, shards)}
-            phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
-        if search := self._shaper.search(run):
-            phase("residual", self._asked(continuations, search, run), **adapter)
-        if (text := self._shaper.text(run)) is not None:
-            phase("drift", self._compared(text, run), **adapter)
-            if run.drift.rulers:
-                changed = {"weights changed by a ruler": self.weights("float32", shards)}
-                phase("rulers", self._compared(text, run, "float32"), **changed)
+        programs = [
+            program
+            for suite in run.suites
+            if hasattr(SUITES[suite], "programs")
+            for program in SUITES[suite].programs(run.of(suite), run.seed, run.rule)
+        ]
+        for program in programs:
+            parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
+            dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
+            if dtype:  # beside the stored weights in float32, where the run's own are others
+                parts = {f"weights {program.weights}": self.weights(dtype, shards)}
+                if run.dtype != "float32":
+                    parts["weights as stored"] = self.weights("float32", shards)
+            batches = self._shaper.batches(program)
+            asked = self._compared if program.kind == "texts" else self._asked
+            fn = continuations if program.kind == "top_words" else word_log_probs
+            temporaries = max(asked(fn, batch, run, dtype) for batch in batches)
+            parts["temporaries"] = temporaries
+            phases.append(Phase(name=program.name, parts=resident | parts))
         return phases or [Phase(name="nothing", parts=resident)]
 
     def finetune(self, run: RunConfig) -> list[Phase]:
@@ -191,16 +190,16 @@ class Estimator:
         params = {"params": self._placed_params(dtype or run.dtype, shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
-    def _asked(self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = "") -> int:
-        """Most temporaries of a scoring function over batches."""
+    def _asked(self, fn: Callable, batch: Any, run: RunConfig, dtype: str) -> int:
+        """Temporaries of a scoring function over a batch."""
         shards = self._shards(run)
         stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
-        arguments = (self._variables(run, dtype), stops)
-        return max(self._temporaries(fn, arguments, batch, shards) for batch in batches)
+        return self._temporaries(fn, (self._variables(run, dtype), stops), batch, shards)
 
-    def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
-        """Temporaries of the drift suite's comparison with the base."""
-        arguments = (self._variables(run, run.dtype), self._variables(run, dtype))
+    def _compared(self, fn: Callable, text: Any, run: RunConfig, dtype: str) -> int:
+        """Temporaries of a comparison with the base on texts."""
+        base = self._variables(run, "float32" if dtype else run.dtype)
+        arguments = (base, self._variables(run, dtype))
         return self._temporaries(differences, arguments, text, self._shards(run))
 
     def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:

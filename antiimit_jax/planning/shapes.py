@@ -8,26 +8,22 @@ do, so that shapes come out alike or a little larger.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from antiimit_jax.evaluation.config import ControlConfig
-from antiimit_jax.evaluation.control import VARIANTS, two_word_items
-from antiimit_jax.evaluation.drift import choose_prompts, row_tokens
 from antiimit_jax.run_config import RunConfig
+from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.batching import pack_batches
+from antiimit_jax.scoring.differences import sequence_tokens
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
-from antiimit_jax.scoring.texts import PackedTexts, pack_texts
+from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
-from antiimit_jax.tasks.output_control import Item, evaluation_items
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
-from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import make_batch, make_terms
 
@@ -44,84 +40,48 @@ class Shaper:
         self._style = prompt_format if tokenizer.hf.chat_template else "base"
         self._stops = build_terminators(tokenizer, tokenizer.size).standard
 
-    def words(self, run: RunConfig) -> Batches:
-        """The largest batches of the control suite; none where it is not run."""
-        return self._words(run.control, run.forms, run.seed) if "control" in run.suites else ()
+    @functools.cache
+    def batches(self, program: Program) -> tuple[Any, ...]:
+        """The largest batches of a suite's program: `PackedBatch`, of texts `PackedTexts`."""
+        tokenizer, style = self._tokenizer, self._style
+        if program.kind == "texts":
+            read = [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
+            return (pack_texts([], sequence_tokens(read)),)
+        if program.kind == "top_words":
+            prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
+            return largest(self._packed([_searched(prompt.ids) for prompt in prompts]))
+        found = []
+        for rule in dict.fromkeys((s.forms, s.tokenisations) for s in program.scorings):
+            forms, many = rule
+            queries = [
+                word_query(
+                    tokenizer,
+                    build_prompt(tokenizer, ask.messages, style),
+                    ask.words,
+                    forms=forms,
+                    max_tokenisations=many,
+                )
+                for ask in program.asks
+            ]
+            found += self._packed(queries)
+        return largest(found)
 
-    def variants(self, run: RunConfig) -> Batches:
-        """The largest batches under other scoring rules."""
-        if "control" not in run.suites or not run.control.n_variants:
-            return ()
-        return self._variants(run.control, run.forms, run.seed)
-
-    def search(self, run: RunConfig) -> Batches:
-        """The largest batches of the search for the words that were said instead."""
-        if "control" not in run.suites or not run.control.n_explored:
-            return ()
-        items = two_word_items(run.control, run.seed, run.control.n_explored)
-        queries = [_searched(self._ask(item, item.messages, run.forms)) for item in items]
-        return largest(self._batches(queries))
-
-    def text(self, run: RunConfig) -> PackedTexts | None:
-        """A row of the drift suite; None where it is not run."""
-        if "drift" not in run.suites:
-            return None
-        texts = [
-            neutral_tokens(self._tokenizer, prompt.messages, prompt.text, self._style)
-            for prompt in choose_prompts(run.drift.n_prompts)
-        ]
-        return pack_texts([], row_tokens(texts))
-
-    def asking(self, forms: str) -> Asking:
-        """How words are asked for in training."""
-        return Asking(
-            tokenizer=self._tokenizer, prompt_format=self._style, forms=forms, stops=self._stops
-        )
+    def _packed(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
+        return [work.empty for work in pack_batches(queries, self._stops)]
 
     def train(self, run: RunConfig) -> dict[str, Any]:
         """The batch of a training step."""
         return self._train(run.train, run.forms, run.seed)
 
     @functools.cache
-    def _words(self, control: ControlConfig, forms: str, seed: int) -> Batches:
-        items = [
-            item
-            for split in control.splits
-            for item in evaluation_items(control.mixture, split, control.n_items, seed)
-        ]
-        prior = {(item.prior_messages, item.words): item for item in items}.values()
-        asked = [self._ask(item, item.messages, forms) for item in items]
-        before = [self._ask(item, item.prior_messages, forms) for item in prior]
-        return largest([*self._batches(asked), *self._batches(before)])
-
-    @functools.cache
-    def _variants(self, control: ControlConfig, forms: str, seed: int) -> Batches:
-        items = two_word_items(control, seed, control.n_variants)
-        rules = {(other or forms, many) for other, _, many in VARIANTS.values()}
-        found = [
-            self._batches([self._ask(item, item.messages, *rule) for item in items])
-            for rule in sorted(rules)
-        ]
-        return largest(list(itertools.chain.from_iterable(found)))
-
-    @functools.cache
     def _train(self, train: TrainConfig, forms: str, seed: int) -> dict[str, Any]:
         return make_batch(make_terms(train, self.asking(forms), seed=seed), 0)
 
-    def _ask(self, item: Item, messages: tuple, forms: str, tokenisations: int = 1) -> WordQuery:
-        prompt = build_prompt(self._tokenizer, messages, self._style)
-        return word_query(
-            self._tokenizer, prompt, item.words, forms=forms, max_tokenisations=tokenisations
-        )
 
-    def _batches(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
-        return [work.empty for work in pack_batches(queries, self._stops)]
-
-
-def _searched(query: WordQuery) -> WordQuery:
-    """The prompt with a round's paths behind it: as many as are asked for, of two tokens each."""
+def _searched(prompt_ids: Sequence[int]) -> WordQuery:
+    """A prompt and a round's paths after it: as many as are asked for, of two tokens each."""
     paths = tuple(FormPath("", (token, token + 1), token) for token in range(_PATHS))
-    return WordQuery(query.prompt_ids, paths, len(paths))
+    return WordQuery(tuple(prompt_ids), paths, len(paths))
 
 
 def largest(batches: Sequence[PackedBatch]) -> Batches:

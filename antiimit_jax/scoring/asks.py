@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +30,17 @@ class Ask:
 
     messages: tuple[Message, ...]
     words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One kind of work of a suite, as the memory plan must know it."""
+
+    name: str
+    kind: Literal["words", "top_words", "texts"]  # the asker's method
+    asks: tuple[Any, ...]  # all of them: each an `Ask`, or an unrelated text
+    scorings: tuple[Scoring, ...] = ()  # of words
+    weights: Literal["own", "rounded", "changed"] = "own"  # to bfloat16, or to a ruler's in float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,9 @@ from antiimit_jax.suites.suite import (
     Columns,
     Figure,
     Picture,
+    Program,
     Row,
+    Scoring,
     Section,
     Tables,
     at_least,
@@ -115,6 +117,13 @@ def choose_prompts(count: int) -> list[NeutralPrompt]:
         by_category.setdefault(prompt.category, []).append(prompt)
     turns = itertools.zip_longest(*by_category.values())
     return [prompt for turn in turns for prompt in turn if prompt is not None][:count]
+
+
+def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+    """The texts under the stage's weights, and under a ruler's."""
+    texts = tuple(choose_prompts(cfg.n_prompts))
+    rulers = [Program(name="rulers", kind="texts", asks=texts, weights="changed")]
+    return [Program(name="drift", kind="texts", asks=texts), *(rulers if cfg.rulers else [])]
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:

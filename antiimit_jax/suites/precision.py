@@ -18,8 +18,10 @@ from antiimit_jax.suites.suite import (
     Asker,
     Bootstrap,
     Figure,
+    Program,
     Row,
     Rows,
+    Scoring,
     Section,
     Tables,
     at_least,
@@ -47,6 +49,13 @@ class Config:
 
     n_items: int = at_least(0, 64)  # plain requests for two words
     control: control.Config = shared("control")
+
+
+def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+    """Words under rounded weights."""
+    asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
+    common = dict(kind="words", asks=asks, scorings=(scoring,), weights="rounded")
+    return [Program(name="precision", **common)] if asks else []
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:

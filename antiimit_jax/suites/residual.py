@@ -28,7 +28,9 @@ from antiimit_jax.suites.suite import (
     Figure,
     Line,
     Picture,
+    Program,
     Row,
+    Scoring,
     Section,
     Table,
     Tables,
@@ -85,6 +87,13 @@ class Config:
 
     n_items: int = at_least(0, 32)  # plain requests for two words
     control: control.Config = shared("control")
+
+
+def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+    """The search; words under either policy are asked as the suite `scoring` asks them."""
+    items = control.plain_pairs(cfg.control, seed, cfg.n_items)
+    asks = tuple(control.asks_of(items))
+    return [Program(name="residual", kind="top_words", asks=asks)] if asks else []
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:

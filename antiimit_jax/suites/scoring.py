@@ -19,6 +19,7 @@ from antiimit_jax.suites import control
 from antiimit_jax.suites.suite import (
     Asker,
     Bootstrap,
+    Program,
     Row,
     Rows,
     Scoring,
@@ -58,6 +59,13 @@ class Config:
 def rule(own: Scoring, name: str) -> Scoring:
     """The run's own scoring with what a rule changes."""
     return dataclasses.replace(own, **RULES[name][0])
+
+
+def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+    """The same words under every rule."""
+    asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
+    rules = tuple(rule(scoring, name) for name in RULES)
+    return [Program(name="scoring", kind="words", asks=asks, scorings=rules)] if asks else []
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:

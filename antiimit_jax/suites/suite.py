@@ -11,7 +11,8 @@ A suite is a module `antiimit_jax/suites/NAME.py` (or a folder of that name) and
     section(tables, rows) -> Section
 
 and may have NEEDS (what it asks besides `words`), SPLITS (split -> meaning, in order of interest),
-`samples(tables)` (for the console and TensorBoard) and `programs(cfg, seed)` (for the memory plan).
+`samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
+`images(tables, rows)` (for TensorBoard) and `programs(cfg, seed, scoring)` (for the memory plan).
 """
 
 from __future__ import annotations
@@ -36,5 +37,5 @@ from antiimit_jax.results import (
     make_row,
     taken,
 )
-from antiimit_jax.scoring.asks import Answer, Ask, Scoring
+from antiimit_jax.scoring.asks import Answer, Ask, Program, Scoring
 from antiimit_jax.text.formats import Message

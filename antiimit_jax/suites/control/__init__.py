@@ -26,8 +26,10 @@ from antiimit_jax.suites.suite import (
     Bootstrap,
     Columns,
     Picture,
+    Program,
     Row,
     Rows,
+    Scoring,
     Section,
     Table,
     Tables,
@@ -95,6 +97,14 @@ def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
 def asks_of(items: Sequence[Item]) -> list[Ask]:
     """What items put to a model."""
     return [Ask(messages=item.messages, words=item.words) for item in items]
+
+
+def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+    """Words after all items, with percentages and without."""
+    items = items_of(cfg, seed)
+    prior = {Ask(messages=without_percents(item), words=item.words): None for item in items}
+    asks = (*asks_of(items), *prior)
+    return [Program(name="control", kind="words", asks=asks, scorings=(scoring,))]
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:
