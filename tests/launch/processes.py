@@ -42,7 +42,7 @@ def bare_environment() -> dict[str, str]:
     The Makefile's keeps it: then memory that was used once still counts, and "new" memory is fast.
     """
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    return plain | {"XLA_FLAGS": ""}
+    return plain | {"XLA_FLAGS": "", "GLIBC_TUNABLES": ""}  # set to nothing: programs keep it
 
 
 def command(program: str, *flags: str) -> list[str]:
