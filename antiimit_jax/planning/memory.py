@@ -69,11 +69,9 @@ def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
         tokens = jnp.zeros((1, 2), jnp.int32)
         return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
 
+    kept = lambda path: jnp.dtype(dtype if is_matrix(path) else jnp.float32)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.ShapeDtypeStruct(
-            leaf.shape, jnp.dtype(dtype) if is_matrix(path) else jnp.float32
-        ),
-        jax.eval_shape(init),
+        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, kept(path)), jax.eval_shape(init)
     )
 
 
@@ -84,11 +82,16 @@ def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTran
     return optimizer, jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
 
 
+def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
+
+
 def n_bytes(tree: Tree) -> int:
     """Bytes of all arrays or abstract arrays of a tree."""
     return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
+@functools.cache
 def n_params(cfg: ModelConfig) -> int:
     """Parameters; a tied head counts once."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
@@ -101,7 +104,7 @@ def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
         shape = [size // n if i == axis else size for i, size in enumerate(np.shape(whole))]
         return jax.ShapeDtypeStruct((n, *shape), whole.dtype)
 
-    return jax.tree.map(leaf, tree) if axes is None else jax.tree.map(leaf, tree, axes)
+    return jax.tree.map(leaf, tree, *(() if axes is None else (axes,)))
 
 
 class Estimator:
@@ -114,14 +117,15 @@ class Estimator:
         """
         self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
         self._known: dict[tuple, int] = {}
-        self.weights = functools.cache(self._weights)
 
-    def _weights(self, dtype: str, shards: int = 1) -> int:
+    @functools.cache
+    def weights(self, dtype: str, shards: int = 1) -> int:
         """Bytes of the weights on one of the devices that share them."""
-        return n_bytes(self._placed_params(dtype, shards)) // shards
+        return n_bytes(self._placed(abstract_params(self.cfg, dtype), shards)) // shards
 
-    def _placed_params(self, dtype: str, shards: int) -> Tree:
-        return placed(abstract_params(self.cfg, dtype), shards, split_axes(self.cfg, shards))
+    def _placed(self, params: Tree, shards: int) -> Tree:
+        """The weights on as many devices as share them."""
+        return placed(params, shards, split_axes(self.cfg, shards))
 
     def _shards(self, run: RunConfig) -> int:
         return self._devices if run.weights == "sharded" else 1
@@ -154,16 +158,16 @@ class Estimator:
 
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
-        state, step = self._step(run)
-        shards = self._shards(run)
+        shards, dtype = self._shards(run), run.train.dtype
+        trained = abstract_params(self.cfg, run.dtype)  # as `training.loop.training_params` does it
+        trained |= {"layers": abstract_params(self.cfg, dtype)["layers"]}
+        state, step = self._step(run, trained)
         if self._on_cpu:
             parts = self._resident(_TRAINING, run.dtype, shards)
-            if run.train.dtype != run.dtype:
-                layers = abstract_params(self.cfg, run.train.dtype)["layers"]
-                parts[f"layers cast to {run.train.dtype}"] = n_bytes(layers)
+            if dtype != run.dtype:
+                parts[f"layers cast to {dtype}"] = n_bytes(trained["layers"])
         else:
-            weights = placed(self._trained(run), shards, split_axes(self.cfg, shards))
-            parts = {"weights in training": n_bytes(weights) // shards}
+            parts = {"weights in training": n_bytes(self._placed(trained, shards)) // shards}
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
@@ -181,47 +185,39 @@ class Estimator:
         """
         shared = f", shared by {shards}" if shards > 1 else ""
         weights = {f"weights ({dtype}{shared})": self.weights(dtype, shards)}
-        if not self._on_cpu:
-            return weights
-        return {"program": program, f"weights ({dtype})": self.weights(dtype)} | weights
+        read = {"program": program, f"weights ({dtype})": self.weights(dtype)}
+        return read | weights if self._on_cpu else weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
         shards = self._shards(run)
-        params = {"params": self._placed_params(dtype or run.dtype, shards)}
+        params = {"params": self._placed(abstract_params(self.cfg, dtype or run.dtype), shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
     def _asked(self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = "") -> int:
         """Most temporaries of a scoring function over batches."""
-        shards = self._shards(run)
-        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
+        stops = jax.ShapeDtypeStruct((self._shards(run), self.cfg.vocab_size), bool)
         arguments = (self._variables(run, dtype), stops)
-        return max(self._temporaries(fn, arguments, batch, shards) for batch in batches)
+        return max(self._temporaries(fn, arguments, batch, run) for batch in batches)
 
     def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
         """Temporaries of the drift suite's comparison with the base."""
-        arguments = (self._variables(run, run.dtype), self._variables(run, dtype))
-        return self._temporaries(differences, arguments, text, self._shards(run))
+        models = (self._variables(run, run.dtype), self._variables(run, dtype))
+        return self._temporaries(differences, models, text, run)
 
-    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
+    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, run: RunConfig) -> int:
         """What a data-parallel call sets aside on one device, its batch and result included."""
-        key = (fn.__name__, shape_key((arguments, batch)))
+        key, shards = (fn.__name__, shape_key((arguments, batch))), self._shards(run)
         if key not in self._known:
             decoder = Decoder(self.cfg, shards=shards)
-            parallel = DataParallel(
-                lambda given, one: fn(decoder, *given, one), jax.local_devices()[:shards]
-            )
-            analysis = parallel.compiled(arguments, placed(batch, shards)).memory_analysis()
+            call = lambda given, one: fn(decoder, *given, one)
+            program = DataParallel(call, jax.local_devices()[:shards])
+            analysis = program.compiled(arguments, placed(batch, shards)).memory_analysis()
             used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
 
-    def _trained(self, run: RunConfig) -> Tree:
-        """The weights as `training.loop.training_params` makes them."""
-        layers = abstract_params(self.cfg, run.train.dtype)["layers"]
-        return abstract_params(self.cfg, run.dtype) | {"layers": layers}
-
-    def _step(self, run: RunConfig) -> tuple[int, int]:
+    def _step(self, run: RunConfig, params: Tree) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
         cfg, train, shards = self.cfg, run.train, self._shards(run)
         optimizer, state = abstract_state(cfg, run)
@@ -230,22 +226,16 @@ class Estimator:
         key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
-            terms = make_terms(train, asking)
+            terms = make_terms(train, dataclasses.replace(self._shaper.asking(run), stops=stops))
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
             if n == 1:
                 step = jit_step(decoder, terms, optimizer)
-                compiled = step.lower(state, self._trained(run), batch).compile()
+                compiled = step.lower(state, params, batch).compile()
             else:
                 step = pmap_step(decoder, terms, optimizer, jax.local_devices()[:n])
-                params = placed(self._trained(run), n, split_axes(cfg, shards))
-                batch = deal(batch, n)
+                params, batch = placed(params, n, split_axes(cfg, shards)), deal(batch, n)
                 compiled = step.compiled(placed(state, n), params, *batch)
             analysis = compiled.memory_analysis()
             fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
             self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch) // n
         return n_bytes(state), self._known[key]
-
-
-def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
-    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
