@@ -13,11 +13,7 @@ from antiimit_jax.run_config import RunConfig
 
 _FRACTION = f"XLA_PYTHON_CLIENT_MEM_FRACTION={GPU_SHARE_AT_MOST}"
 Change = tuple[str, Any]  # dotted field of the configuration and its new value
-PROGRAMS: dict[str, Callable[[Estimator, RunConfig], list[Phase]]] = {
-    "evaluate": Estimator.evaluate,
-    "finetune": Estimator.finetune,
-    "study": Estimator.study,
-}
+PROGRAMS = ("evaluate", "finetune", "study")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +34,9 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
 
     Where all changes together do not help, that is what the verdict says.
     """
-    need_with = lambda changes: peak(PROGRAMS[program](estimator, apply(run, changes)))
-    phases, chosen = PROGRAMS[program](estimator, run), []
+    estimate = getattr(estimator, program)
+    need_with = lambda changes: peak(estimate(apply(run, changes)))
+    phases, chosen = estimate(run), []
     need = most = peak(phases)
     hopeless = estimator.weights("bfloat16", machine.devices) > machine.at_most
     if need.total > machine.at_most and not hopeless:

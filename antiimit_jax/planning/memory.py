@@ -62,6 +62,7 @@ def peak(phases: Sequence[Phase]) -> Phase:
     return max(phases, key=lambda phase: phase.total)
 
 
+@functools.cache
 def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
     """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32."""
 
@@ -134,38 +135,43 @@ class Estimator:
         """The phases of `launch.evaluate` with an adapter, suite by suite."""
         phases, shards = [], self._shards(run)
         resident = self._resident(_EVALUATING, run.dtype, shards)
-
-        def phase(name: str, temporaries: int, **more: int) -> None:
-            phases.append(Phase(name=name, parts=resident | more | {"temporaries": temporaries}))
-
         adapter = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
+        base, tuned = self._variables(run, run.dtype), self._variables(run)
+        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
+
+        def phase(name: str, more: dict[str, int], fn: Callable, given: Tree, batches: Any) -> None:
+            most = max(self._temporaries(fn, given, batch, shards) for batch in batches)
+            phases.append(Phase(name=name, parts=resident | more | {"temporaries": most}))
+
         variants = self._shaper.variants(run)
         if words := self._shaper.words(run):
-            asked = self._asked(word_log_probs, largest([*words, *variants]), run)
-            phase("control", asked, **adapter)
+            batches = largest([*words, *variants])
+            phase("control", adapter, word_log_probs, (tuned, stops), batches)
         if variants:
             other = _OTHER[run.dtype]
             cast = {f"weights cast to {other}": self.weights(other, shards)}
-            phase("precision", self._asked(word_log_probs, variants[:1], run, other), **cast)
+            asked = (self._variables(run, other), stops)
+            phase("precision", cast, word_log_probs, asked, variants[:1])
         if search := self._shaper.search(run):
-            phase("residual", self._asked(continuations, search, run), **adapter)
+            phase("residual", adapter, continuations, (tuned, stops), search)
         if (text := self._shaper.text(run)) is not None:
-            phase("drift", self._compared(text, run), **adapter)
+            phase("drift", adapter, differences, (base, tuned), [text])
             if run.drift.rulers:
                 changed = {"weights changed by a ruler": self.weights("float32", shards)}
-                phase("rulers", self._compared(text, run, "float32"), **changed)
+                compared = (base, self._variables(run, "float32"))
+                phase("rulers", changed, differences, compared, [text])
         return phases or [Phase(name="nothing", parts=resident)]
 
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
         shards, dtype = self._shards(run), run.train.dtype
-        trained = abstract_params(self.cfg, run.dtype)  # as `training.loop.training_params` does it
-        trained |= {"layers": abstract_params(self.cfg, dtype)["layers"]}
+        layers = abstract_params(self.cfg, dtype)["layers"]
+        trained = abstract_params(self.cfg, run.dtype) | {"layers": layers}  # `training_params`
         state, step = self._step(run, trained)
         if self._on_cpu:
             parts = self._resident(_TRAINING, run.dtype, shards)
             if dtype != run.dtype:
-                parts[f"layers cast to {dtype}"] = n_bytes(trained["layers"])
+                parts[f"layers cast to {dtype}"] = n_bytes(layers)
         else:
             parts = {"weights in training": n_bytes(self._placed(trained, shards)) // shards}
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
@@ -194,20 +200,9 @@ class Estimator:
         params = {"params": self._placed(abstract_params(self.cfg, dtype or run.dtype), shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
-    def _asked(self, fn: Callable, batches: Sequence[Any], run: RunConfig, dtype: str = "") -> int:
-        """Most temporaries of a scoring function over batches."""
-        stops = jax.ShapeDtypeStruct((self._shards(run), self.cfg.vocab_size), bool)
-        arguments = (self._variables(run, dtype), stops)
-        return max(self._temporaries(fn, arguments, batch, run) for batch in batches)
-
-    def _compared(self, text: Any, run: RunConfig, dtype: str = "") -> int:
-        """Temporaries of the drift suite's comparison with the base."""
-        models = (self._variables(run, run.dtype), self._variables(run, dtype))
-        return self._temporaries(differences, models, text, run)
-
-    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, run: RunConfig) -> int:
+    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
         """What a data-parallel call sets aside on one device, its batch and result included."""
-        key, shards = (fn.__name__, shape_key((arguments, batch))), self._shards(run)
+        key = (fn.__name__, shape_key((arguments, batch)))
         if key not in self._known:
             decoder = Decoder(self.cfg, shards=shards)
             call = lambda given, one: fn(decoder, *given, one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,20 +110,15 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
 
 
 def _way_out(verdict: Verdict) -> str:
-    flags = " ".join(_quoted(flag(change)) for change in verdict.changes)
+    arguments = [flag(change) for change in verdict.changes]
+    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
+    flags = " ".join(quoted) and "with " + " ".join(quoted)
     least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
     if verdict.rescued:
-        env = f"with {verdict.environment} in the environment" if verdict.environment else ""
-        given = " and ".join(filter(None, (f"with {flags}" if flags else "", env)))
-        return f"fits {given}: {least}"
-    why = f"even with {flags} it takes" if flags else "the weights alone fill it:"
+        env = verdict.environment and f"with {verdict.environment} in the environment"
+        return f"fits {' and '.join(filter(None, (flags, env)))}: {least}"
+    why = f"even {flags} it takes" if flags else "the weights alone fill it:"
     return f"no flag makes it fit: {why} {least}"
-
-
-def _quoted(argument: str) -> str:
-    """For a shell: what holds brackets in double quotes."""
-    name, _, value = argument.partition("=")
-    return f'{name}="{value}"' if "(" in value else argument
 
 
 def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
