@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,7 @@ from antiimit_jax.run_config import RunConfig
 
 _FRACTION = f"XLA_PYTHON_CLIENT_MEM_FRACTION={GPU_SHARE_AT_MOST}"
 Change = tuple[str, Any]  # dotted field of the configuration and its new value
-PROGRAMS: dict[str, Callable[[Estimator, RunConfig], list[Phase]]] = {
-    "evaluate": Estimator.evaluate,
-    "finetune": Estimator.finetune,
-    "study": Estimator.study,
-}
+PROGRAMS = ("evaluate", "finetune", "study")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,20 +34,21 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
 
     Where all changes together do not help, that is what the verdict says.
     """
-    estimate = PROGRAMS[program]
-    phases = estimate(estimator, run)
-    need, chosen = peak(phases), []
+    estimate = getattr(estimator, program)
+    need_with = lambda changes: peak(estimate(apply(run, changes)))
+    phases, chosen = estimate(run), []
+    need = most = peak(phases)
     hopeless = estimator.weights("bfloat16", machine.devices) > machine.at_most
     if need.total > machine.at_most and not hopeless:
         chosen = _changes(program, run, machine)
-        need = peak(estimate(estimator, apply(run, chosen)))
+        need = need_with(chosen)
         if need.total <= machine.at_most:
-            need_with = lambda some: peak(estimate(estimator, apply(run, some)))
-            chosen, need = _few(chosen, need_with, machine.at_most)
+            chosen = _few(chosen, lambda some: need_with(some).total <= machine.at_most)
+            need = need_with(chosen)
     return Verdict(
         program=program,
         phases=phases,
-        fits=peak(phases).total <= machine.usable,
+        fits=most.total <= machine.usable,
         changes=tuple(chosen),
         rescued=need.total <= machine.at_most,
         least=need,
@@ -58,22 +56,18 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     )
 
 
-def _few(
-    changes: list[Change], need_with: Callable[[list[Change]], Phase], limit: int
-) -> tuple[list[Change], Phase]:
+def _few(changes: list[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
     """As many of the changes, in order, as it takes; then those taken back that were not needed.
 
     Changes of the training step are not tried again: each is a compilation, and they come in order
     of what they cost.
     """
-    count = next(n for n in range(1, len(changes) + 1) if need_with(changes[:n]).total <= limit)
-    chosen = changes[:count]
+    chosen = next(changes[:n] for n in range(1, len(changes) + 1) if fits(changes[:n]))
     for change in list(chosen):
         without = [one for one in chosen if one != change]
-        known = not change[0].startswith("train.")
-        if known and need_with(without).total <= limit:
+        if not change[0].startswith("train.") and fits(without):
             chosen = without
-    return chosen, need_with(chosen)
+    return chosen
 
 
 def apply(run: RunConfig, changes: list[Change]) -> RunConfig:
@@ -88,8 +82,7 @@ def apply(run: RunConfig, changes: list[Change]) -> RunConfig:
 
 def flag(change: Change) -> str:
     """The change as a program's argument, without a shell's quotes."""
-    name, value = change
-    return f"--config.{name}={value}"
+    return "--config.{}={}".format(*change)
 
 
 def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
@@ -100,9 +93,10 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     ]
     evaluating = [
         ("drift.rulers", ()),
-        ("control.n_variants", 0),
-        ("control.n_explored", 0),
-        ("suites", ("control",) if "control" in run.suites else run.suites),
+        ("precision.n_items", 0),
+        ("scoring.n_items", 0),
+        ("residual.n_items", 0),
+        ("suites", run.suites[:1]),
     ]
     training = [
         ("train.dtype", "bfloat16"),
@@ -116,13 +110,6 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     changes = {
         "evaluate": [*weights, *evaluating],
         "finetune": [*weights, *training],
-        "study": [*weights, training[0], training[1], *evaluating, *training[2:]],
+        "study": [*weights, *training[:2], *evaluating, *training[2:]],
     }[program]
-    return [(name, value) for name, value in changes if _value(run, name) != value]
-
-
-def _value(run: RunConfig, name: str) -> Any:
-    value: Any = run
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return [(name, value) for name, value in changes if operator.attrgetter(name)(run) != value]

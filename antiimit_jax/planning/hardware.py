@@ -12,14 +12,14 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.catalog import near_misses
 
 GIB = 2**30
-# JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
-GPU_SHARE, GPU_SHARE_AT_MOST = 0.75, 0.95
-_TPU_SHARE = 0.97  # the runtime keeps the rest
-_CPU_SHARE = 0.95  # the operating system's rest
+GPU_SHARE_AT_MOST = 0.95
+# What a program may fill: JAX takes this share of a GPU's memory unless
+# XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise; a TPU's runtime and a CPU's system keep the rest.
+_SHARES = {"tpu": 0.97, "gpu": 0.75, "cpu": 0.95}
 _CPU = re.compile(r"cpu-(\d+)g")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Hardware:
     """One kind of machine, as JAX sees it."""
 
@@ -41,48 +41,37 @@ class Hardware:
         return int(self.device_bytes * GPU_SHARE_AT_MOST) if self.kind == "gpu" else self.usable
 
 
-def _tpu(name: str, devices: int, gib: float) -> Hardware:
-    return Hardware(
-        name=name, kind="tpu", devices=devices, device_bytes=int(gib * GIB), share=_TPU_SHARE
-    )
+def _machine(name: str, kind: str, devices: int, gib: float, bfloat16: bool = True) -> Hardware:
+    return Hardware(name, kind, devices, int(gib * GIB), _SHARES[kind], bfloat16)
 
 
-def _gpu(name: str, gib: float, bfloat16: bool = True) -> Hardware:
-    return Hardware(
-        name=name,
-        kind="gpu",
-        devices=1,
-        device_bytes=int(gib * GIB),
-        share=GPU_SHARE,
-        bfloat16=bfloat16,
-    )
-
-
+_TPUS = {  # devices, GiB of each
+    "v2-8": (8, 8),
+    "v3-8": (8, 16),
+    "v4-8": (4, 32),
+    "v5e-1": (1, 16),
+    "v5e-4": (4, 16),
+    "v5e-8": (8, 16),
+    "v5p-8": (4, 95),
+    "v6e-1": (1, 32),
+    "v6e-4": (4, 32),
+    "v6e-8": (8, 32),
+}
+_GPUS = {  # GiB
+    "a100-40": 40,
+    "a100-80": 80,
+    "h100": 79.6,
+    "h200": 140.4,
+    "rtx4090": 24,
+    "rtx3090": 24,
+    "l4": 22.5,
+    "a10": 22.5,
+}
+_OLDER_GPUS = {"t4": 15, "v100": 15.8, "v100-32": 31.7}  # without bfloat16
 HARDWARE: dict[str, Hardware] = {
-    machine.name: machine
-    for machine in (
-        _tpu("v2-8", 8, 8),
-        _tpu("v3-8", 8, 16),
-        _tpu("v4-8", 4, 32),
-        _tpu("v5e-1", 1, 16),
-        _tpu("v5e-4", 4, 16),
-        _tpu("v5e-8", 8, 16),
-        _tpu("v5p-8", 4, 95),
-        _tpu("v6e-1", 1, 32),
-        _tpu("v6e-4", 4, 32),
-        _tpu("v6e-8", 8, 32),
-        _gpu("a100-40", 40),
-        _gpu("a100-80", 80),
-        _gpu("h100", 79.6),
-        _gpu("h200", 140.4),
-        _gpu("rtx4090", 24),
-        _gpu("rtx3090", 24),
-        _gpu("l4", 22.5),
-        _gpu("a10", 22.5),
-        _gpu("t4", 15, bfloat16=False),
-        _gpu("v100", 15.8, bfloat16=False),
-        _gpu("v100-32", 31.7, bfloat16=False),
-    )
+    **{name: _machine(name, "tpu", *size) for name, size in _TPUS.items()},
+    **{name: _machine(name, "gpu", 1, gib) for name, gib in _GPUS.items()},
+    **{name: _machine(name, "gpu", 1, gib, bfloat16=False) for name, gib in _OLDER_GPUS.items()},
 }
 
 
@@ -95,8 +84,7 @@ def find_hardware(name: str) -> Hardware:
     if name in HARDWARE:
         return HARDWARE[name]
     if (match := _CPU.fullmatch(name)) and int(match[1]):
-        memory = int(match[1]) * GIB
-        return Hardware(name=name, kind="cpu", devices=1, device_bytes=memory, share=_CPU_SHARE)
+        return _machine(name, "cpu", 1, int(match[1]))
     known = [*HARDWARE, "cpu-16g", "cpu-24g", "cpu-32g", "cpu-64g"]
     hint = near_misses(name, [one for one in known if one.startswith(name)] or known)
     names = f"{', '.join(HARDWARE)}, and cpu-<GiB>g such as cpu-24g"

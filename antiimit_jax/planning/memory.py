@@ -62,6 +62,7 @@ def peak(phases: Sequence[Phase]) -> Phase:
     return max(phases, key=lambda phase: phase.total)
 
 
+@functools.cache
 def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
     """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32."""
 
@@ -69,11 +70,9 @@ def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
         tokens = jnp.zeros((1, 2), jnp.int32)
         return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
 
+    kept = lambda path: jnp.dtype(dtype if is_matrix(path) else jnp.float32)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.ShapeDtypeStruct(
-            leaf.shape, jnp.dtype(dtype) if is_matrix(path) else jnp.float32
-        ),
-        jax.eval_shape(init),
+        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, kept(path)), jax.eval_shape(init)
     )
 
 
@@ -84,11 +83,16 @@ def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTran
     return optimizer, jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
 
 
+def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
+
+
 def n_bytes(tree: Tree) -> int:
     """Bytes of all arrays or abstract arrays of a tree."""
     return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
+@functools.cache
 def n_params(cfg: ModelConfig) -> int:
     """Parameters; a tied head counts once."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
@@ -101,7 +105,7 @@ def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
         shape = [size // n if i == axis else size for i, size in enumerate(np.shape(whole))]
         return jax.ShapeDtypeStruct((n, *shape), whole.dtype)
 
-    return jax.tree.map(leaf, tree) if axes is None else jax.tree.map(leaf, tree, axes)
+    return jax.tree.map(leaf, tree, *(() if axes is None else (axes,)))
 
 
 class Estimator:
@@ -114,14 +118,15 @@ class Estimator:
         """
         self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
         self._known: dict[tuple, int] = {}
-        self.weights = functools.cache(self._weights)
 
-    def _weights(self, dtype: str, shards: int = 1) -> int:
+    @functools.cache
+    def weights(self, dtype: str, shards: int = 1) -> int:
         """Bytes of the weights on one of the devices that share them."""
-        return n_bytes(self._placed_params(dtype, shards)) // shards
+        return n_bytes(self._placed(abstract_params(self.cfg, dtype), shards)) // shards
 
-    def _placed_params(self, dtype: str, shards: int) -> Tree:
-        return placed(abstract_params(self.cfg, dtype), shards, split_axes(self.cfg, shards))
+    def _placed(self, params: Tree, shards: int) -> Tree:
+        """The weights on as many devices as share them."""
+        return placed(params, shards, split_axes(self.cfg, shards))
 
     def _shards(self, run: RunConfig) -> int:
         return self._devices if run.weights == "sharded" else 1
@@ -130,6 +135,7 @@ class Estimator:
         """The phases of `launch.evaluate` with an adapter: every program of every suite."""
         shards, phases = self._shards(run), []
         resident = self._resident(_EVALUATING, run.dtype, shards)
+        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
         programs = [
             program
             for suite in run.suites
@@ -143,26 +149,32 @@ class Estimator:
                 parts = {f"weights {program.weights}": self.weights(dtype, shards)}
                 if run.dtype != "float32":
                     parts["weights as stored"] = self.weights("float32", shards)
-            batches = self._shaper.batches(program)
-            asked = self._compared if program.kind == "texts" else self._asked
-            fn = continuations if program.kind == "top_words" else word_log_probs
-            temporaries = max(asked(fn, batch, run, dtype) for batch in batches)
-            parts["temporaries"] = temporaries
+            base = self._variables(run, "float32" if dtype else run.dtype)
+            own = self._variables(run, dtype)
+            fn, given = {
+                "words": (word_log_probs, (own, stops)),
+                "top_words": (continuations, (own, stops)),
+                "texts": (differences, (base, own)),
+            }[program.kind]
+            parts["temporaries"] = max(
+                self._temporaries(fn, given, batch, shards)
+                for batch in self._shaper.batches(program)
+            )
             phases.append(Phase(name=program.name, parts=resident | parts))
         return phases or [Phase(name="nothing", parts=resident)]
 
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
-        state, step = self._step(run)
-        shards = self._shards(run)
+        shards, dtype = self._shards(run), run.train.dtype
+        layers = abstract_params(self.cfg, dtype)["layers"]
+        trained = abstract_params(self.cfg, run.dtype) | {"layers": layers}  # `training_params`
+        state, step = self._step(run, trained)
         if self._on_cpu:
             parts = self._resident(_TRAINING, run.dtype, shards)
-            if run.train.dtype != run.dtype:
-                layers = abstract_params(self.cfg, run.train.dtype)["layers"]
-                parts[f"layers cast to {run.train.dtype}"] = n_bytes(layers)
+            if dtype != run.dtype:
+                parts[f"layers cast to {dtype}"] = n_bytes(layers)
         else:
-            weights = placed(self._trained(run), shards, split_axes(self.cfg, shards))
-            parts = {"weights in training": n_bytes(weights) // shards}
+            parts = {"weights in training": n_bytes(self._placed(trained, shards)) // shards}
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
@@ -180,47 +192,28 @@ class Estimator:
         """
         shared = f", shared by {shards}" if shards > 1 else ""
         weights = {f"weights ({dtype}{shared})": self.weights(dtype, shards)}
-        if not self._on_cpu:
-            return weights
-        return {"program": program, f"weights ({dtype})": self.weights(dtype)} | weights
+        read = {"program": program, f"weights ({dtype})": self.weights(dtype)}
+        return read | weights if self._on_cpu else weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
         shards = self._shards(run)
-        params = {"params": self._placed_params(dtype or run.dtype, shards)}
+        params = {"params": self._placed(abstract_params(self.cfg, dtype or run.dtype), shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
-
-    def _asked(self, fn: Callable, batch: Any, run: RunConfig, dtype: str) -> int:
-        """Temporaries of a scoring function over a batch."""
-        shards = self._shards(run)
-        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
-        return self._temporaries(fn, (self._variables(run, dtype), stops), batch, shards)
-
-    def _compared(self, fn: Callable, text: Any, run: RunConfig, dtype: str) -> int:
-        """Temporaries of a comparison with the base on texts."""
-        base = self._variables(run, "float32" if dtype else run.dtype)
-        arguments = (base, self._variables(run, dtype))
-        return self._temporaries(differences, arguments, text, self._shards(run))
 
     def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
         """What a data-parallel call sets aside on one device, its batch and result included."""
         key = (fn.__name__, shape_key((arguments, batch)))
         if key not in self._known:
             decoder = Decoder(self.cfg, shards=shards)
-            parallel = DataParallel(
-                lambda given, one: fn(decoder, *given, one), jax.local_devices()[:shards]
-            )
-            analysis = parallel.compiled(arguments, placed(batch, shards)).memory_analysis()
+            call = lambda given, one: fn(decoder, *given, one)
+            program = DataParallel(call, jax.local_devices()[:shards])
+            analysis = program.compiled(arguments, placed(batch, shards)).memory_analysis()
             used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
 
-    def _trained(self, run: RunConfig) -> Tree:
-        """The weights as `training.loop.training_params` makes them."""
-        layers = abstract_params(self.cfg, run.train.dtype)["layers"]
-        return abstract_params(self.cfg, run.dtype) | {"layers": layers}
-
-    def _step(self, run: RunConfig) -> tuple[int, int]:
+    def _step(self, run: RunConfig, params: Tree) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
         cfg, train, shards = self.cfg, run.train, self._shards(run)
         optimizer, state = abstract_state(cfg, run)
@@ -229,22 +222,16 @@ class Estimator:
         key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
-            terms = make_terms(train, asking)
+            terms = make_terms(train, dataclasses.replace(self._shaper.asking(run), stops=stops))
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
             if n == 1:
                 step = jit_step(decoder, terms, optimizer)
-                compiled = step.lower(state, self._trained(run), batch).compile()
+                compiled = step.lower(state, params, batch).compile()
             else:
                 step = pmap_step(decoder, terms, optimizer, jax.local_devices()[:n])
-                params = placed(self._trained(run), n, split_axes(cfg, shards))
-                batch = deal(batch, n)
+                params, batch = placed(params, n, split_axes(cfg, shards)), deal(batch, n)
                 compiled = step.compiled(placed(state, n), params, *batch)
             analysis = compiled.memory_analysis()
             fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
             self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch) // n
         return n_bytes(state), self._known[key]
-
-
-def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
-    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))

@@ -17,7 +17,7 @@ from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 STAND_IN = "smollm2-135m-instruct"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class PlannedModel:
     """A model whose weights nobody has looked at."""
 
@@ -49,30 +49,18 @@ def find_planned(model: str) -> PlannedModel:
     """
     path, entry = Path(model).expanduser(), entry_of(model)
     if model not in CATALOG and path.is_dir():
-        if not (path / "config.json").is_file():
+        file = path / "config.json"
+        if not file.is_file():
             raise UserError(f"{path}: no config.json; name a Hugging Face model folder")
-        cfg = parse_config(read_json(path / "config.json"), str(path / "config.json"))
         own = path if (path / "tokenizer.json").is_file() else None
-        return PlannedModel(
-            name=model,
-            entry=None,
-            cfg=cfg,
-            config_from=str(path / "config.json"),
-            tokenizer_path=own,
-        )
+        return PlannedModel(model, None, parse_config(read_json(file), str(file)), str(file), own)
     if model not in CATALOG and path.is_file() and path.suffix == ".gguf":
         cfg = parse_config(GgufCheckpoint(path).config(), model)
-        return PlannedModel(name=model, entry=None, cfg=cfg, config_from=model, tokenizer_path=path)
+        return PlannedModel(model, None, cfg, model, path)
     if entry is not None:
         source = "the catalog's published shapes (a loaded model's own config.json decides)"
-        cfg = parse_config(entry.config, entry.hub_id)
-        return PlannedModel(
-            name=model,
-            entry=entry,
-            cfg=cfg,
-            config_from=source,
-            tokenizer_path=embedded_file(entry) if entry.package else None,
-        )
+        own = embedded_file(entry) if entry.package else None
+        return PlannedModel(model, entry, parse_config(entry.config, entry.hub_id), source, own)
     known = [*CATALOG, *(one.hub_id for one in CATALOG.values())]
     raise UserError(
         f"--model={model}: not in the catalog{near_misses(model, known)}; {LISTED}; of any other "

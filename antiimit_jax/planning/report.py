@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,68 +14,50 @@ from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
 from antiimit_jax.planning.model import PlannedModel
 
+_COLUMNS = ("alias", "hub_id", "family", "parameters", "format", "licence", "gate")
+_KINDS = {"tpu": "TPU device", "gpu": "GPU", "cpu": "CPU without accelerator"}
+
 
 def listing() -> list[dict[str, Any]]:
     """All named models, one dict each."""
-    counted: dict[str, int] = {}
-    rows = []
-    for alias, entry in CATALOG.items():
-        shape = str(entry.config)
-        if shape not in counted:
-            counted[shape] = n_params(parse_config(entry.config, alias))
-        rows.append(
-            {
-                "alias": alias,
-                "hub_id": entry.hub_id,
-                "family": entry.family,
-                "parameters": counted[shape],
-                "format": entry.prompt_format,
-                "licence": entry.licence,
-                "gate": entry.gate,
-                "counterpart": entry.counterpart,
-                "note": entry.note,
-                "unverified": entry.unverified,
-            }
-        )
-    return rows
+    return [
+        {
+            "alias": alias,
+            "hub_id": entry.hub_id,
+            "family": entry.family,
+            "parameters": n_params(parse_config(entry.config, alias)),
+            "format": entry.prompt_format,
+            **{fact: getattr(entry, fact) for fact in ("licence", "gate", "counterpart")},
+            **{fact: getattr(entry, fact) for fact in ("note", "unverified")},
+        }
+        for alias, entry in CATALOG.items()
+    ]
 
 
 def listing_text(rows: Sequence[dict[str, Any]]) -> str:
     """The table of all named models."""
-    head = ("alias", "hub id", "family", "params", "format", "licence", "gate")
-    cells = [
-        (
-            row["alias"],
-            row["hub_id"],
-            row["family"],
-            f"{row['parameters'] / 1e9:.3f} B",
-            row["format"],
-            row["licence"],
-            row["gate"] or "open",
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
-        for line in (head, *cells)
-    ]
+    lines = [("alias", "hub id", "family", "params", "format", "licence", "gate")]
+    for row in rows:
+        size = f"{row['parameters'] / 1e9:.3f} B"
+        shown = row | {"parameters": size, "gate": row["gate"] or "open"}
+        lines.append(tuple(shown[column] for column in _COLUMNS))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     notes = [
         row["note"] if row["alias"] in row["note"] else f"{row['alias']}: {row['note']}"
         for row in rows
         if row["note"]
     ]
     policy = "revision: the newest commit of the hub's default branch unless --revision names one"
-    return "\n".join([*lines, "", *notes, policy]) + "\n"
+    return "\n".join([*table, "", *notes, policy]) + "\n"
 
 
 def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The plan as plain data; bytes everywhere."""
-    entry = model.entry
     facts = ("hub_id", "prompt_format", "licence", "gate", "counterpart", "note", "unverified")
     return {
         "model": model.name,
-        **{name: getattr(entry, name) if entry else None for name in facts},
+        **{fact: getattr(model.entry, fact, None) for fact in facts},
         "parameters": n_params(model.cfg),
         "config": dataclasses.asdict(model.cfg),
         "config_from": model.config_from,
@@ -83,10 +66,7 @@ def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
         "programs": [
             {
                 "program": verdict.program,
-                "phases": [
-                    {"name": phase.name, "parts": phase.parts, "total": phase.total}
-                    for phase in verdict.phases
-                ],
+                "phases": [dataclasses.asdict(p) | {"total": p.total} for p in verdict.phases],
                 "peak": peak(verdict.phases).total,
                 "fits": verdict.fits,
                 "rescued": verdict.rescued,
@@ -107,74 +87,63 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
     if entry:
         about += [entry.prompt_format, entry.licence, entry.gate or "nothing to accept"]
     name = f"{model.name} ({entry.hub_id})" if entry and entry.hub_id != model.name else model.name
-    fields = dataclasses.asdict(cfg)
-    defaults = {f.name: f.default for f in dataclasses.fields(cfg)}
-    shown = {k: v for k, v in fields.items() if v != defaults[k] and k != "family"}
-    kind = {"tpu": "TPU device", "gpu": "GPU", "cpu": "CPU without accelerator"}[machine.kind]
+    values = dataclasses.asdict(cfg)
+    unusual = [f for f in dataclasses.fields(cfg) if values[f.name] != f.default]
+    shown = [f"{f.name} {_brief(values[f.name])}" for f in unusual if f.name != "family"]
     lines = [
         f"{name}: {', '.join(about)}",
-        "config: " + ", ".join(f"{key} {_brief(value)}" for key, value in shown.items()),
+        "config: " + ", ".join(shown),
         f"        from {model.config_from}",
-        f"hardware {machine.name}: {machine.devices} x {kind} of {_gib(machine.device_bytes)} GiB, "
-        f"{_gib(machine.usable)} of them usable",
+        f"hardware {machine.name}: {machine.devices} x {_KINDS[machine.kind]} of "
+        f"{_gib(machine.device_bytes)} GiB, {_gib(machine.usable)} of them usable",
         "",
     ]
     for verdict in verdicts:
-        most = peak(verdict.phases)
+        most = _gib(peak(verdict.phases).total)
         word = "fits" if verdict.fits else "does not fit"
-        lines.append(f"{verdict.program}: {_gib(most.total)} GiB on one device, {word}")
+        lines.append(f"{verdict.program}: {most} GiB on one device, {word}")
         for phase in verdict.phases:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
             lines.append(f"  {phase.name:<14}{_gib(phase.total):>7} = {parts}")
-        if not verdict.fits:
-            lines.append("  " + _way_out(verdict))
-        lines.append("")
-    notes = [f"note: {note}" for note in _notes(model, machine, verdicts)]
-    return "\n".join([*lines, *notes]) + "\n"
+        lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
+    return "\n".join(lines + [f"note: {n}" for n in _notes(model, machine, verdicts)]) + "\n"
 
 
 def _way_out(verdict: Verdict) -> str:
-    flags = " ".join(_quoted(flag(change)) for change in verdict.changes)
+    arguments = [flag(change) for change in verdict.changes]
+    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
+    flags = " ".join(quoted) and "with " + " ".join(quoted)
     least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
     if verdict.rescued:
-        env = f"with {verdict.environment} in the environment" if verdict.environment else ""
-        given = " and ".join(part for part in (f"with {flags}" if flags else "", env) if part)
-        return f"fits {given}: {least}"
-    why = f"even with {flags} it takes" if flags else "the weights alone fill it:"
+        env = verdict.environment and f"with {verdict.environment} in the environment"
+        return f"fits {' and '.join(filter(None, (flags, env)))}: {least}"
+    why = f"even {flags} it takes" if flags else "the weights alone fill it:"
     return f"no flag makes it fit: {why} {least}"
 
 
-def _quoted(argument: str) -> str:
-    """For a shell: what holds brackets in double quotes."""
-    name, _, value = argument.partition("=")
-    return f'{name}="{value}"' if "(" in value else argument
-
-
 def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
-    notes = []
-    if model.entry and model.entry.note:
-        notes.append(model.entry.note)
-    if model.entry and model.entry.unverified:
-        notes.append(f"not compared with the published file: {model.entry.unverified}")
-    if model.tokenizer_path is None:
-        notes.append("lengths are those of the embedded model's tokenizer, which stands in")
-    if machine.devices > 1:
-        notes.append(
-            f"of the {machine.devices} devices each holds the whole model, or with "
-            "--config.weights=sharded its share; training uses as many as divide "
-            "train.accumulate, with shared weights all"
-        )
-    if machine.kind != "cpu":
-        notes.append("temporaries are XLA's for CPUs; other compilers lay them out differently")
-    if machine.kind == "gpu":
-        notes.append(
-            f"JAX takes {machine.share:.0%} of a GPU's memory unless "
-            "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise"
-        )
-    bfloat16 = any("bfloat16" in part for v in verdicts for p in v.phases for part in p.parts)
-    if not machine.bfloat16 and (bfloat16 or any(v.changes for v in verdicts)):
-        notes.append(f"{machine.name} has no bfloat16 units: such products are slow there")
-    return notes
+    note, unverified = (getattr(model.entry, fact, None) for fact in ("note", "unverified"))
+    parts = [part for verdict in verdicts for phase in verdict.phases for part in phase.parts]
+    halves = any("bfloat16" in part for part in parts) or any(v.changes for v in verdicts)
+    notes = {
+        note: note,
+        f"not compared with the published file: {unverified}": unverified,
+        "lengths are those of the embedded model's tokenizer, which stands in": (
+            model.tokenizer_path is None
+        ),
+        f"of the {machine.devices} devices each holds the whole model, or with "
+        "--config.weights=sharded its share; training uses as many as divide "
+        "train.accumulate, with shared weights all": machine.devices > 1,
+        "temporaries are XLA's for CPUs; other compilers lay them out differently": (
+            machine.kind != "cpu"
+        ),
+        f"JAX takes {machine.share:.0%} of a GPU's memory unless "
+        "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": machine.kind == "gpu",
+        f"{machine.name} has no bfloat16 units: such matmuls are slow there": (
+            halves and not machine.bfloat16
+        ),
+    }
+    return [text for text, holds in notes.items() if holds]
 
 
 def _brief(value: Any) -> str:

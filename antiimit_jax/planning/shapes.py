@@ -24,10 +24,10 @@ from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
-from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.terms import make_batch, make_terms
 
-_PATHS = 24  # asked for behind each prompt in a round of the search
+_PATHS = 24  # asked for after each prompt in a round of the search
 Batches = tuple[PackedBatch, ...]
 
 
@@ -39,6 +39,7 @@ class Shaper:
         self._tokenizer = tokenizer
         self._style = prompt_format if tokenizer.hf.chat_template else "base"
         self._stops = build_terminators(tokenizer, tokenizer.size).standard
+        self._trained: dict[tuple, dict[str, Any]] = {}
 
     @functools.cache
     def batches(self, program: Program) -> tuple[Any, ...]:
@@ -69,13 +70,19 @@ class Shaper:
     def _packed(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
         return [work.empty for work in pack_batches(queries, self._stops)]
 
-    def train(self, run: RunConfig) -> dict[str, Any]:
-        """The batch of a training step."""
-        return self._train(run.train, run.forms, run.seed)
+    def asking(self, run: RunConfig) -> Asking:
+        """How words are asked for in training."""
+        return Asking(
+            tokenizer=self._tokenizer, prompt_format=self._style, forms=run.forms, stops=self._stops
+        )
 
-    @functools.cache
-    def _train(self, train: TrainConfig, forms: str, seed: int) -> dict[str, Any]:
-        return make_batch(make_terms(train, self.asking(forms), seed=seed), 0)
+    def train(self, run: RunConfig) -> dict[str, Any]:
+        """The batch of a training step, by the terms' names."""
+        key = (run.train, run.forms, run.seed)
+        if key not in self._trained:
+            terms = make_terms(run.train, self.asking(run), seed=run.seed)
+            self._trained[key] = make_batch(terms, 0)
+        return self._trained[key]
 
 
 def _searched(prompt_ids: Sequence[int]) -> WordQuery:
@@ -85,19 +92,15 @@ def _searched(prompt_ids: Sequence[int]) -> WordQuery:
 
 
 def largest(batches: Sequence[PackedBatch]) -> Batches:
-    """Those with most readouts (logits), most tokens (activations) and most pairs (attention)."""
-    distinct = {shape_key(batch): batch for batch in batches}
-    chosen = [max(batches, key=size) for size in (_readouts, _tokens, _pairs)] if batches else ()
-    return tuple(distinct[key] for key in dict.fromkeys(map(shape_key, chosen)))
+    """Those with most logit positions, most tokens (activations) and most pairs (attention)."""
+    positions = lambda batch: batch.read_at.size
+    chosen = [max(batches, key=size) for size in (positions, _tokens, _pairs)] if batches else ()
+    return tuple({shape_key(batch): batch for batch in chosen}.values())
 
 
 def shape_key(tree: Any) -> str:
     """Equal for trees of equal structure, shapes and dtypes."""
     return str(jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype.name), tree))
-
-
-def _readouts(batch: PackedBatch) -> int:
-    return batch.read_at.size
 
 
 def _tokens(batch: PackedBatch) -> int:

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import Job, train
-from tests.tiny_model import write_tiny_model
 
 CFG = TrainConfig(
     mixture=Mixture(templates=(0, 5)),
@@ -30,11 +28,6 @@ CFG = TrainConfig(
     max_skips=2,
 )
 LORA = LoraConfig(rank=2)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return load_language_model(str(write_tiny_model(tmp_path_factory.mktemp("m"))))
 
 
 def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None):

@@ -1,0 +1,94 @@
+"""Every field declares its bound, and the walker names the dotted path of all that break theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.fields import at_least, between, bounded, one_of, positive, problems
+from antiimit_jax.run_config import RunConfig, from_dict
+
+FREE = {"model", "revision"}  # any text
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    few: tuple[int, ...] = between(1, 3, (1, 2), filled=True)
+    names: tuple[str, ...] = one_of(("a", "b"), ())
+    share: float = bounded(0.5, "below 1", lambda share: share < 1)
+    free: float = 0.0
+
+    def problems(self, path: str) -> list[str]:
+        return [f"{path}.few is longer than 3"] if len(self.few) > 3 else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    steps: int = at_least(1, 4)
+    rate: float = positive(0.1)
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    "config, found",
+    [
+        (Outer(), []),
+        (Outer(steps=0), ["steps = 0: at least 1"]),
+        (Outer(rate=0.0), ["rate = 0.0: above 0"]),
+        (Outer(rate=math.nan), ["rate = nan: not a finite number"]),
+        (Outer(inner=Inner(few=(1, 4))), ["inner.few holds 4: from 1 to 3"]),
+        (Outer(inner=Inner(few=())), ["inner.few is empty: from 1 to 3"]),
+        (Outer(inner=Inner(names=("a", "c"))), ["inner.names holds 'c': one of a, b"]),
+        (Outer(inner=Inner(few=(1, 1, 2, 2))), ["inner.few is longer than 3"]),
+        (Outer(inner=Inner(free=-math.inf)), ["inner.free = -inf: not a finite number"]),
+        (
+            Outer(steps=-1, inner=Inner(share=1.0)),
+            ["steps = -1: at least 1", "inner.share = 1.0: below 1"],
+        ),
+    ],
+)
+def test_the_walker_names_what_breaks_its_bound(config, found):
+    assert problems(config) == found
+    assert problems(config, "run") == ["run." + line for line in found]
+
+
+def leaves(cls: type, prefix: str = "") -> dict[str, dataclasses.Field]:
+    kinds = typing.get_type_hints(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        nested = dataclasses.is_dataclass(kinds[field.name])
+        inner = leaves(kinds[field.name], f"{prefix}{field.name}.") if nested else {}
+        found |= inner or {prefix + field.name: field}
+    return found
+
+
+def test_every_field_of_a_run_declares_its_bound():
+    bare = {name for name, f in leaves(RunConfig).items() if "bound" not in f.metadata}
+    assert bare == FREE | {"train.remat"}
+
+
+@pytest.mark.parametrize(
+    "group, field, wrong",
+    [
+        ("lora", "rank", 0),
+        ("lora", "alpha", -1.0),
+        ("lora", "alpha", math.inf),
+        ("lora", "targets", ["qkv"]),
+        ("train", "adam_b2", 1.0),
+        ("train", "learning_rate", 0.0),
+        ("train", "learning_rate", math.nan),
+        ("train", "final_lr_fraction", 1.5),
+        ("train", "row_tokens", 8),
+        ("train", "objective", "mse"),
+        ("control", "n_items", 3),
+        ("control", "splits", []),
+        ("drift", "rulers", ["int4"]),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_path(group, field, wrong):
+    with pytest.raises(UserError, match=rf"{group}\.{field}"):
+        from_dict({group: {field: wrong}})
