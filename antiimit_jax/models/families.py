@@ -89,6 +89,12 @@ def _smollm3_slides(keys: Keys, layers: int) -> list[bool]:
 
 _BIASES = {"attention_bias": ("qkv_bias", "o_bias")}
 _GEMMA_NORM = {"norm_offset": True, "norm_wide": True}
+_GEMMA = {"tie_word_embeddings": True, "head_dim": 256}  # what its configs leave out
+_GEMMA2 = _GEMMA | {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
 _OLMO = Family(
     defaults={"rms_norm_eps": 1e-5},
     fixed={"norm_wide": True, "pre_norm": False, "post_norm": True, "qk_norm": "full"},
@@ -103,22 +109,14 @@ FAMILIES: dict[str, Family] = {
         defaults={"head_dim": 128}, fixed={"qk_norm": "head"}, flags=_BIASES, slides=_upper_slide
     ),
     "gemma": Family(
-        defaults={"tie_word_embeddings": True, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh"},
+        defaults=_GEMMA | {"hidden_act": "gelu_pytorch_tanh"},
         fixed=_GEMMA_NORM,
         embed_scale=_root,
         flags=_BIASES,
         activations=_GEMMA_GELU,
     ),
     "gemma2": Family(
-        defaults={
-            "tie_word_embeddings": True,
-            "head_dim": 256,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "query_pre_attn_scalar": 256,
-            "sliding_window": 4096,
-            "attn_logit_softcapping": 50.0,
-            "final_logit_softcapping": 30.0,
-        },
+        defaults=_GEMMA2 | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
         fixed=_GEMMA_NORM | {"post_norm": True},
         embed_scale=_root,
         flags=_BIASES,
@@ -131,12 +129,8 @@ FAMILIES: dict[str, Family] = {
         activations=_GELU,
     ),
     "gemma3_text": Family(
-        defaults={
-            "tie_word_embeddings": True,
-            "head_dim": 256,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "query_pre_attn_scalar": 256,
-            "sliding_window": 4096,
+        defaults=_GEMMA2
+        | {
             # The releases with a vision tower leave these out.
             "num_attention_heads": 8,
             "num_key_value_heads": 4,
@@ -190,14 +184,7 @@ def text_name(name: str, config: Mapping[str, Any]) -> str:
     """A stored tensor's name in the language model alone; empty for a vision tower's."""
     if text_config(config) is config:
         return name
-    if name.startswith(
-        (
-            "vision_tower.",
-            "multi_modal_projector.",
-            "model.vision_tower.",
-            "model.multi_modal_projector.",
-        )
-    ):
+    if name.removeprefix("model.").startswith(("vision_tower.", "multi_modal_projector.")):
         return ""
     return name.replace("model.language_model.", "model.").removeprefix("language_model.")
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of, rope_tensors
+from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
 _INTEGERS = ("I8", "I16", "I32", "I64")
@@ -107,13 +107,12 @@ class GgufCheckpoint:
         """
         prefix = f"{self.architecture}."
         own = [key for key in self._reader.fields if key.startswith(prefix)]
-        return config_of(
-            self.architecture,
-            {key.removeprefix(prefix): self.field(key) for key in own},
-            {name: _shape(tensor) for name, tensor in self._tensors.items()},
-            self._dequantised,
-            str(self.path),
-        )
+        metadata = {key.removeprefix(prefix): self.field(key) for key in own}
+        shapes = {name: _shape(tensor) for name, tensor in self._tensors.items()}
+        try:
+            return config_of(self.architecture, metadata, shapes, self._dequantised)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from error
 
     @functools.cached_property
     def _config(self) -> Any:
@@ -135,7 +134,7 @@ class GgufCheckpoint:
           UserError: the metadata are not those of a model that is ported.
         """
         to_hf = {name: hf for hf, (name, _) in self._places.items()}
-        weights = self._tensors.keys() - rope_tensors(self.architecture)
+        weights = self._tensors.keys() - ARCHITECTURES[self.architecture].rope_tensors
         return {to_hf.get(name, name) for name in weights}
 
     def problem(self, hf_name: str, shape: tuple[int, ...]) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from antiimit_jax.errors import UserError
 from antiimit_jax.models.config_keys import is_count, is_positive
 from antiimit_jax.models.families import FAMILIES
 
@@ -116,41 +115,22 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def config_of(
-    architecture: str,
-    metadata: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    vector: Callable[[str], np.ndarray],
-    source: str,
-) -> dict[str, Any]:
-    """The `config.json` of the model in a GGUF file.
-
-    Args:
-      architecture: one of ARCHITECTURES.
-      metadata: values by key, without the architecture's prefix.
-      shapes: of all tensors by GGUF name, outermost dimension first.
-      vector: reads one of the rope tensors.
-      source: file name for error messages.
-
-    Raises:
-      UserError: a key whose meaning is not known, or values that contradict each other.
-    """
-    try:
-        return _config(architecture, metadata, shapes, vector)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def rope_tensors(architecture: str) -> frozenset[str]:
-    """GGUF names of the tensors that are part of the config."""
-    return ARCHITECTURES[architecture].rope_tensors
-
-
-def _config(
     name: str,
     metadata: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
     vector: Callable[[str], np.ndarray],
 ) -> dict[str, Any]:
+    """The `config.json` of the model in a GGUF file.
+
+    Args:
+      name: of the architecture, one of ARCHITECTURES.
+      metadata: values by key, without the architecture's prefix.
+      shapes: of all tensors by GGUF name, outermost dimension first.
+      vector: reads one of the rope tensors.
+
+    Raises:
+      ValueError: a key whose meaning is not known, or values that contradict each other.
+    """
     arch = ARCHITECTURES[name]
     copied = _KEYS | arch.keys
     known = {*copied, *_OTHERS, *arch.others}

@@ -63,10 +63,18 @@ class TemplateRenderer:
             raise UserError(f"the chat template refuses these messages: {reply['error']}")
         return reply["text"]
 
+    def stop(self) -> None:
+        """Ends the process and closes its pipes; the next rendering starts another."""
+        if self._child is not None:
+            self._child.kill()
+            with contextlib.suppress(BrokenPipeError), self._child:
+                pass
+        self._child, self._ready = None, False
+
     def _start(self) -> None:
         if self._child is not None and self._child.poll() is None:
             return
-        self._ready = False
+        self.stop()
         self._child = subprocess.Popen(
             [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
@@ -80,8 +88,7 @@ class TemplateRenderer:
         out = self._child.stdout
         if select.select([out], [], [], seconds)[0] and (line := out.readline()):
             return json.loads(line)
-        self._child.kill()
-        self._child.wait()
+        self.stop()
         return None
 
 

@@ -59,6 +59,7 @@ def test_a_process_that_died_is_started_again():
     renderer._child.kill()
     renderer._child.wait()
     assert renderer.render("{{ 2 }}", MESSAGES, **OPTIONS) == "2"
+    renderer.stop()
 
 
 def test_texts_pass_as_they_are():
