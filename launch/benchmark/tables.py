@@ -2,83 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Result = Mapping[str, Any]  # what benchmark.json holds
-Lines = list[Sequence[str]]  # head and lines of a table
+Result = Mapping[str, Any]  # what benchmark.json holds, or one row of it
+Lines = list[list[str]]  # head and lines of a table
 COLOURS = {"ours": "#1b6ca8", "ours bfloat16": "#7fb3d5", "usual": "#b0413e", "strong": "#e09f3e"}
-_FIGURES = {  # head: key and format
-    "items/s": ("items_per_s", ".2f"),
-    "tokens/s": ("tokens_per_s", ".0f"),
-    "of matmul rate": ("matmul_share", ".0%"),
-    "padded": ("padded_share", ".1%"),
-    "peak MiB": ("peak_memory_mb", ".0f"),
-    "loaded MiB": ("loaded_memory_mb", ".0f"),
-    "compile s": ("compile_s", ".1f"),
-    "first s": ("first_s", ".1f"),
-    "batch": ("batch", "d"),
+
+
+def _number(key: str, form: str, place: int | None = None) -> Callable[[Result], str]:
+    """How a column is read: a row's value, or one of the values that stand there."""
+
+    def cell(row: Result) -> str:
+        value = row.get(key) if place is None else row[key][place]
+        return "-" if value is None else format(value, form)
+
+    return cell
+
+
+def _spread(side: str) -> Callable[[Result], str]:
+    """Median (least-most) of ours or the peer's seconds."""
+
+    def cell(row: Result) -> str:
+        median, ends = row[f"{side}_s"], row["spread"][side]
+        return "-" if median is None else f"{median:.2f} ({ends[0]:.2f}-{ends[1]:.2f})"
+
+    return cell
+
+
+_text = {key: _number(key, "") for key in ("workload", "what", "peer", "side", "axis")}
+_CASE = {"workload": _text["workload"], "what": _text["what"]}
+_TABLES = {  # title: what it shows, its columns
+    "Against the peers, in seconds: median (least-most)": (
+        "rows",
+        _CASE
+        | {"peer": _text["peer"], "ours": _spread("ours"), "peer's": _spread("peer")}
+        | {"ratio": _number("ratio", ".2f")},
+    ),
+    "Figures": (
+        "figures",
+        _CASE
+        | {
+            "side": _text["side"],
+            "items/s": _number("items_per_s", ".2f"),
+            "tokens/s": _number("tokens_per_s", ".0f"),
+            "of matmul rate": _number("matmul_share", ".0%"),
+            "padded": _number("padded_share", ".1%"),
+            "peak MiB": _number("peak_memory_mb", ".0f"),
+            "loaded MiB": _number("loaded_memory_mb", ".0f"),
+            "compile s": _number("compile_s", ".1f"),
+            "first s": _number("first_s", ".1f"),
+            "batch": _number("batch", "d"),
+        },
+    ),
+    "Behind one prompt": (
+        "behind_one_prompt",
+        {
+            "from, to": _text["axis"],
+            "before s": _number("seconds", ".2f", 0),
+            "after s": _number("seconds", ".2f", 1),
+            "ratio": _number("ratio", ".2f"),
+            "at most": _number("limit", ".2f"),
+            "by operations": _number("needed", ".2f"),
+        },
+    ),
+    "Growth: exponents, measured against expected": (
+        "growth",
+        {
+            "what": _text["what"],
+            "axis": _text["axis"],
+            "factor": _number("factor", ".2f"),
+            "time": _number("time_exponent", ".2f"),
+            "time expected": _number("time_expected", ".2f"),
+            "memory": _number("memory_exponent", ".2f"),
+            "memory expected": _number("memory_expected", ".2f"),
+        },
+    ),
 }
-_GROWTH = ("time_exponent", "time_expected", "memory_exponent", "memory_expected")
-
-
-def _tables(result: Result) -> dict[str, Lines]:
-    """Ratios, figures and growth, by title; what was not measured is left out."""
-    ratios = [
-        (
-            *(row[key] for key in ("workload", "what", "peer")),
-            _spread(row["ours_s"], row["spread"]["ours"]),
-            _spread(row["peer_s"], row["spread"]["peer"]),
-            _number(row["ratio"], ".2f"),
-        )
-        for row in result["rows"]
-    ]
-    figures = [
-        (
-            *(one[key] for key in ("workload", "what", "side")),
-            *(_number(one.get(key), form) for key, form in _FIGURES.values()),
-        )
-        for one in result["figures"]
-    ]
-    behind = [
-        (row["axis"], *(f"{x:.2f}" for x in (*row["seconds"], row["ratio"], row["limit"])))
-        + (f"{row['needed']:.2f}",)
-        for row in result["behind_one_prompt"]
-    ]
-    growth = [
-        (
-            row["what"],
-            row["axis"],
-            f"{row['factor']:.2f}",
-            *(_number(row[k], ".2f") for k in _GROWTH),
-        )
-        for row in result["growth"]
-    ]
-    made = {
-        "Against the peers, in seconds: median (least-most)": [
-            ("workload", "what", "peer", "ours", "peer's", "ratio"),
-            *ratios,
-        ],
-        "Figures": [("workload", "what", "side", *_FIGURES), *figures],
-        "Behind one prompt": [
-            ("from, to", "before s", "after s", "ratio", "at most", "by operations"),
-            *behind,
-        ],
-        "Growth: exponents, measured against expected": [
-            ("what", "axis", "factor", "time", "expected", "memory", "expected"),
-            *growth,
-        ],
-    }
-    return {title: lines for title, lines in made.items() if len(lines) > 1}
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _spread(median: float | None, ends: Sequence[float] | None) -> str:
-    return "-" if median is None else f"{median:.2f} ({ends[0]:.2f}-{ends[1]:.2f})"
 
 
 def plain(result: Result) -> str:
@@ -104,8 +105,10 @@ def markdown(result: Result) -> str:
 
 def _page(result: Result, heading: str, table: Callable[[Lines], list[str]]) -> str:
     parts: list[str] = []
-    for title, lines in _tables(result).items():
-        parts += [heading.format(title), *table(lines), ""]
+    for title, (key, columns) in _TABLES.items():
+        if result[key]:
+            lines = [[cell(row) for cell in columns.values()] for row in result[key]]
+            parts += [heading.format(title), *table([list(columns), *lines]), ""]
     parts += [
         f"{row['workload']}, {row['what']}, {row['peer']}: {row['note']}."
         for row in result["rows"]
