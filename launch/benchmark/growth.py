@@ -137,17 +137,14 @@ class Growth:
 
     def _behind(self, turns: int) -> list[dict[str, Any]]:
         workload = Workload(mixture=Mixture(ks=(5,), shots=(turns,)), n_items=self.n_items or 48)
-        whole = workloads.evaluation_job(self.lm, workload, self.model)
+        five = workloads.evaluation_job(self.lm, workload, self.model)
         asked = workloads.items(workload.mixture, workload.n_items)
-        few = [dataclasses.replace(item, words=item.words[:2]) for item in asked]
         query = workloads.item_query
-        cases = {
-            "two": [query(self.lm, item) for item in few],
-            "five": whole.queries,
-            "lenient": [query(self.lm, item, "lenient") for item in asked],
-        }
+        few = [query(self.lm, dataclasses.replace(one, words=one.words[:2])) for one in asked]
+        lenient = [query(self.lm, one, "lenient") for one in asked]
+        cases = {"two": few, "five": five.queries, "lenient": lenient}
         points = {
-            name: Point(job=dataclasses.replace(whole, queries=queries), cfg=self.lm.cfg)
+            name: Point(job=dataclasses.replace(five, queries=queries), cfg=self.lm.cfg)
             for name, queries in cases.items()
         }
         figures = _figures(points, self.repeats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,75 +12,65 @@ Lines = list[list[str]]  # head and lines of a table
 COLOURS = {"ours": "#1b6ca8", "ours bfloat16": "#7fb3d5", "usual": "#b0413e", "strong": "#e09f3e"}
 
 
-def _number(key: str, form: str, place: int | None = None) -> Callable[[Result], str]:
-    """How a column is read: a row's value, or one of the values that stand there."""
-
-    def cell(row: Result) -> str:
-        value = row.get(key) if place is None else row[key][place]
-        return "-" if value is None else format(value, form)
-
-    return cell
-
-
-def _spread(side: str) -> Callable[[Result], str]:
-    """Median (least-most) of ours or the peer's seconds."""
-
-    def cell(row: Result) -> str:
-        median, ends = row[f"{side}_s"], row["spread"][side]
-        return "-" if median is None else f"{median:.2f} ({ends[0]:.2f}-{ends[1]:.2f})"
-
-    return cell
-
-
-_text = {key: _number(key, "") for key in ("workload", "what", "peer", "side", "axis")}
-_CASE = {"workload": _text["workload"], "what": _text["what"]}
-_TABLES = {  # title: what it shows, its columns
+_TABLES = {  # title: what it shows, and its columns, each a template that a row fills
     "Against the peers, in seconds: median (least-most)": (
         "rows",
-        _CASE
-        | {"peer": _text["peer"], "ours": _spread("ours"), "peer's": _spread("peer")}
-        | {"ratio": _number("ratio", ".2f")},
+        {
+            "workload": "{workload}",
+            "what": "{what}",
+            "peer": "{peer}",
+            "ours": "{ours_s:.2f} ({spread[ours][0]:.2f}-{spread[ours][1]:.2f})",
+            "peer's": "{peer_s:.2f} ({spread[peer][0]:.2f}-{spread[peer][1]:.2f})",
+            "ratio": "{ratio:.2f}",
+        },
     ),
     "Figures": (
         "figures",
-        _CASE
-        | {
-            "side": _text["side"],
-            "items/s": _number("items_per_s", ".2f"),
-            "tokens/s": _number("tokens_per_s", ".0f"),
-            "of matmul rate": _number("matmul_share", ".0%"),
-            "padded": _number("padded_share", ".1%"),
-            "peak MiB": _number("peak_memory_mb", ".0f"),
-            "loaded MiB": _number("loaded_memory_mb", ".0f"),
-            "compile s": _number("compile_s", ".1f"),
-            "first s": _number("first_s", ".1f"),
-            "batch": _number("batch", "d"),
+        {
+            "workload": "{workload}",
+            "what": "{what}",
+            "side": "{side}",
+            "items/s": "{items_per_s:.2f}",
+            "tokens/s": "{tokens_per_s:.0f}",
+            "of matmul rate": "{matmul_share:.0%}",
+            "padded": "{padded_share:.1%}",
+            "peak MiB": "{peak_memory_mb:.0f}",
+            "loaded MiB": "{loaded_memory_mb:.0f}",
+            "compile s": "{compile_s:.1f}",
+            "first s": "{first_s:.1f}",
+            "batch": "{batch:d}",
         },
     ),
     "Behind one prompt": (
         "behind_one_prompt",
         {
-            "from, to": _text["axis"],
-            "before s": _number("seconds", ".2f", 0),
-            "after s": _number("seconds", ".2f", 1),
-            "ratio": _number("ratio", ".2f"),
-            "at most": _number("limit", ".2f"),
-            "by operations": _number("needed", ".2f"),
+            "from, to": "{axis}",
+            "before s": "{seconds[0]:.2f}",
+            "after s": "{seconds[1]:.2f}",
+            "ratio": "{ratio:.2f}",
+            "at most": "{limit:.2f}",
+            "by operations": "{needed:.2f}",
         },
     ),
     "Growth: exponents, measured against expected": (
         "growth",
         {
-            "what": _text["what"],
-            "axis": _text["axis"],
-            "factor": _number("factor", ".2f"),
-            "time": _number("time_exponent", ".2f"),
-            "time expected": _number("time_expected", ".2f"),
-            "memory": _number("memory_exponent", ".2f"),
-            "memory expected": _number("memory_expected", ".2f"),
+            "what": "{what}",
+            "axis": "{axis}",
+            "factor": "{factor:.2f}",
+            "time": "{time_exponent:.2f}",
+            "time expected": "{time_expected:.2f}",
+            "memory": "{memory_exponent:.2f}",
+            "memory expected": "{memory_expected:.2f}",
         },
     ),
 }
+
+
+def _cell(template: str, row: Result) -> str:
+    """A template filled; a dash where the row lacks its first value."""
+    first = re.search(r"\w+", template)[0]
+    return "-" if row.get(first) is None else template.format_map(row)
 
 
 def plain(result: Result) -> str:
@@ -107,7 +98,7 @@ def _page(result: Result, heading: str, table: Callable[[Lines], list[str]]) -> 
     parts: list[str] = []
     for title, (key, columns) in _TABLES.items():
         if result[key]:
-            lines = [[cell(row) for cell in columns.values()] for row in result[key]]
+            lines = [[_cell(each, row) for each in columns.values()] for row in result[key]]
             parts += [heading.format(title), *table([list(columns), *lines]), ""]
     parts += [
         f"{row['workload']}, {row['what']}, {row['peer']}: {row['note']}."
