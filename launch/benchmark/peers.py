@@ -98,6 +98,7 @@ class Training:
             for side, decay in decays.items()
         ]
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, job.train.adam_b2), fused=True)
+        self._one_mb = self._more_mb = 0.0
         if not job.batch:  # what the longest item keeps, and what one more in its batch
             longest = lambda batch: max(len(job.queries[i].prompt_ids) for i in batch)
             pair = max(scorer.batches(job.queries, 2), key=longest)
