@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from antiimit_jax.export.merged import total_bytes
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.tasks.output_control import Mixture
 from launch import cli
 from launch.benchmark import folders, work, workloads
@@ -55,14 +55,13 @@ class Point:
         A token saves its inputs of norms and matmuls, its queries, keys and values, in every layer.
         """
         cfg = self.cfg
-        times = lambda leaf: cfg.n_layers if leaf.stacked else 1
-        weights = sum(math.prod(leaf.shape(cfg)) * times(leaf) for leaf in leaves_of(cfg))
-        held = self.devices * weights
+        held = self.devices * total_bytes(cfg, "float32")
         if self.job.what == "train":
             positions = facts["tokens"] / (1 - facts["padded_share"])
             heads = 2 * (cfg.n_heads + cfg.n_kv_heads) * cfg.head_dim
-            held += positions * cfg.n_layers * (4 * cfg.hidden_size + heads + 3 * cfg.mlp_size)
-        return 4.0 * held
+            each = 4 * cfg.hidden_size + heads + 3 * cfg.mlp_size
+            held += 4.0 * positions * cfg.n_layers * each
+        return held
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,9 +98,8 @@ class Growth:
             cfg = dataclasses.replace(self.lm.cfg, n_layers=layers)
             model, adapter = str(self.scratch / str(layers)), self.scratch / f"adapter-{layers}"
             training = {"groups": 2 * size, "accumulate": 1, "row_tokens": 256}
-            workload = Workload(
-                mixture=mixture, n_items=size * (self.n_items or 128), training=training
-            )
+            count = size * (self.n_items or 128)
+            workload = Workload(mixture=mixture, n_items=count, training=training)
             if what == "train":
                 smaller = dataclasses.replace(self.lm, cfg=cfg)
                 job = workloads.training_job(smaller, workload, model, adapter)
@@ -137,17 +135,14 @@ class Growth:
 
     def _behind(self, turns: int) -> list[dict[str, Any]]:
         workload = Workload(mixture=Mixture(ks=(5,), shots=(turns,)), n_items=self.n_items or 48)
-        whole = workloads.evaluation_job(self.lm, workload, self.model)
+        five = workloads.evaluation_job(self.lm, workload, self.model)
         asked = workloads.items(workload.mixture, workload.n_items)
-        few = [dataclasses.replace(item, words=item.words[:2]) for item in asked]
         query = workloads.item_query
-        cases = {
-            "two": [query(self.lm, item) for item in few],
-            "five": whole.queries,
-            "lenient": [query(self.lm, item, "lenient") for item in asked],
-        }
+        few = [query(self.lm, dataclasses.replace(one, words=one.words[:2])) for one in asked]
+        lenient = [query(self.lm, one, "lenient") for one in asked]
+        cases = {"two": few, "five": five.queries, "lenient": lenient}
         points = {
-            name: Point(job=dataclasses.replace(whole, queries=queries), cfg=self.lm.cfg)
+            name: Point(job=dataclasses.replace(five, queries=queries), cfg=self.lm.cfg)
             for name, queries in cases.items()
         }
         figures = _figures(points, self.repeats)
@@ -205,20 +200,17 @@ def _row(
     figures: Mapping[str, dict[str, Any]],
     factor: float,
 ) -> dict[str, Any]:
-    before, after = figures["before"], figures["after"]
-    both = lambda key: [before[key], after[key]]
+    both = lambda key: [figures[name][key] for name in ("before", "after")]
     exponent = lambda a, b: math.log(b / a) / math.log(factor) if a and b and b > 0 < a else None
-    own = [held["memory_mb"] and held["memory_mb"] - held["started_mb"] for held in (before, after)]
+    own = [held and held - before for held, before in zip(both("memory_mb"), both("started_mb"))]
     return {
         "what": what,
         "axis": axis,
         "factor": factor,
-        "seconds": both("seconds"),
-        "spread": both("spread"),
+        **{key: both(key) for key in ("seconds", "spread", "devices")},
         "time_exponent": exponent(*both("seconds")),
         "time_expected": exponent(points["before"].flops, points["after"].flops),
         "memory_mb": own,
         "memory_exponent": exponent(*own),
         "memory_expected": exponent(*both("expected_bytes")),
-        "devices": both("devices"),
     }

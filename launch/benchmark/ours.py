@@ -31,7 +31,7 @@ def build(job: Job) -> Side:
     return {"evaluate": Evaluation, "train": Training}[job.what](job)
 
 
-class CompileTime:
+class _Compiling:
     """Seconds that XLA has compiled in this process."""
 
     def __init__(self) -> None:
@@ -42,12 +42,18 @@ class CompileTime:
         if event == "/jax/core/compile/backend_compile_duration":
             self.seconds += seconds
 
+    def facts(self, used: int, computed: int, shapes: int, devices: int) -> dict[str, Any]:
+        """Tokens, padding and compilation so far."""
+        padded = 1 - used / computed
+        own = {"shapes": shapes, "compile_s": self.seconds, "devices": devices}
+        return {"tokens": used, "padded_share": padded} | own
+
 
 class Evaluation:
-    """From token ids to word probabilities, planning and packing included."""
+    """From token ids to word probabilities, packing included."""
 
     def __init__(self, job: Job) -> None:
-        self._compiling = CompileTime()
+        self._compiling = _Compiling()
         self._lm = load_language_model(job.model, prompt_format=job.prompt_format)
         self._runner = Runner(self._lm)
         self._queries = job.queries
@@ -59,31 +65,23 @@ class Evaluation:
         return [answer.q for answer in found]
 
     def facts(self) -> dict[str, Any]:
-        """Tokens, padding and compilation so far."""
+        """Of all runs so far."""
         packed = pack_batches(self._queries, self._lm.terminators.mask(TERMINATORS))
         used = sum(work.used_tokens for work in packed)
-        return {
-            "tokens": used,
-            "padded_share": 1 - used / sum(work.all_tokens for work in packed),
-            "shapes": len(packed),
-            "compile_s": self._compiling.seconds,
-            "devices": len(self._runner.devices),
-        }
+        computed = sum(work.all_tokens for work in packed)
+        return self._compiling.facts(used, computed, len(packed), len(self._runner.devices))
 
 
 class Training:
-    """One optimizer step, from a made batch to moved adapters, again and again on one batch.
+    """One optimizer step, from a made batch to moved adapters, again and again on one batch."""
 
-    The anchor is off: it is a term of its own, which the peers do not have.
-    """
-
-    def __init__(self, job: Job, lora: LoraConfig = LORA) -> None:
-        self._compiling = CompileTime()
+    def __init__(self, job: Job) -> None:
+        self._compiling = _Compiling()
         cfg = job.train
         lm = load_language_model(job.model, prompt_format=job.prompt_format)
         adapter = jax.tree.map(jnp.array, load_adapter(Path(job.adapter), lm.cfg).tree)
-        optimizer = make_optimizer(cfg, cfg.steps, train_mask(adapter, lm.cfg, lora))
-        decoder = Decoder(lm.cfg, lora_scale=lora.scale, remat=cfg.remat)
+        optimizer = make_optimizer(cfg, cfg.steps, train_mask(adapter, lm.cfg, LORA))
+        decoder = Decoder(lm.cfg, lora_scale=LORA.scale, remat=cfg.remat)
         terms = make_terms(cfg, asking(lm), seed=SEED)
         self._step = jit_step(decoder, terms, optimizer)
         self._state = init_state(adapter, optimizer)
@@ -97,16 +95,9 @@ class Training:
         return float(metrics["loss"])
 
     def facts(self) -> dict[str, Any]:
-        """Tokens, padding and compilation so far."""
+        """Of all steps so far."""
         places = self._batch["control"].packed.forest.dense.place
-        used = int((places >= 0).sum())
-        return {
-            "tokens": used,
-            "padded_share": 1 - used / places.size,
-            "shapes": 1,
-            "compile_s": self._compiling.seconds,
-            "devices": 1,
-        }
+        return self._compiling.facts(int((places >= 0).sum()), places.size, 1, 1)
 
 
 def asking(lm: LanguageModel) -> Asking:

@@ -98,7 +98,12 @@ class Training:
             for side, decay in decays.items()
         ]
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, job.train.adam_b2), fused=True)
-        self._one_mb, self._more_mb = (0.0, 0.0) if job.batch else self._kept_mb()
+        self._one_mb = self._more_mb = 0.0
+        if not job.batch:  # what the longest item keeps, and what one more in its batch
+            longest = lambda batch: max(len(job.queries[i].prompt_ids) for i in batch)
+            pair = max(scorer.batches(job.queries, 2), key=longest)
+            self._one_mb = self._kept_mb(pair[:1])
+            self._more_mb = self._kept_mb(pair) - self._one_mb if pair[1:] else self._one_mb
 
     def run(self) -> float:
         """One step over all examples in micro-batches; the loss before it."""
@@ -141,22 +146,16 @@ class Training:
         target = torch.tensor([share for _, shares in examples for share in shares])
         return (torch.xlogy(target, target) - torch.xlogy(target, q)).sum()
 
-    def _kept_mb(self) -> tuple[float, float]:
-        """What the longest example keeps for its backward pass, and what one more beside it."""
-        longest = lambda batch: max(len(self._job.queries[i].prompt_ids) for i in batch)
-        pair = max(self._scorer.batches(self._job.queries, 2), key=longest)
-        sizes = []
-        for count in range(1, len(pair) + 1):
-            kept: dict[int, int] = {}
+    def _kept_mb(self, batch: Sequence[int]) -> float:
+        """What a batch keeps for its backward pass, besides the parameters."""
+        kept: dict[int, int] = {}
 
-            def note(tensor: torch.Tensor) -> torch.Tensor:
-                storage = tensor.untyped_storage()
-                kept[storage.data_ptr()] = storage.nbytes()
-                return tensor
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
 
-            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                self._loss([self._examples[i] for i in pair[:count]])
-            for parameter in self._model.parameters():
-                kept.pop(parameter.untyped_storage().data_ptr(), None)
-            sizes.append(sum(kept.values()) / 2**20)
-        return sizes[0], sizes[-1] - sizes[0] * (len(sizes) - 1)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self._loss([self._examples[i] for i in batch])
+        parameters = {p.untyped_storage().data_ptr() for p in self._model.parameters()}
+        return sum(size for place, size in kept.items() if place not in parameters) / 2**20

@@ -2,83 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Result = Mapping[str, Any]  # what benchmark.json holds
-Lines = list[Sequence[str]]  # head and lines of a table
+Result = Mapping[str, Any]  # what benchmark.json holds, or one row of it
+Lines = list[list[str]]  # head and lines of a table
 COLOURS = {"ours": "#1b6ca8", "ours bfloat16": "#7fb3d5", "usual": "#b0413e", "strong": "#e09f3e"}
-_FIGURES = {  # head: key and format
-    "items/s": ("items_per_s", ".2f"),
-    "tokens/s": ("tokens_per_s", ".0f"),
-    "of matmul rate": ("matmul_share", ".0%"),
-    "padded": ("padded_share", ".1%"),
-    "peak MiB": ("peak_memory_mb", ".0f"),
-    "loaded MiB": ("loaded_memory_mb", ".0f"),
-    "compile s": ("compile_s", ".1f"),
-    "first s": ("first_s", ".1f"),
-    "batch": ("batch", "d"),
+
+
+_TABLES = {  # title: what it shows, and its columns, each a template that a row fills
+    "Against the peers, in seconds: median (least-most)": (
+        "rows",
+        {
+            "workload": "{workload}",
+            "what": "{what}",
+            "peer": "{peer}",
+            "ours": "{ours_s:.2f} ({spread[ours][0]:.2f}-{spread[ours][1]:.2f})",
+            "peer's": "{peer_s:.2f} ({spread[peer][0]:.2f}-{spread[peer][1]:.2f})",
+            "ratio": "{ratio:.2f}",
+        },
+    ),
+    "Figures": (
+        "figures",
+        {
+            "workload": "{workload}",
+            "what": "{what}",
+            "side": "{side}",
+            "items/s": "{items_per_s:.2f}",
+            "tokens/s": "{tokens_per_s:.0f}",
+            "of matmul rate": "{matmul_share:.0%}",
+            "padded": "{padded_share:.1%}",
+            "peak MiB": "{peak_memory_mb:.0f}",
+            "loaded MiB": "{loaded_memory_mb:.0f}",
+            "compile s": "{compile_s:.1f}",
+            "first s": "{first_s:.1f}",
+            "batch": "{batch:d}",
+        },
+    ),
+    "Behind one prompt": (
+        "behind_one_prompt",
+        {
+            "from, to": "{axis}",
+            "before s": "{seconds[0]:.2f}",
+            "after s": "{seconds[1]:.2f}",
+            "ratio": "{ratio:.2f}",
+            "at most": "{limit:.2f}",
+            "by operations": "{needed:.2f}",
+        },
+    ),
+    "Growth: exponents, measured against expected": (
+        "growth",
+        {
+            "what": "{what}",
+            "axis": "{axis}",
+            "factor": "{factor:.2f}",
+            "time": "{time_exponent:.2f}",
+            "time expected": "{time_expected:.2f}",
+            "memory": "{memory_exponent:.2f}",
+            "memory expected": "{memory_expected:.2f}",
+        },
+    ),
 }
-_GROWTH = ("time_exponent", "time_expected", "memory_exponent", "memory_expected")
 
 
-def _tables(result: Result) -> dict[str, Lines]:
-    """Ratios, figures and growth, by title; what was not measured is left out."""
-    ratios = [
-        (
-            *(row[key] for key in ("workload", "what", "peer")),
-            _spread(row["ours_s"], row["spread"]["ours"]),
-            _spread(row["peer_s"], row["spread"]["peer"]),
-            _number(row["ratio"], ".2f"),
-        )
-        for row in result["rows"]
-    ]
-    figures = [
-        (
-            *(one[key] for key in ("workload", "what", "side")),
-            *(_number(one.get(key), form) for key, form in _FIGURES.values()),
-        )
-        for one in result["figures"]
-    ]
-    behind = [
-        (row["axis"], *(f"{x:.2f}" for x in (*row["seconds"], row["ratio"], row["limit"])))
-        + (f"{row['needed']:.2f}",)
-        for row in result["behind_one_prompt"]
-    ]
-    growth = [
-        (
-            row["what"],
-            row["axis"],
-            f"{row['factor']:.2f}",
-            *(_number(row[k], ".2f") for k in _GROWTH),
-        )
-        for row in result["growth"]
-    ]
-    made = {
-        "Against the peers, in seconds: median (least-most)": [
-            ("workload", "what", "peer", "ours", "peer's", "ratio"),
-            *ratios,
-        ],
-        "Figures": [("workload", "what", "side", *_FIGURES), *figures],
-        "Behind one prompt": [
-            ("from, to", "before s", "after s", "ratio", "at most", "by operations"),
-            *behind,
-        ],
-        "Growth: exponents, measured against expected": [
-            ("what", "axis", "factor", "time", "expected", "memory", "expected"),
-            *growth,
-        ],
-    }
-    return {title: lines for title, lines in made.items() if len(lines) > 1}
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _spread(median: float | None, ends: Sequence[float] | None) -> str:
-    return "-" if median is None else f"{median:.2f} ({ends[0]:.2f}-{ends[1]:.2f})"
+def _cell(template: str, row: Result) -> str:
+    """A template filled; a dash where the row lacks its first value."""
+    first = re.search(r"\w+", template)[0]
+    return "-" if row.get(first) is None else template.format_map(row)
 
 
 def plain(result: Result) -> str:
@@ -104,8 +96,10 @@ def markdown(result: Result) -> str:
 
 def _page(result: Result, heading: str, table: Callable[[Lines], list[str]]) -> str:
     parts: list[str] = []
-    for title, lines in _tables(result).items():
-        parts += [heading.format(title), *table(lines), ""]
+    for title, (key, columns) in _TABLES.items():
+        if result[key]:
+            lines = [[_cell(each, row) for each in columns.values()] for row in result[key]]
+            parts += [heading.format(title), *table([list(columns), *lines]), ""]
     parts += [
         f"{row['workload']}, {row['what']}, {row['peer']}: {row['note']}."
         for row in result["rows"]

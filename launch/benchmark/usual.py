@@ -12,19 +12,28 @@ import torch
 
 from antiimit_jax.scoring.trie import WordQuery
 
+_SEQUENCES = 32  # of a batch, at most
+
 
 class PaddedPaths:
-    """Padded batches of whole items, in their order."""
+    """Padded batches of whole items."""
 
     def __init__(self, model: torch.nn.Module, stops: np.ndarray) -> None:
         self.used = self.computed = 0
         self._model = model
         self._stop_ids = torch.from_numpy(np.flatnonzero(stops))
 
-    def batches(self, queries: Sequence[WordQuery], size: int) -> list[range]:
-        """The next `size` items each."""
-        count = len(queries)
-        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+    def batches(self, queries: Sequence[WordQuery], size: int) -> list[list[int]]:
+        """Items in their order, as many as 32 sequences hold, at least one."""
+        found: list[list[int]] = []
+        held = 0
+        for i, query in enumerate(queries):
+            held += len(query.paths)
+            if not found or len(found[-1]) == size or held > _SEQUENCES:
+                found.append([])
+                held = len(query.paths)
+            found[-1].append(i)
+        return found
 
     def log_mass(self, queries: Sequence[WordQuery]) -> torch.Tensor:
         """Of all paths in one batch; differentiable."""

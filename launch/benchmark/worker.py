@@ -7,7 +7,6 @@ Processes of their own keep the sides' memory apart; a peer's process holds no J
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -19,7 +18,11 @@ from launch.benchmark.memory import held_mb
 
 def module_of(side: str) -> ModuleType:
     """The module whose `build(job)` makes a side, with all libraries that the side needs."""
-    return importlib.import_module(f"launch.benchmark.{'ours' if side == OURS else 'peers'}")
+    if side == OURS:
+        from launch.benchmark import ours as module
+    else:
+        from launch.benchmark import peers as module
+    return module
 
 
 def serve(pipe: Connection) -> None:
