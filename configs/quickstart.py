@@ -2,7 +2,28 @@
 
     python -m launch.study --config=configs/quickstart.py --workdir=runs/quickstart
 
-What to expect on two CPU cores stands in the README.
+To expect on two CPU cores (float32 matmuls at 460 GFLOP/s): 24 to 28 minutes with installation; on
+`heldout_words`, two words, TVD .163 [.127, .207] and mass .961 where the base has .965 and .038.
+LoRA of rank 16 on all linear layers, AdamW with warm-up and cosine, about 35 requests a step, each
+word set asked twice, exact forward KL, and KL to the base on unrelated text (the anchor).
+
+What was tried (two words, `heldout_words`; 120 to 240 items, the last two rows whole studies):
+
+    changed                                             steps  TVD   mass  within  top-1 agreement
+    learning_rate 2e-3, anchor weight 1, 64 tokens        300  .189  .967    .508  not measured
+    learning_rate 2e-3, anchor weight 10, 128 tokens      240  .209  .946    .449  .877
+    learning_rate 1e-3, anchor weight 5, 128 tokens       240  .204  .949    .418  .938
+    the same in half the batch, anchor of 64 tokens       480  .222  .955    .424  .916
+    this file, but each word set asked once               140  .299  .922    .273  .942
+    this file                                             140  .286  .932    .303  .936
+    four times the learning rate on b                     140  .292  .933    .169  .842
+    Muon instead of Adam                                  140  .323  .932    .117  .916
+    clear percentages first, anchor of 64 tokens          400  .160  .961    .604  .912
+    this file                                             400  .163  .961    .593  .933
+
+A low learning rate holds the rest of the model better than a heavy anchor does. More steps do not
+bring the placebo to equal shares (TVD .36 from 140 to 300 steps): it keeps a preference between the
+words of a set, even when it is trained on exactly one half for each word.
 """
 
 import ml_collections
@@ -27,10 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 128
-    config.train.rows = (
-        8  # of 64 tokens: a word set with both its requests, and little to attend to
-    )
-    config.train.row_tokens = 64
+    config.train.rows = 8
+    config.train.row_tokens = 64  # a word set with both its requests, and little to attend to
 
     config.control.mixture.ks = (2, 3, 4, 5)
     config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)
