@@ -192,6 +192,7 @@ def section(tables: Tables, rows: Rows) -> Section:
             "there are enough of them."
         ],
         absent=[] if stages else ["No stage but the base was compared in this run."],
+        link="Drift",
     )
 
 
