@@ -100,13 +100,19 @@ def one_seed(run: Run) -> bool:
     return len(seeds) == 1
 
 
+def missing_stages(run: Run) -> list[str]:
+    """Kinds of stage that a study has and this run does not."""
+    there = {stage.kind for stage in run.rows.of_run}
+    return [kind for kind in ("base", "tuned", "placebo") if kind not in there]
+
+
 def missing_parts(run: Run, suites: Suites) -> list[str]:
     """Stages, splits and files that this run does not have."""
-    there, wanted = {stage.kind for stage in run.rows.of_run}, asked(run, suites)
+    wanted = asked(run, suites)
     tables = [table for name in wanted for table in suites[name].TABLES if table not in run.tables]
     tables += ["training"] if run.training is None else []
     return (
-        [f"stage {kind}" for kind in ("base", "tuned", "placebo") if kind not in there]
+        [f"stage {kind}" for kind in missing_stages(run)]
         + [
             f"split {split}"
             for name in wanted
