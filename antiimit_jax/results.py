@@ -130,7 +130,8 @@ class Section:
     figures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     _: dataclasses.KW_ONLY
-    lead: Sequence[str] = ()  # for the head of the page: a sentence, then readings of it
+    link: str = ""  # its name among the page's links; a part without one is not among them
+    lead: Sequence[str] = ()  # for the head of the page: a sentence, its place, readings of it
     readings: Sequence[str] = ()  # sentences that compare figures, as a list
     explained: Sequence[Figure] = ()
     legend: Sequence[tuple[str, str, str]] = ()  # (sign, colour, words)
@@ -138,6 +139,7 @@ class Section:
     absent: Sequence[str] = ()
     quote: str = ""  # text of a model, as it is
     fold: str = ""  # the quote is long: shown on demand, under this summary
+    beside: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()  # a name, texts with their figures
     parts: Sequence[Section] = ()
 
 

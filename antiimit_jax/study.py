@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
@@ -65,9 +66,16 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
 
     Returns:
       The path of report.html.
+
+    Raises:
+      UserError: there is no table, or one is corrupt.
     """
     tables = run_files.read_tables(workdir, schemas(SUITES))
-    order = [Stage(**stage) for stage in info["stages"]]
+    if not tables:
+        raise UserError(
+            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again"
+        )
+    order = [Stage(**stage) for stage in info.get("stages", ())]
     run_files.write_metrics(workdir, info, score(tables, config, order))
     write_tensorboard(workdir, SUITES)
     return write_report(workdir, SUITES)

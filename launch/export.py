@@ -15,9 +15,10 @@ from pathlib import Path
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.export.folder import FORMATS, export
+from antiimit_jax.export.folder import FORMATS, Form, export
 from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.weights import find_model
+from antiimit_jax.suites import SUITES
 from launch import cli
 
 flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
@@ -44,9 +45,8 @@ def main() -> None:
         find_model(cli.FLAGS.model, cli.FLAGS.revision),
         Path(cli.FLAGS.adapter).expanduser() if cli.FLAGS.adapter is not None else None,
         out,
-        form=cli.FLAGS.format,
-        dtype=cli.FLAGS.dtype,
-        max_shard_size=cli.FLAGS.max_shard_size,
+        Form(name=cli.FLAGS.format, dtype=cli.FLAGS.dtype, max_shard_size=cli.FLAGS.max_shard_size),
+        suites=SUITES,
         overwrite=cli.FLAGS.overwrite,
         progress=cli.bar,
     )

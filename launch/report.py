@@ -9,6 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.run_config import from_dict
@@ -22,7 +23,12 @@ flags.DEFINE_string("workdir", None, "Folder of a run.")
 def main() -> None:
     workdir = Path(cli.needed("workdir"))
     info = run_files.read_metrics(workdir)["run"]
-    config = from_dict(run_files.read_config(workdir)["config"])
+    values = run_files.read_config(workdir)["config"]
+    try:
+        config = from_dict(values)
+    except UserError as error:
+        file = workdir / run_files.CONFIG
+        raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
     report = write_results(workdir, config, info)
     print(console_table(workdir, SUITES), end="")
     print(f"report: {report}")

@@ -6,18 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.peft import Adapter
 from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.rows import LABELS, Rows, figure, plain_text
+from antiimit_jax.reporting.rows import Rows, figure, plain_text
 from antiimit_jax.trees import flat
-
-_METRICS = {
-    "control": ("tvd_res", "mass", "corr_within", "skill_over_rank"),
-    "drift": ("kl_base_tuned", "top1_agree"),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +44,8 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or Path(model).exists()
 
 
-def write_card(folder: Path, subject: Subject) -> None:
-    """Writes README.md.
+def write_card(folder: Path, subject: Subject, suites: Mapping[str, ModuleType]) -> None:
+    """Writes README.md, with the figures that each suite calls its headline.
 
     Raises:
       UserError: a file of the run is corrupt.
@@ -75,7 +71,7 @@ def write_card(folder: Path, subject: Subject) -> None:
         },
     )
     if subject.run is not None:
-        lines += _run(subject.run, subject.adapter)
+        lines += _run(subject.run, subject.adapter, suites)
     lines += ["The licence is that of the base model.", ""]
     run_files.write_text(folder / "README.md", "\n".join(lines))
 
@@ -106,18 +102,15 @@ def _use(subject: Subject) -> list[str]:
     ]
 
 
-def _run(run: Path, adapter: Adapter | None) -> list[str]:
+def _run(run: Path, adapter: Adapter | None, suites: Mapping[str, ModuleType]) -> list[str]:
     """The run's figures, if they are of this adapter, and its settings."""
     lines = []
     if (run / run_files.METRICS).exists():
         metrics = run_files.read_metrics(run)
-        made = {
-            metrics["run"].get("adapter_sha256"): "tuned",
-            metrics["run"].get("placebo_sha256"): "placebo",
-        }
+        made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
         stage = made.get(adapter.sha256) if adapter else None
         lines += (
-            _figures(Rows(metrics["rows"]), stage)
+            _figures(Rows(metrics["rows"]), stage, suites)
             if stage
             else ["The figures in the run's folder are of another adapter and are left out.", ""]
         )
@@ -127,21 +120,23 @@ def _run(run: Path, adapter: Adapter | None) -> list[str]:
     return lines + _facts("Settings of the run", settings)
 
 
-def _figures(rows: Rows, stage: str) -> list[str]:
+def _figures(rows: Rows, stage: str, suites: Mapping[str, ModuleType]) -> list[str]:
     """A table for each suite: a line a split and stage, 95% intervals in brackets."""
     lines = []
-    for suite, metrics in _METRICS.items():
+    for suite, module in suites.items():
+        shown = getattr(module, "HEADLINE", ())
         stages = [name for name in ("base", stage) if name in rows.stages(suite)]
         body = []
         for split in rows.splits(suite):
             for name in stages:
-                found = [rows.get(name, suite, split, "all", metric) for metric in metrics]
+                found = [rows.get(name, suite, split, "all", f.name) for f in shown]
                 if any(found):
                     first = next(row for row in found if row)
-                    cells = [split, name, *map(figure, found), first["n"], first["clusters"]]
+                    values = [figure(row, f.decimals) for row, f in zip(found, shown)]
+                    cells = [split, name, *values, first["n"], first["clusters"]]
                     body.append(_line(cells))
         if body:
-            head = ["split", "stage", *(LABELS[metric] for metric in metrics), "n", "clusters"]
+            head = ["split", "stage", *(f.label for f in shown), "n", "clusters"]
             lines += [f"## Measured: {suite}", "", _line(head), _line(["---"] * len(head)), *body]
             lines += ["", "Values with 95% intervals; one training seed.", ""]
     return lines

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -25,21 +27,29 @@ Progress = Callable[[str, int], Callable[[int], None]]
 _SPARE = 64 * 2**20  # bytes for what stands beside the weights
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Form:
+    """How an export is written."""
+
+    name: str = "hf"  # the model with an adapter merged in; "peft": the adapter alone
+    dtype: str = "auto"  # of the weights in "hf": the checkpoint's own, float32 for GGUF
+    max_shard_size: int | str = "2GB"
+
+
 def export(
     source: Source,
     adapter_folder: Path | None,
     out: Path,
+    form: Form = Form(),
     *,
-    form: str,
-    dtype: str = "auto",
-    max_shard_size: int | str = "2GB",
+    suites: Mapping[str, ModuleType],
     overwrite: bool = False,
     progress: Progress = lambda what, total: lambda count: None,
 ) -> list[str]:
-    """Writes a model with an adapter merged in ("hf"), or the adapter alone ("peft").
+    """Writes a model with an adapter merged in, or the adapter alone, with a model card.
 
     Args:
-      dtype: of the weights written in "hf"; "auto" is the checkpoint's own, float32 for GGUF.
+      suites: whose headline figures the card shows, where the adapter lies in a run's folder.
       overwrite: an export that lies at `out` is replaced, once the new one is whole.
 
     Returns:
@@ -55,25 +65,25 @@ def export(
     notes = []
     if adapter is not None and not adapter.made_for(source.name):
         notes.append(f"the adapter was made for {adapter.base_model}, not {source.name}")
-    if form == "peft" and adapter is None:
+    peft = form.name == "peft"
+    if peft and adapter is None:
         raise UserError("--format=peft writes an adapter; name one with --adapter")
     _check_free(out, overwrite, [source.path, adapter_folder])
     checkpoint = source.open()
-    if dtype == "auto":
-        dtype = stored_dtype(source, checkpoint.config())
+    dtype = form.dtype if form.dtype != "auto" else stored_dtype(source, checkpoint.config())
     subject = Subject(
         model=source.name,
         base=base_name(source.name),
         revision=source.revision,
         adapter=adapter,
         run=run_of(adapter_folder) if adapter_folder else None,
-        form=form,
+        form=form.name,
         dtype=dtype,
     )
-    if form == "hf":
+    if not peft:
         _check_space(out, total_bytes(cfg, dtype) + _SPARE)
     with whole_folder(out) as made:
-        if form == "peft":
+        if peft:
             _write_adapter(made, adapter, cfg, subject)
         else:
             notes += write_model_files(made, source, cfg, dtype)
@@ -83,10 +93,10 @@ def export(
                 cfg,
                 adapter,
                 dtype,
-                max_shard_size=max_shard_size,
+                max_shard_size=form.max_shard_size,
                 done=progress("exporting", len(stored_tensors(cfg))),
             )
-        write_card(made, subject)
+        write_card(made, subject, suites)
     return notes
 
 

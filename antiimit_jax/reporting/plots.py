@@ -25,9 +25,8 @@ COLOURS = {"base": "#6e6e6e", "tuned": "#0072b2", "placebo": "#d9730d"}
 MARKERS = {"base": "s", "tuned": "o", "placebo": "^"}
 SIGNS = {"base": "■", "tuned": "●", "placebo": "▲"}  # the markers, for a legend; others "◆"
 OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#b8a200")
-INK, FAINT = "#222222", "#8a8a8a"
-PANEL = (3.35, 2.75)  # inches
-WIDE = (4.9, 2.6)
+INK = "#222222"
+PANEL, WIDE = (3.35, 2.75), 4.9  # inches
 MAX_DOTS = 400
 RULER_SIGNS = ("|", "×", "+", "⋏")  # as drawn by _RULER_MARKS, for a legend
 _RULER_MARKS = ("|", "x", "+", "2")
@@ -57,6 +56,8 @@ _STYLE = {
     "text.parse_math": False,
     "axes.unicode_minus": True,
 }
+_styled = matplotlib.rc_context(_STYLE)  # each call of a decorated function has its own context
+Point = tuple[float, float | None, float | None] | None  # value and ends of its interval
 
 
 def colour(stage: str) -> str:
@@ -113,198 +114,157 @@ def rgb(figure: Figure, dpi: int = 130) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def calibration_figure(data: Any, stage: str, title: str) -> Figure:
-    """Share given against share asked, with the diagonal, and below it where the mass lies."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(PANEL[0], 3.75), layout="constrained")
-        axes, below = figure.subplots(2, 1, height_ratios=(4.2, 1))
-        axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
-        dots = _thinned(np.flatnonzero(data.counted))
-        axes.scatter(
-            data.asked[dots],
-            data.share[dots],
-            s=5,
-            color=colour(stage),
-            alpha=0.25,
-            linewidths=0,
-            zorder=2,
-        )
-        if data.counted.mean() < 0.5:
-            dots = _thinned(np.flatnonzero(~data.counted))
-            axes.scatter(
-                data.asked[dots],
-                data.share[dots],
-                s=9,
-                facecolors="none",
-                edgecolors=colour(stage),
-                alpha=0.6,
-                linewidths=0.5,
-                zorder=2,
-            )
-        if data.x.size:
-            bars = np.array([data.mean - data.low, data.high - data.mean])
-            axes.errorbar(
-                data.x,
-                data.mean,
-                yerr=np.nan_to_num(bars),
-                fmt=marker(stage),
-                ms=4,
-                color=colour(stage),
-                lw=0,
-                elinewidth=1.1,
-                zorder=3,
-            )
-        axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=title, ylabel="share given")
-        axes.set_xticks(np.linspace(0, 1, 6))
-        axes.set_xlabel("share asked of the first-named word")
-        weights = np.full(data.mass.size, 1 / data.mass.size)
-        below.hist(
-            np.clip(data.mass, 0, 1),
-            bins=np.linspace(0, 1, 21),
-            weights=weights,
-            color=colour(stage),
-            alpha=0.8,
-        )
-        below.set(
-            xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)", ylabel="items"
-        )
-        below.set_yticks([0, 1], ["0", "all"])
+@_styled
+def calibration_figure(data: Any, stage: str) -> Figure:
+    """Share given against share asked, with the diagonal, and below it where the mass lies.
+
+    data: asked, share, mass, counted of each item; x, mean, low, high of each level.
+    """
+    figure = Figure(figsize=(PANEL[0], 3.75), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=(4.2, 1))
+    ink = colour(stage)
+    axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
+    dots = _thinned(np.flatnonzero(data.counted))
+    axes.scatter(data.asked[dots], data.share[dots], s=5, color=ink, alpha=0.25, lw=0, zorder=2)
+    if data.counted.mean() < 0.5:
+        dots = _thinned(np.flatnonzero(~data.counted))
+        ring = dict(s=9, facecolors="none", edgecolors=ink, alpha=0.6, lw=0.5, zorder=2)
+        axes.scatter(data.asked[dots], data.share[dots], **ring)
+    for x, *point in zip(data.x, data.mean, data.low, data.high):
+        _mark(axes, x, point, ink, marker(stage))
+    axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
+    axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
+    weights = np.full(data.mass.size, 1 / data.mass.size)
+    bins = np.linspace(0, 1, 21)
+    below.hist(np.clip(data.mass, 0, 1), bins=bins, weights=weights, color=ink, alpha=0.8)
+    below.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)")
+    below.set_ylabel("items")
+    below.set_yticks([0, 1], ["0", "all"])
     return figure
 
 
-Series = Mapping[str, Sequence[tuple[float | None, float | None, float | None]]]
-
-
+@_styled
 def slices_figure(
     title: str,
     labels: Sequence[str],
-    stages: Series,
+    stages: Mapping[str, Sequence[Point]],
     dashes: Mapping[str, Sequence[float | None]],
     top: float,
-    ylabel: str = "TVD",
 ) -> Figure:
-    """A figure over slices: stages as points with intervals, baselines as short dashes.
+    """TVD over slices: stages as points with intervals, baselines as short dashes.
 
-    stages: name -> (value, low, high) a label; what lies above `top` becomes a caret at the edge.
+    What lies above `top` becomes a caret at the edge.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=PANEL, layout="constrained")
-        axes = figure.subplots()
-        spread = 0.22 if len(labels) <= 8 else 0.16
-        for style, values in zip(("-", (0, (1.2, 0.9))), dashes.values()):
-            for x, value in enumerate(values):
-                if value is not None:
-                    axes.plot(
-                        [x - 0.38, x + 0.38], [value, value], color=INK, lw=1.1, ls=style, zorder=1
-                    )
-        middle = (len(stages) - 1) / 2
-        for i, (stage, points) in enumerate(stages.items()):
-            for x, (value, low, high) in enumerate(points):
-                if value is not None:
-                    _point(axes, x + (i - middle) * spread, value, low, high, stage, top)
-        axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, top), title=title, ylabel=ylabel)
-        axes.set_xticks(range(len(labels)), labels)
-        axes.tick_params(axis="x", length=0)
+    figure = Figure(figsize=PANEL, layout="constrained")
+    axes = figure.subplots()
+    for style, values in zip(("-", (0, (1.2, 0.9))), dashes.values()):
+        for x, value in enumerate(values):
+            if value is not None:
+                ends = [x - 0.38, x + 0.38]
+                axes.plot(ends, [value, value], color=INK, lw=1.1, ls=style, zorder=1)
+    spread, middle = 0.22 if len(labels) <= 8 else 0.16, (len(stages) - 1) / 2
+    for i, (stage, points) in enumerate(stages.items()):
+        ink = colour(stage)
+        for place, point in enumerate(points):
+            x = place + (i - middle) * spread
+            if point and point[0] > top:
+                axes.plot(x, 0.97 * top, marker="^", ms=4.5, mfc="white", mec=ink, zorder=4)
+            elif point:
+                _mark(axes, x, point, ink, marker(stage))
+    axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, top), title=title, ylabel="TVD")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.tick_params(axis="x", length=0)
     return figure
 
 
+@_styled
 def stacked_figure(
     title: str, stages: Sequence[str], shares: Mapping[str, tuple[str, Sequence[float]]]
 ) -> Figure:
     """Stacked bars, one a stage from the top down; shares: category -> (colour, share a stage)."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDE[0], 0.75 + 0.42 * len(stages)), layout="constrained")
-        axes = figure.subplots()
-        left = np.zeros(len(stages))
-        y = np.arange(len(stages))[::-1]
-        for ink, values in shares.values():
-            width = np.asarray(values, dtype=float)
-            axes.barh(y, width, left=left, height=0.62, color=ink, edgecolor="white", linewidth=0.5)
-            left += width
-        axes.set(xlim=(0, 1), title=title, xlabel="share of all probability")
-        axes.set_yticks(y, list(stages))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
+    figure, axes, y = _lines_of_text(stages, 0.75)
+    left = np.zeros(len(stages))
+    for ink, values in shares.values():
+        axes.barh(y, values, left=left, height=0.62, color=ink, edgecolor="white", linewidth=0.5)
+        left += values
+    axes.set(xlim=(0, 1), title=title, xlabel="share of all probability")
+    axes.spines["left"].set_visible(False)
     return figure
 
 
+@_styled
 def drift_figure(
     title: str,
     categories: Sequence[str],
-    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    series: Mapping[str, Sequence[Point]],
     log: bool,
     xlabel: str,
 ) -> Figure:
-    """Dot plot by category: series name -> (value, low, high) a category; rulers in ink."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDE[0], 0.8 + 0.42 * len(categories)), layout="constrained")
-        axes = figure.subplots()
-        y = np.arange(len(categories))[::-1]
-        names = list(series)
-        for i, name in enumerate(names):
-            ruler = ":" in name
-            mark = marker(name)
-            if ruler:
-                mark = _RULER_MARKS[[n for n in names if ":" in n].index(name) % 4]
-            ink = INK if ruler else colour(name)
-            for where, point in zip(y, series[name]):
-                if point is None or (log and point[0] <= 0):
-                    continue
-                shift = (len(names) - 1) / 2 - i
-                height = where + 0.62 * shift / max(len(names), 3)
+    """Dot plot by category, a point a category and stage; rulers (names with a colon) in ink."""
+    figure, axes, y = _lines_of_text(categories, 0.8)
+    rulers = iter(_RULER_MARKS * len(series))
+    for i, (name, points) in enumerate(series.items()):
+        ruler = ":" in name
+        ink, sign = (INK, next(rulers)) if ruler else (colour(name), marker(name))
+        heights = y + 0.62 * ((len(series) - 1) / 2 - i) / max(len(series), 3)
+        for height, point in zip(heights, points):
+            if point and (point[0] > 0 or not log):
                 value, low, high = point
-                if not np.isnan(low):
-                    low = max(low, value / 10) if log else low
-                    axes.plot([low, high], [height, height], color=ink, lw=0.8 if ruler else 1.2)
-                axes.plot(value, height, color=ink, ms=4.5, lw=0, marker=mark)
-        if log:
-            axes.set_xscale("log")
-            _plain_log(axes.xaxis)
-        axes.set(title=title, xlabel=xlabel, ylim=(-0.5, len(categories) - 0.5))
-        axes.set_yticks(y, list(categories))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color="#e4e4e4", lw=0.6)
-        axes.set_axisbelow(True)
+                shown = (value, max(low, value / 10) if log else low, high)
+                _mark(axes, height, shown, ink, sign, lw=0.8 if ruler else 1.2, upright=False)
+    if log:
+        axes.set_xscale("log")
+        _plain_log(axes.xaxis)
+    axes.set(title=title, xlabel=xlabel, ylim=(-0.5, len(categories) - 0.5))
+    axes.grid(axis="x", color="#e4e4e4", lw=0.6)
+    axes.set_axisbelow(True)
     return figure
 
 
+@_styled
 def training_figure(
     title: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]], log: bool
 ) -> Figure:
-    """One quantity over training steps; series: adapter -> (steps, values)."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(PANEL[0], 2.15), layout="constrained")
-        axes = figure.subplots()
-        for name in ("placebo", *(n for n in series if n != "placebo")):
-            if name in series:
-                steps, values = series[name]
-                values = np.where(values > 0, values, np.nan) if log else values
-                axes.plot(steps, values, color=colour(name), lw=0.5, alpha=0.35)
-                axes.plot(steps, _smooth(values), color=colour(name), lw=1.3)
-        if log:
-            axes.set_yscale("log")
-            _plain_log(axes.yaxis)
-        else:
-            axes.set_ylim(bottom=0)
-        axes.set(title=title, xlabel="step")
+    """One quantity over training steps; series: adapter -> (steps, values), the last on top."""
+    figure = Figure(figsize=(PANEL[0], 2.15), layout="constrained")
+    axes = figure.subplots()
+    for name, (steps, values) in series.items():
+        values = np.where(values > 0, values, np.nan) if log else values
+        axes.plot(steps, values, color=colour(name), lw=0.5, alpha=0.35)
+        axes.plot(steps, _smooth(values), color=colour(name), lw=1.3)
+    if log:
+        axes.set_yscale("log")
+        _plain_log(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set(title=title, xlabel="step")
     return figure
 
 
-def _point(
+def _lines_of_text(names: Sequence[str], margin: float) -> tuple[Figure, Axes, np.ndarray]:
+    """A wide figure with a line a name from the top down, and the lines' heights."""
+    figure = Figure(figsize=(WIDE, margin + 0.42 * len(names)), layout="constrained")
+    axes, y = figure.subplots(), np.arange(len(names))[::-1]
+    axes.set_yticks(y, list(names))
+    axes.tick_params(axis="y", length=0)
+    return figure, axes, y
+
+
+def _mark(
     axes: Axes,
     x: float,
-    value: float,
-    low: float | None,
-    high: float | None,
-    stage: str,
-    top: float,
+    point: Sequence,
+    ink: str,
+    sign: str,
+    lw: float = 1.2,
+    upright: bool = True,
 ) -> None:
-    if value > top:
-        axes.plot(x, 0.97 * top, marker="^", ms=4.5, mfc="white", mec=colour(stage), zorder=4)
-        return
-    if low is not None and high is not None:
-        axes.plot([x, x], [low, high], color=colour(stage), lw=1.2, zorder=2)
-    axes.plot(x, value, marker=marker(stage), ms=4.5, color=colour(stage), zorder=3)
+    """A value with its interval, where it has one, at place x (a height, unless upright)."""
+    value, low, high = point
+    turn = (lambda *xy: xy) if upright else (lambda *xy: xy[::-1])
+    if not (low is None or high is None or np.isnan(low)):
+        axes.plot(*turn([x, x], [low, high]), color=ink, lw=lw, zorder=2)
+    axes.plot(*turn([x], [value]), marker=sign, ms=4.5, color=ink, lw=0, zorder=3)
 
 
 def _plain_log(axis: Axis) -> None:

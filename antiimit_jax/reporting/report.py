@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,9 +51,7 @@ def render(run: Run, suites: Suites) -> str:
         what=what_was_run(run),
         absent=missing_parts(run, suites),
         one_seed=one_seed(run),
-        sections=list(found.values()),
-        names=list(found),
-        contents=list(_contents(found)),
+        sections=found,
         drawn=_drawn,
         settings=settings(run, suites),
         date=datetime.date.today().isoformat(),
@@ -61,9 +59,15 @@ def render(run: Run, suites: Suites) -> str:
 
 
 def sections(run: Run, suites: Suites) -> dict[str, Section]:
-    """The sections of the suites that have rows in the run, in the suites' order."""
+    """The sections of the suites that were asked for, or have rows, in the suites' order."""
+    return {name: suites[name].section(run.tables, run.rows) for name in asked(run, suites)}
+
+
+def asked(run: Run, suites: Suites) -> list[str]:
+    """The suites of the run's configuration and those with rows; all where it is not there."""
+    wanted = run.config["config"].get("suites", ()) if run.config else suites
     measured = {row["suite"] for row in run.rows.all}
-    return {n: s.section(run.tables, run.rows) for n, s in suites.items() if n in measured}
+    return [name for name in suites if name in measured or name in wanted]
 
 
 def model_name(run: Run) -> str:
@@ -96,16 +100,28 @@ def one_seed(run: Run) -> bool:
     return len(seeds) == 1
 
 
+def missing_stages(run: Run) -> list[str]:
+    """Kinds of stage that a study has and this run does not."""
+    there = {stage.kind for stage in run.rows.of_run}
+    return [kind for kind in ("base", "tuned", "placebo") if kind not in there]
+
+
 def missing_parts(run: Run, suites: Suites) -> list[str]:
-    """A sentence on splits that suites with rows know and this run does not have."""
-    gone = [
-        f"{suite}: {split}"
-        for suite, module in suites.items()
-        if (there := run.rows.splits(suite))
-        for split in getattr(module, "SPLITS", ())
-        if split not in there
-    ]
-    return [f"Not evaluated in this run: {', '.join(gone)}."] if gone else []
+    """Stages, splits and files that this run does not have."""
+    wanted = asked(run, suites)
+    tables = [table for name in wanted for table in suites[name].TABLES if table not in run.tables]
+    tables += ["training"] if run.training is None else []
+    return (
+        [f"stage {kind}" for kind in missing_stages(run)]
+        + [
+            f"split {split}"
+            for name in wanted
+            for split in getattr(suites[name], "SPLITS", ())
+            if split not in run.rows.splits(name)
+        ]
+        + [f"{table}.parquet" for table in tables]
+        + ([] if run.config else ["config.json"])
+    )
 
 
 def settings(run: Run, suites: Suites) -> dict[str, Any]:
@@ -138,13 +154,6 @@ def _shown(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         pairs.append((key, "not set" if value in (None, "", [], {}) else page_text(text)))
     return pairs
-
-
-def _contents(found: Mapping[str, Section]) -> Iterator[tuple[str, str]]:
-    for name, section in found.items():
-        yield name, section.title
-        if len(section.parts) > 1:
-            yield from ((f"{name}-{i + 1}", part.title) for i, part in enumerate(section.parts))
 
 
 def _drawn(picture: Picture) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiimit_jax.reporting.report import Suites, model_name, one_seed, schemas
+from antiimit_jax.reporting.report import Suites, missing_stages, model_name, one_seed, schemas
 from antiimit_jax.reporting.rows import number, plain_text, visible
 from antiimit_jax.reporting.run_files import read_run
 from antiimit_jax.results import Cell, Table
@@ -21,6 +21,8 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     lines = []
     for table in filter(None, tables):
         lines += [f"{name}: {table.title}; 95% intervals{seeds}", *text_table(table)]
+    if lines and (missing := missing_stages(run)):
+        lines.append(f"not in this run: {', '.join(missing)}")
     for suite in suites.values():
         found = suite.samples(run.tables) if hasattr(suite, "samples") else []
         wanted = run.rows.subject("control")

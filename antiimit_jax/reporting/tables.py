@@ -55,8 +55,13 @@ def slice_table(
     figure_of: Figure,
     slices: Mapping[str, str],
     stages: Mapping[str, str],
+    **shown: str,
 ) -> Table:
-    """One figure over named slices (slice -> label): a line a slice, a column a stage."""
+    """One figure over named slices (slice -> label): a line a slice, a column a stage.
+
+    Args:
+      shown: `title` or `fold` of the table.
+    """
     body = []
     for where, label in slices.items():
         found = [rows.get(stage, *suite_split, where, figure_of.name) for stage in stages]
@@ -64,12 +69,12 @@ def slice_table(
             first = next(row for row in found if row)
             cells = [figure(row) for row in found] + [str(first["n"]), str(first["clusters"])]
             body.append(Line(label=label, cells=cells))
-    return Table(head=[figure_of.label, *stages.values(), "n", "clusters"], body=body)
+    return Table(head=[figure_of.label, *stages.values(), "n", "clusters"], body=body, **shown)
 
 
 def _cell(row: Row | None, digits: int, n: int, marks: dict[str, str], known: set[str]) -> Cell:
     small = [interval(row, digits)] if interval(row, digits) else []
-    if row and row["n"] != n:
+    if value_of(row) is not None and row["n"] != n:
         small.append(f"n {row['n']}")
     own = [note for note in _notes(row) if note not in known]
     return Cell(text=number(value_of(row), digits), small=", ".join(small), mark=_marks(own, marks))

@@ -59,11 +59,8 @@ def training_section(run: Run) -> Section:
         if not good.any() or not np.nanmax(np.abs(values)) > 0:
             absent.append(f"{title}: not recorded.")
             continue
-        series = {}
-        for name in steps:
-            here = (adapter == name) & good
-            if here.any():
-                series[name] = (step[here], values[here])
+        chosen = {name: (adapter == name) & good for name in reversed(steps)}
+        series = {name: (step[here], values[here]) for name, here in chosen.items() if here.any()}
         drawing = plots.training_figure(title, series, log)
         drawn.append(
             Picture(drawing=drawing, name=f"training-{column}", label=f"{title} over steps")

@@ -87,6 +87,7 @@ FIGURES = (
         best="zero",
     ),
 )
+HEADLINE = (FIGURES[0], FIGURES[2])
 _PER_TOKEN = (
     "kl_base_tuned kl_tuned_base top5_overlap entropy_base entropy_tuned logp_base logp_tuned"
 ).split()
@@ -192,6 +193,7 @@ def section(tables: Tables, rows: Rows) -> Section:
             "there are enough of them."
         ],
         absent=[] if stages else ["No stage but the base was compared in this run."],
+        link="Drift",
     )
 
 

@@ -235,6 +235,7 @@ def section(tables: Tables, rows: Rows) -> Section:
         drawn,
         [Table(head=["", *(f"{s}, {f}" for f in _POLICIES for s in stages)], body=body)],
         legend=[("■", colour, words) for words, colour in CATEGORIES.values()],
+        link="Residual",
         parts=[_examples(tables, stages)],
     )
 
@@ -261,6 +262,7 @@ def _examples(tables: Tables, stages: Sequence[str]) -> Section:
             for item, by_stage in grouped.items()
         ],
         absent=[] if grouped else ["This run holds no sampled prompt."],
+        link="Examples",
     )
 
 
@@ -277,15 +279,14 @@ def _example(item: str, by_stage: dict[str, dict]) -> Section:
     rest = [number(max(0.0, 1 - sum(s["q"]))) for s in by_stage.values()]
     body.append(Line(label="anything else", cells=["0.000", *rest]))
     top = [
-        f"{name}: "
-        + ", ".join(f"{visible(t)} {number(p)}" for t, p in zip(s["top_text"], s["top_p"]))
+        (name, [(visible(t), number(p)) for t, p in zip(s["top_text"], s["top_p"])])
         for name, s in by_stage.items()
     ]
     long = len(prompt) > _FOLD_CHARS or prompt.count("\n") >= _FOLD_LINES
     return Section(
         item,
         tables=[Table(head=["word", "asked", *by_stage], body=body)],
-        readings=top,
+        beside=top,
         quote=prompt,
         fold=f"prompt of {len(prompt):,} characters" if long else "",
     )

@@ -121,4 +121,5 @@ def section(tables: Tables, rows: Rows) -> Section:
         title,
         ["The same items scored by other rules. A figure that hardly moves does not hang on it."],
         tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in FIGURES],
+        link="Scoring",
     )

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from antiimit_jax.models.whole_files import save_tensors, write_json
 
-from antiimit_jax.export.folder import export
+from antiimit_jax.export.folder import Form, export
 from antiimit_jax.export.merged import stored_tensors
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.families import parse_config
@@ -43,7 +43,7 @@ def peer_folder(lm: LanguageModel, into: Path) -> Path:
     if lm.source.path.is_dir():
         return lm.source.path
     if not into.exists():
-        export(lm.source, None, into, form="hf", dtype="float32", tell=lambda note: None)
+        export(lm.source, None, into, Form(dtype="float32"), suites={})
     return into
 
 

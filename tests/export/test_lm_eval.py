@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from antiimit_jax.export.folder import export
+from antiimit_jax.export.folder import Form, export
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.models.weights import find_model, load_params
@@ -40,7 +40,7 @@ def test_lm_eval_gives_the_choices_the_probabilities_that_we_do(tmp_path, monkey
     rng = np.random.default_rng(0)
     tree = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), fresh)
     save_adapter(tmp_path / "a", tree, cfg, lora, str(model))
-    export(source, tmp_path / "a", tmp_path / "out", form="hf", max_shard_size="1MB")
+    export(source, tmp_path / "a", tmp_path / "out", Form(max_shard_size="1MB"), suites={})
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
     task = {
         "task": "local_choices",

@@ -13,7 +13,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from antiimit_jax.export.folder import export
+from antiimit_jax.export.folder import Form, export
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.models.weights import find_model, load_config, load_params
@@ -37,13 +37,14 @@ def prepared(folder, case=FAMILIES["llama"], lora=LORA, dtype=torch.float32):
     return torch_logits(merged_model(case, tree, lora.scale), TOKENS)
 
 
-def exported(folder, out="out", *, adapter="a", form="hf", **how):
+def exported(folder, out="out", *, adapter="a", form="hf", overwrite=False, **how):
     return export(
         find_model(str(folder / "model")),
         folder / adapter if adapter else None,
         folder / out,
-        form=form,
-        **how,
+        Form(name=form, **how),
+        suites={},
+        overwrite=overwrite,
     )
 
 
@@ -149,7 +150,7 @@ def test_the_embedded_gguf_model_opens_in_transformers_with_its_tokenizer(tmp_pa
     tree = random_tree(cfg, lora, size=0.05)
     save_adapter(tmp_path / "a", tree, cfg, lora, "smollm2-135m-instruct")
     assert (
-        export(source, tmp_path / "a", tmp_path / "out", form="hf") == []
+        export(source, tmp_path / "a", tmp_path / "out", suites={}) == []
     )  # the alias is the base that the adapter names
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = load_tokenizer(source.path)

@@ -22,9 +22,10 @@ SMALL = (
     "--config.control.n_items=24",
     "--config.control.mixture.shots=(0,2)",
     "--config.control.mixture.shot_weights=(0.5,0.5)",
-    "--config.control.n_explored=4",
-    "--config.control.n_variants=4",
-    "--config.control.n_boot=50",
+    "--config.scoring.n_items=4",
+    "--config.precision.n_items=4",
+    "--config.residual.n_items=4",
+    "--config.n_boot=50",
     "--config.drift.n_prompts=7",
     "--config.drift.rulers=('int8_channel',)",
 )

@@ -30,13 +30,13 @@ def run(tmp_path_factory) -> tuple[Path, Path]:
     model = write_tiny_model(folder / "tiny")
     (model / "LICENSE").write_text("free")
     workdir = write_synthetic_run(
-        folder / "run", items_per_split=24, few_slices=True, drift=False, stages=("base", "tuned")
+        folder / "run", items_per_split=24, drift=False, stages=("base", "tuned")
     )
     cfg = load_config(find_model(str(model)))
     tree = init_adapter(jax.random.key(0), cfg, LORA)
     sha256 = save_adapter(workdir / "adapter", tree, cfg, LORA, str(model))
     metrics = run_files.read_metrics(workdir)
-    info = metrics["run"] | {"adapter_sha256": sha256, "placebo_sha256": None}
+    info = metrics["run"] | {"adapters": {"tuned": sha256}}
     run_files.write_metrics(workdir, info, metrics["rows"])
     return model, workdir
 
@@ -78,7 +78,7 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     (line,) = [x for x in card.splitlines() if x.startswith("| heldout_words | tuned |")]
     assert f" {row['value']:.3f} " in line and f" {row['n']} | {row['clusters']} |" in line
-    assert "| train.lr | 0.001 |" in card and "| base model | tiny |" in card
+    assert "| train.learning_rate | 0.002 |" in card and "| base model | tiny |" in card
     assert str(tmp_path.parent.parent) not in card  # no path of this machine
 
 
@@ -95,8 +95,9 @@ def test_a_card_leaves_out_figures_of_another_adapter_and_says_what_the_base_was
     (note,) = [line for line in result.stderr.splitlines() if line.startswith("note:")]
     assert "somebody/else" in note and str(model) in note
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "of another adapter" in card and "heldout_words" not in card
-    assert "| train.lr | 0.001 |" in card
+    assert "of another adapter" in card
+    assert "| heldout_words |" not in card and "## Measured" not in card
+    assert "| train.learning_rate | 0.002 |" in card
 
 
 @pytest.mark.parametrize(

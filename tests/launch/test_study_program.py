@@ -64,7 +64,8 @@ def test_a_study_writes_the_files_of_the_contract(study):
     assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
     slices = {row["slice"] for row in metrics["rows"]}
     assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
-    for name in ("items", "drift", "training", "residual"):
+    tables = "items drift training residual residual_samples scoring precision"
+    for name in tables.split():
         assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
     for folder in ("adapter", "placebo"):
         assert (workdir / folder / "adapter_model.safetensors").exists()
@@ -205,6 +206,7 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
     )
     assert {k: theirs[k] for k in ours} == ours
     assert {stage for stage, _, _ in ours} == {"base", "tuned"}
+    assert "tuned" in json.loads((tmp_path / "w" / "metrics.json").read_text())["run"]["adapters"]
 
 
 def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_path):
@@ -232,10 +234,79 @@ def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_
     assert run() == whole
 
 
-def test_report_makes_the_page_again_from_the_files(study):
-    workdir, _ = study
-    page = (workdir / "report.html").read_text()
-    (workdir / "report.html").unlink()
-    result = launch("report", f"--workdir={workdir}")
+def test_report_computes_all_rows_again_from_the_tables_without_the_model(study, model, tmp_path):
+    workdir, first = study
+    wanted = {name: (workdir / name).read_bytes() for name in ("metrics.json", "report.html")}
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    (copy / "report.html").unlink()
+    shutil.rmtree(copy / "stages")
+    metrics = json.loads(wanted["metrics.json"])
+    (copy / "metrics.json").write_text(json.dumps(metrics | {"rows": []}))
+    away = model.rename(model.parent / "away")
+    try:
+        result = launch("report", f"--workdir={copy}")
+    finally:
+        away.rename(model)
     assert result.returncode == 0, result.stderr
-    assert (workdir / "report.html").read_text() == page
+    assert metrics["rows"] and {name: (copy / name).read_bytes() for name in wanted} == wanted
+    assert first.stdout.startswith(result.stdout.partition("report:")[0])
+
+
+def _without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _cut(folder):
+    table = folder / "drift.parquet"
+    table.write_bytes(table.read_bytes()[:2000])
+
+
+def _no_tables(folder):
+    for table in folder.glob("*.parquet"):
+        table.unlink()
+
+
+def _of_an_old_version(folder):
+    _without("residual_samples.parquet")(folder)
+    (folder / "samples.json").write_text("[]")
+    data = json.loads((folder / "config.json").read_text())
+    data["config"]["control"]["n_explored"] = 24
+    (folder / "config.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (_without("metrics.json"), ("metrics.json", "not found")),
+        (_without("config.json"), ("config.json", "not found")),
+        (_no_tables, ("no table", "items.parquet", "evaluate")),
+        (_cut, ("drift.parquet", "not a readable Parquet file")),
+        (_of_an_old_version, ("config.json", "another version", "control.n_explored")),
+    ],
+    ids=["no metrics", "no config", "no tables", "cut table", "old"],
+)
+def test_report_refuses_what_it_cannot_compute_from_and_changes_nothing(
+    study, tmp_path, change, parts
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(study[0], copy)
+    change(copy)
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    refused(launch("report", f"--workdir={copy}"), *parts)
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(study[0], copy)
+    (copy / "drift.parquet").unlink()
+    (copy / "training.parquet").unlink()
+    result = launch("report", f"--workdir={copy}")
+    assert result.returncode == 0, result.stderr
+    page = (copy / "report.html").read_text()
+    above = page.partition("The sections below")[0]
+    assert "drift.parquet" in above and "training.parquet" in above
+    assert "No drift figures in this run" in page
+    suites = {row["suite"] for row in json.loads((copy / "metrics.json").read_text())["rows"]}
+    assert suites == {"control", "scoring", "precision", "residual"}

@@ -21,23 +21,15 @@ def hostile_run(tmp_path_factory):
     """Markup, escape sequences and direction marks in the model's name, a word and model text."""
     folder = tmp_path_factory.mktemp("hostile")
     return write_synthetic_run(
-        folder, items_per_split=24, hostile=HOSTILE, few_slices=True, steps=60, placebo_steps=60
+        folder, items_per_split=24, hostile=HOSTILE, steps=60, placebo_steps=60
     )
 
 
 @pytest.fixture(scope="session")
 def bare_run(tmp_path_factory):
-    """Base and tuned only, no drift and none of the optional files."""
+    """Base and tuned only, no drift and no file but metrics.json."""
     folder = tmp_path_factory.mktemp("bare")
-    write_synthetic_run(
-        folder, items_per_split=24, stages=("base", "tuned"), drift=False, few_slices=True
-    )
-    for name in (
-        "training.parquet",
-        "residual.parquet",
-        "samples.json",
-        "config.json",
-        "items.parquet",
-    ):
-        (folder / name).unlink()
+    write_synthetic_run(folder, items_per_split=24, stages=("base", "tuned"), drift=False)
+    for path in (*folder.glob("*.parquet"), folder / "config.json"):
+        path.unlink()
     return folder

@@ -12,9 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from antiimit_jax.metrics.control import ControlResults
-from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.report import schemas
+from antiimit_jax.results import stage_named
+from antiimit_jax.run_config import from_dict, to_dict
+from antiimit_jax.study import score
+from antiimit_jax.suites import SUITES
+from antiimit_jax.suites.residual import CATEGORIES as ANSWERS
+from antiimit_jax.suites.scoring import RULES
+from antiimit_jax.tasks.templates import TEMPLATES
 
 STAGES = ("base", "tuned", "placebo")
 SPLITS = ("heldout_words", "heldout_both", "heldout_percent", "train")
@@ -59,46 +65,62 @@ def write_synthetic_run(
     drift: bool = True,
     steps: int = 900,
     placebo_steps: int = 900,
-    few_slices: bool = False,
 ) -> Path:
-    """Writes all files of a run; `hostile` is put into the model's name, a word and model text.
-
-    heldout_words gets all slices, unless `few_slices`; the rest gets "all" and "k=2", to be quick.
-    """
+    """Writes all files of a run; `hostile` is put into the model's name, a word and model text."""
     rng = np.random.default_rng(seed)
     items = _items(rng, items_per_split, hostile)
     results = {stage: [_behave(stage, item, rng) for item in items] for stage in stages}
-    rows = _control_rows(items, results, () if few_slices else ("heldout_words",))
+    adapters = [s for s in stages if s != "base"]
+    tables = {"items": _item_columns("control", items, results, rule="strict,standard")}
+    pairs = [i for i, item in enumerate(items) if item["split"] == "heldout_words"]
+    pairs = [i for i in pairs if items[i]["k"] == 2 and items[i]["n_shots"] == 0][:24]
+    asked = [items[i] for i in pairs]
+    given = {stage: [q[i] for i in pairs] for stage, q in results.items()}
+    base = {"base": given["base"]} if "base" in given else {}
+    tables["scoring"] = _joined(_item_columns("scoring", asked, given, rule=rule) for rule in RULES)
+    tables["precision"] = _joined(
+        _item_columns("precision", asked, base, dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
+    tables["residual"] = _residual(asked, stages)
+    tables["residual_samples"] = _samples(asked[:5], given, hostile)
     if drift:
-        rows += _write_drift(folder, [s for s in stages if s != "base"], rng)
-    config = {
-        "model": {"name": "SmolLM2-135M-Instruct", "revision": None, "dtype": "float32"},
-        "control": {"n_items": items_per_split, "forms": "strict", "shots": [0, 2, 11]},
-        "train": {"steps": steps, "lr": 1e-3, "rank": 16, "objective": "kl", "anchor": 0.5},
-        "seed": seed,
-    }
-    digest = run_files.write_config(folder, config)
-    run_files.write_metrics(
-        folder,
+        tables["drift"] = _drift(adapters, rng)
+    if adapters:
+        length = {"tuned": steps, "placebo": placebo_steps}
+        run_files.write_training(folder, _training({name: length[name] for name in adapters}, rng))
+    known = schemas(SUITES)
+    for name, columns in tables.items():
+        run_files.write_table(folder, name, run_files.to_table(name, columns, known[name]))
+    config = from_dict(
         {
-            "model": f"SmolLM2-135M-Instruct{hostile}",
-            "revision": "12fd25f77366fa6b3b4b768ec3050bf6",
-            "adapter_sha256": "9f2c" * 16,
+            "model": "smollm2-135m-instruct",
             "dtype": "float32",
             "seed": seed,
-            "config_sha256": digest,
-            "versions": {"jax": "0.10.0", "flax": "0.12.8", "antiimit_jax": "0.1.0"},
-            "device": "cpu x2",
-        },
-        rows,
+            "n_boot": 60,
+            "control": {"n_items": items_per_split},
+            "train": {"steps": steps, "placebo_steps": placebo_steps},
+        }
     )
-    _write_items(folder, items, results)
-    if adapters := [s for s in stages if s != "base"]:
-        length = {"tuned": steps, "placebo": placebo_steps}
-        _write_training(folder, {name: length[name] for name in adapters}, rng)
-    _write_residual(folder, stages)
-    _write_samples(folder, items, results, hostile)
+    order = [stage_named(name) for name in stages]
+    info = {
+        "model": f"SmolLM2-135M-Instruct{hostile}",
+        "revision": "12fd25f77366fa6b3b4b768ec3050bf6",
+        "adapter_sha256": "9f2c" * 16,
+        "stages": [vars(stage) for stage in order],
+        "dtype": "float32",
+        "seed": seed,
+        "config_sha256": run_files.write_config(folder, to_dict(config)),
+        "versions": {"jax": "0.10.0", "flax": "0.12.8", "antiimit_jax": "0.1.0"},
+        "device": "cpu x2",
+    }
+    rows = score(run_files.read_tables(folder, known), config, order)
+    run_files.write_metrics(folder, info, rows)
     return folder
+
+
+def _joined(parts) -> dict[str, list]:
+    parts = list(parts)
+    return {name: sum((part[name] for part in parts), []) for name in parts[0]}
 
 
 def _items(rng: np.random.Generator, count: int, hostile: str) -> list[dict]:
@@ -158,103 +180,38 @@ def _behave(stage: str, item: dict, rng: np.random.Generator) -> np.ndarray:
     return mass * share / share.sum()
 
 
-def _control_rows(
-    items: list[dict], results: dict[str, list[np.ndarray]], sliced: tuple[str, ...]
-) -> list[dict]:
-    rows = []
-    for split in SPLITS:
-        index = [i for i, item in enumerate(items) if item["split"] == split]
-        chosen = [items[i] for i in index]
-        for stage, given in results.items():
-            answered = _as_results(chosen, [given[i] for i in index])
-            slices = {
-                name: mask
-                for name, mask in standard_slices(answered).items()
-                if name in ("all", "k=2") or split in sliced
-            }
-            rows += control_rows(answered, stage=stage, split=split, slices=slices, n_boot=60)
-        rows += baseline_rows(answered, split=split, slices=slices, n_boot=60)
-    return rows
-
-
-def _as_results(items: list[dict], given: list[np.ndarray]) -> ControlResults:
-    def padded(values: list) -> np.ndarray:
-        return np.stack([np.pad(np.asarray(v, float), (0, 3 - len(v))) for v in values])
-
-    def column(name: str) -> np.ndarray:
-        return np.array([item[name] for item in items])
-
-    last = padded([item["last_shot"] for item in items])
-    last[column("n_shots") == 0] = np.nan
-    return ControlResults(
-        target=padded([item["target"] for item in items]),
-        q=padded(given),
-        k=column("k"),
-        cluster=column("cluster"),
-        shot_set=column("shot_set"),
-        n_shots=column("n_shots"),
-        template=column("template"),
-        token_count=column("tokens"),
-        last_shot=last,
-        prior=padded([item["prior"] for item in items]),
-    )
-
-
-def _row(stage, suite, split, where, metric, value, half, n, clusters) -> dict:
-    top = 1.0 if metric in ("top1_agree", "top5_overlap") else 99.0
-    return {
-        "stage": stage,
-        "suite": suite,
-        "split": split,
-        "slice": where,
-        "metric": metric,
-        "value": float(value),
-        "ci_low": float(value - half),
-        "ci_high": float(min(top, value + half)),
-        "n": n,
-        "clusters": clusters,
-    }
-
-
-def _write_items(folder: Path, items: list[dict], results: dict) -> None:
-    columns = defaultdict(list)
+def _item_columns(
+    suite: str, items: list[dict], results: dict, *, rule: str = "", dtype: str = "float32"
+) -> dict[str, list]:
+    columns = {name: [] for name in SUITES["control"].ITEMS.names}
     for stage, given in results.items():
         for item, q in zip(items, given):
+            record = {name: item[name] for name in columns if name in item} | {
+                "stage": stage,
+                "suite": suite,
+                "template_heldout": TEMPLATES[item["template"]].heldout,
+                "prompt_ids": [1, 2, 3],
+                "form_count": 2,
+                "token_count": item["tokens"],
+                "residual": 1 - q.sum(),
+                "scoring": rule,
+                "dtype": dtype,
+            }
             for j, word in enumerate(item["words"]):
-                record = {
-                    name: item[name]
-                    for name in (
-                        "split",
-                        "item",
-                        "cluster",
-                        "k",
-                        "template",
-                        "n_shots",
-                        "shot_set",
-                        "order",
-                        "prompt",
-                    )
-                }
-                record |= {
-                    "stage": stage,
-                    "suite": "control",
-                    "prompt_ids": [1, 2, 3],
+                of_word = record | {
                     "word": word,
                     "word_index": j,
-                    "form_count": 2,
-                    "token_count": item["tokens"],
                     "target": item["target"][j],
-                    "q": q[j],
-                    "residual": 1 - q.sum(),
-                    "prior": item["prior"][j],
-                    "last_shot": item["last_shot"][j] if item["n_shots"] else math.nan,
+                    "q": q[j] * (1.01 if dtype == "bfloat16" and j == 0 else 1),
+                    "prior": item["prior"][j] if stage == "base" else None,
+                    "last_shot": item["last_shot"][j] if item["n_shots"] else None,
                 }
-                for name, value in record.items():
+                for name, value in of_word.items():
                     columns[name].append(value)
-    run_files.write_table(folder, "items", columns)
+    return columns
 
 
-def _write_drift(folder: Path, stages: list[str], rng: np.random.Generator) -> list[dict]:
+def _drift(stages: list[str], rng: np.random.Generator) -> dict[str, list]:
     levels = {
         "tuned": (0.009, 0.93),
         "placebo": (0.007, 0.94),
@@ -262,7 +219,7 @@ def _write_drift(folder: Path, stages: list[str], rng: np.random.Generator) -> l
         "ruler:int8_block": (0.0013, 0.96),
         "ruler:bf16": (0.0014, 0.953),
     }
-    columns, rows = defaultdict(list), []
+    columns = defaultdict(list)
     for stage in [s for s in levels if s in stages or ":" in s]:
         level, agree = levels[stage]
         for c, category in enumerate(CATEGORIES):
@@ -284,66 +241,38 @@ def _write_drift(folder: Path, stages: list[str], rng: np.random.Generator) -> l
                         "entropy_tuned": 2.0 + kl,
                         "logp_base": -2.0,
                         "logp_tuned": -2.0 - kl,
+                        "dtype": "float32",
                     }
                     for name, value in record.items():
                         columns[name].append(value)
-        kl = np.array([v for v, s in zip(columns["kl_base_tuned"], columns["stage"]) if s == stage])
-        figures = {
-            "kl_base_tuned": kl.mean(),
-            "kl_tuned_base": 1.1 * kl.mean(),
-            "top1_agree": agree,
-            "top5_overlap": 0.9,
-            "delta_entropy": kl.mean(),
-            "delta_ppl": 0.02,
-        }
-        rows += [
-            _row(stage, "drift", "neutral", "all", metric, value, value * 0.05, kl.size, 24)
-            for metric, value in figures.items()
-        ]
-        if stage in ("tuned", "placebo"):
-            rows += [
-                _row(stage, "drift", "neutral", "all", "leak_slope", 0.031, 0.012, 96, 24),
-                _row(stage, "drift", "neutral", "all", "leak_rate", 0.02, 0.015, 96, 24),
-            ]
-    run_files.write_table(folder, "drift", columns)
-    return rows
+    return columns
 
 
-def _write_training(folder: Path, adapters: dict[str, int], rng: np.random.Generator) -> None:
-    columns = defaultdict(list)
+def _training(adapters: dict[str, int], rng: np.random.Generator) -> list[dict]:
+    log = []
     for adapter, steps in adapters.items():
         for step in range(1, steps + 1):
             floor = 0.06 if adapter == "tuned" else 0.22
             kl = floor + 6 * math.exp(-step / 60) + abs(rng.normal(0, 0.03))
-            record = {
-                "adapter": adapter,
-                "step": step,
-                "loss": kl + 0.01,
-                "kl_fwd": kl,
-                "residual": 0.03 + 0.95 * math.exp(-step / 40),
-                "anchor_kl": 0.004 * rng.gamma(4, 0.3),
-                "grad_norm": rng.gamma(3, 0.5),
-                "lr": 1e-3 * min(1, step / 50) * (1 - step / 1000),
-                "tokens_per_s": 900.0,
-                "skipped": step == 101,
-            }
-            for name, value in record.items():
-                columns[name].append(value)
-    run_files.write_table(folder, "training", columns)
+            log.append(
+                {
+                    "adapter": adapter,
+                    "step": step,
+                    "loss": kl + 0.01,
+                    "kl_fwd": kl,
+                    "residual": 0.03 + 0.95 * math.exp(-step / 40),
+                    "anchor_kl": 0.004 * rng.gamma(4, 0.3),
+                    "grad_norm": rng.gamma(3, 0.5),
+                    "lr": 1e-3 * min(1, step / 50) * (1 - step / 1000),
+                    "tokens_per_s": 900.0,
+                    "skipped": step == 101,
+                }
+            )
+    return log
 
 
-def _write_residual(folder: Path, stages: tuple[str, ...]) -> None:
-    names = (
-        "target_words",
-        "other_case",
-        "quotes_markup",
-        "refusal",
-        "digits",
-        "other_words",
-        "end_of_turn",
-        "unexplored",
-    )
-    strict = {
+def _residual(items: list[dict], stages: tuple[str, ...]) -> dict[str, list]:
+    strict = {  # of ANSWERS
         "base": (0.01, 0.02, 0.21, 0.09, 0.05, 0.31, 0.01, 0.30),
         "tuned": (0.962, 0.006, 0.004, 0.0, 0.001, 0.020, 0.002, 0.005),
         "placebo": (0.958, 0.007, 0.005, 0.0, 0.002, 0.020, 0.002, 0.006),
@@ -354,36 +283,36 @@ def _write_residual(folder: Path, stages: tuple[str, ...]) -> None:
             shares = list(strict[stage])
             if forms == "lenient":
                 shares[0], shares[1] = shares[0] + shares[1], 0.0
-            for category, share in zip(names, shares):
-                for name, value in {
-                    "stage": stage,
-                    "split": "heldout_words",
-                    "forms": forms,
-                    "category": category,
-                    "share": share,
-                    "n": 48,
-                }.items():
-                    columns[name].append(value)
-    run_files.write_table(folder, "residual", columns)
+            for item in items:
+                for category, share in zip(ANSWERS, shares):
+                    record = {name: item[name] for name in ("split", "item", "cluster")} | {
+                        "stage": stage,
+                        "forms": forms,
+                        "category": category,
+                        "share": share,
+                    }
+                    for name, value in record.items():
+                        columns[name].append(value)
+    return columns
 
 
-def _write_samples(folder: Path, items: list[dict], results: dict, hostile: str) -> None:
-    chosen = [i for i, item in enumerate(items) if item["split"] == "heldout_words"][:5]
-    samples = []
+def _samples(items: list[dict], results: dict, hostile: str) -> dict[str, list]:
+    columns = defaultdict(list)
     for stage, given in results.items():
-        for i in chosen:
-            item, q = items[i], given[i]
-            top = [{"text": f" {w}", "p": float(x)} for w, x in zip(item["words"], q)]
-            top += [{"text": f'"\n{hostile}', "p": 0.004}, {"text": "I'm sorry", "p": 0.002}]
-            samples.append(
-                {
-                    "stage": stage,
-                    "item": item["item"],
-                    "prompt": item["prompt"] + hostile,
-                    "words": list(item["words"]),
-                    "targets": item["target"].tolist(),
-                    "q": q.tolist(),
-                    "top": sorted(top, key=lambda word: -word["p"]),
-                }
-            )
-    run_files.write_samples(folder, samples)
+        for item, q in zip(items, given):
+            top = [(f" {w}", float(x)) for w, x in zip(item["words"], q)]
+            top += [(f'"\n{hostile}', 0.004), ("I'm sorry", 0.002)]
+            texts, shares = zip(*sorted(top, key=lambda word: -word[1]))
+            record = {
+                "stage": stage,
+                "item": item["item"],
+                "prompt": item["prompt"] + hostile,
+                "words": list(item["words"]),
+                "targets": item["target"].tolist(),
+                "q": q.tolist(),
+                "top_text": list(texts),
+                "top_p": list(shares),
+            }
+            for name, value in record.items():
+                columns[name].append(value)
+    return columns

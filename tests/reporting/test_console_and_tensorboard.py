@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -11,10 +12,11 @@ from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.reporting.tensorboard import sample_markdown, write_tensorboard
+from antiimit_jax.suites import SUITES
 
 
 def test_console_table_holds_stages_and_lazy_baselines_with_intervals(full_run):
-    text = console_table(full_run)
+    text = console_table(full_run, SUITES)
     rows = {
         r["stage"]: r
         for r in run_files.read_metrics(full_run)["rows"]
@@ -32,16 +34,16 @@ def test_console_table_holds_stages_and_lazy_baselines_with_intervals(full_run):
 
 
 def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_run, tmp_path):
-    text = console_table(hostile_run)
+    text = console_table(hostile_run, SUITES)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text) and "[31m" not in text
-    assert "not in this run: placebo" in console_table(bare_run)
+    assert "not in this run: placebo" in console_table(bare_run, SUITES)
     run_files.write_metrics(tmp_path, {"model": "m"}, [])
-    assert console_table(tmp_path) == "m: no result of the control suite in this run\n"
+    assert console_table(tmp_path, SUITES) == "m: no headline figures in this run\n"
 
 
 @pytest.fixture(scope="module")
 def events(full_run):
-    folder = write_tensorboard(full_run)
+    folder = write_tensorboard(full_run, SUITES)
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     accumulator.Reload()
     return accumulator
@@ -63,7 +65,7 @@ def test_scalars_bear_the_contracted_tags_and_values(full_run, events):
     for tag, value in wanted.items():
         (event,) = events.Scalars(tag)
         assert event.value == pytest.approx(value, rel=1e-6, abs=1e-9)
-    training = run_files.read_table(full_run, "training").to_pylist()
+    training = pq.read_table(full_run / "training.parquet").to_pylist()
     for adapter, prefix in (("tuned", "train"), ("placebo", "placebo_train")):
         loss = [(r["step"], r["loss"]) for r in training if r["adapter"] == adapter]
         read = [(event.step, event.value) for event in events.Scalars(f"{prefix}/loss")]
@@ -77,7 +79,7 @@ def test_writing_again_replaces_what_was_written(bare_run):
     other.touch()
     old = bare_run / "tensorboard" / "events.out.tfevents.1.host.antiimit_jax"
     old.touch()
-    names = {path.name for path in write_tensorboard(bare_run).iterdir()}
+    names = {path.name for path in write_tensorboard(bare_run, SUITES).iterdir()}
     assert other.name in names and old.name not in names and len(names) == 2
 
 
@@ -98,7 +100,8 @@ def test_model_text_cannot_leave_its_code_fence():
         "words": ["a`b"],
         "targets": [1.0],
         "q": [0.5],
-        "top": [{"text": "```", "p": 0.1}],
+        "top_text": ["```"],
+        "top_p": [0.1],
     }
     text = sample_markdown(sample)
     assert text.count("\n`````") == 6 and "\n````\n" in text

@@ -12,6 +12,7 @@ import pytest
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import write_report
 from antiimit_jax.reporting.rows import figure, number
+from antiimit_jax.suites import SUITES
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -52,7 +53,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(full_run):
-    path = write_report(full_run)
+    path = write_report(full_run, SUITES)
     assert path == full_run / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -95,18 +96,35 @@ def test_headline_and_tables_repeat_the_rows(full_run, words):
 
 
 def test_sections_stand_in_order(page):
-    found = re.findall(r'<section id="([a-z]+)"', page)
+    found = re.findall(r'<section id="([a-z]+(?:-\d)?)"', page)
     assert found == [
-        "calibration",
-        "figures",
-        "gap",
-        "slices",
+        "control",
+        "control-1",
+        "control-2",
+        "control-3",
+        "control-4",
+        "scoring",
+        "precision",
         "residual",
+        "residual-1",
         "drift",
         "training",
-        "examples",
         "settings",
     ]
+    titles = re.findall(r"<h([2-4])>([^<]*)</h", page)
+    for wanted in (
+        ("3", "Share given against share asked"),
+        ("3", "Figures, with the lazy baselines"),
+        ("3", "What new words and new percentages cost"),
+        ("3", "TVD by kind of request"),
+        ("3", "Examples"),
+        ("2", "Where the probability goes"),
+        ("2", "Does the model still behave normally elsewhere?"),
+    ):
+        assert wanted in titles
+    levels = [1, *(int(level) for level, _ in titles)]
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert page.count("one seed") == 1
 
 
 def test_gap_is_split_exactly(full_run, words):
@@ -120,21 +138,22 @@ def test_gap_is_split_exactly(full_run, words):
 
 
 def test_markup_and_control_characters_stay_text(hostile_run):
-    page = write_report(hostile_run).read_text(encoding="utf-8")
+    page = write_report(hostile_run, SUITES).read_text(encoding="utf-8")
     assert "<script" not in page and html.escape("<script>alert(")[:20] in page
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page)
     _Page(page)
 
 
 def test_absent_parts_are_named(bare_run):
-    text = " ".join(_Page(write_report(bare_run).read_text(encoding="utf-8")).text)
+    text = " ".join(_Page(write_report(bare_run, SUITES).read_text(encoding="utf-8")).text)
     for name in (
         "stage placebo",
         "items.parquet",
         "drift.parquet",
         "training.parquet",
         "residual.parquet",
-        "samples.json",
+        "residual_samples.parquet",
+        "scoring.parquet",
         "config.json",
     ):
         assert name in text
@@ -150,27 +169,28 @@ def test_a_run_with_a_split_and_a_table_missing(full_run, tmp_path):
         for r in data["rows"]
         if r["split"] == "train" and r["slice"] == "all" and r["stage"] != "tuned"
     ]
-    info = data["run"] | {"config_sha256": "another", "device": None}
-    run_files.write_metrics(
-        tmp_path, info, kept + [kept[0] | {"suite": "seed", "metric": "seed_score", "value": 0.123}]
-    )
+    stages = [stage for stage in data["run"]["stages"] if stage["kind"] != "tuned"]
+    info = data["run"] | {"config_sha256": "another", "device": None, "stages": stages}
+    run_files.write_metrics(tmp_path, info, kept)
     run_files.write_config(tmp_path, {"x": None})
-    text = " ".join(_Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    text = " ".join(_Page(write_report(tmp_path, SUITES).read_text(encoding="utf-8")).text)
     assert "The split heldout_words" in text and "was not evaluated" in text
     assert "stage tuned" in text and "different config hashes" in text and "not set" in text
-    assert "seed_score" in text and "0.123" in text
+    assert "split heldout_words" in text.partition("The sections below")[0]
 
 
 def test_no_control_rows_at_all(tmp_path):
     run_files.write_metrics(tmp_path, {"model": "m"}, [])
-    text = " ".join(_Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    text = " ".join(_Page(write_report(tmp_path, SUITES).read_text(encoding="utf-8")).text)
     assert "no result of the control suite" in text
 
 
 def test_several_adapter_seeds_lift_the_note(bare_run, tmp_path):
     data = run_files.read_metrics(bare_run)
-    run_files.write_metrics(tmp_path, data["run"] | {"adapter_seeds": [0, 1, 2]}, data["rows"])
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    second = {"name": "tuned@1", "kind": "tuned", "adapter_seed": 1, "folder": "adapter@1"}
+    stages = [*data["run"]["stages"], second]
+    run_files.write_metrics(tmp_path, data["run"] | {"stages": stages}, data["rows"])
+    page = write_report(tmp_path, SUITES).read_text(encoding="utf-8")
     assert "one seed" not in page and "One seed" not in page
 
 

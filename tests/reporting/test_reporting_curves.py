@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.reporting import curves, rows
+from antiimit_jax.metrics.intervals import clustered_mean
+from antiimit_jax.reporting import plots, rows
+from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.run_files import read_run
+from antiimit_jax.suites import SUITES
+from antiimit_jax.suites.control.curves import calibration
 from antiimit_jax.tasks.templates import TEMPLATES
 
 
 def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run):
-    run = read_run(full_run)
+    items = read_run(full_run, schemas(SUITES)).tables["items"]
     records = [
         r
-        for r in run.items.to_pylist()
+        for r in pq.read_table(full_run / "items.parquet").to_pylist()
         if r["stage"] == "tuned"
         and r["k"] == 2
         and r["split"] == "heldout_words"
@@ -25,7 +30,7 @@ def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run
         and r["n_shots"] == 0
         and not TEMPLATES[r["template"]].heldout
     ]
-    data = curves.calibration(run.items, "tuned", "control", "heldout_words")
+    data = calibration(items, "tuned", "heldout_words")
     assert data.asked.tolist() == [r["target"] for r in records]
     assert data.share == pytest.approx([r["q"] / (1 - r["residual"]) for r in records])
     assert data.counted.all() and data.grouped
@@ -34,11 +39,12 @@ def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run
         tenth = math.floor(10 * r["target"] + 1e-9)
         tenths.setdefault(tenth, []).append(r["q"] / (1 - r["residual"]))
     assert data.mean == pytest.approx([sum(v) / len(v) for _, v in sorted(tenths.items())])
-    assert curves.calibration(run.items, "tuned", "control", "nowhere") is None
+    assert calibration(items, "tuned", "nowhere") is None
 
 
 def test_items_without_mass_do_not_count(full_run):
-    data = curves.calibration(read_run(full_run).items, "base", "control", "train")
+    items = read_run(full_run, schemas(SUITES)).tables["items"]
+    data = calibration(items, "base", "train")
     assert data.counted.tolist() == (data.mass >= 0.05).tolist() and data.counted.mean() < 0.2
 
 
@@ -46,26 +52,35 @@ def test_interval_of_a_clustered_mean_is_close_to_the_t_interval_of_cluster_mean
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(60), 5)
     values = rng.normal(size=60)[cluster] + rng.normal(size=300)
-    mean, low, high = curves.clustered_mean(values, cluster)
+    mean, low, high = clustered_mean(values, cluster)
     means = values.reshape(60, 5).mean(1)
     half = 2.0 * means.std(ddof=1) / math.sqrt(60)
     assert mean == pytest.approx(values.mean())
     assert low == pytest.approx(mean - half, abs=0.15 * half)
     assert high == pytest.approx(mean + half, abs=0.15 * half)
-    assert all(map(math.isnan, curves.clustered_mean(values[:10], cluster[:10])[1:]))
+    assert all(map(math.isnan, clustered_mean(values[:10], cluster[:10])[1:]))
 
 
-def test_drift_by_category(full_run):
-    table = read_run(full_run).drift
-    records = table.to_pylist()
-    points = {(p.stage, p.category, p.metric): p for p in curves.drift_points(table)}
+def test_drift_by_category(full_run, monkeypatch):
+    drawn = {}
+
+    def draw(title, categories, series, log, xlabel):
+        drawn[title] = {name: dict(zip(categories, points)) for name, points in series.items()}
+
+    monkeypatch.setattr(plots, "drift_figure", draw)
+    run = read_run(full_run, schemas(SUITES))
+    SUITES["drift"].section(run.tables, run.rows)
+    agreement, kl = drawn["top-1 agreement by category"], drawn["KL(base‖stage) by category"]
+    assert agreement.keys() == kl.keys() == {*run.tables["drift"]["stage"]}
+    records = pq.read_table(full_run / "drift.parquet").to_pylist()
     here = [r for r in records if r["stage"] == "tuned" and r["category"] == "code"]
-    point = points["tuned", "code", "top1_agree"]
-    same = sum(r["top1_base"] == r["top1_tuned"] for r in here)
-    assert point.value == pytest.approx(same / len(here))
-    assert point.tokens == len(here) and point.prompts == 6 and 0 <= point.low <= point.high <= 1
-    kl = points["tuned", "code", "kl_base_tuned"].value
-    assert kl == pytest.approx(sum(r["kl_base_tuned"] for r in here) / len(here))
+    assert len(here) == 72 and len({r["prompt_id"] for r in here}) == 6
+    value, low, high = agreement["tuned"]["code"]
+    assert value == pytest.approx(sum(r["top1_base"] == r["top1_tuned"] for r in here) / len(here))
+    assert 0 <= low <= value <= high <= 1
+    value, low, high = kl["tuned"]["code"]
+    assert value == pytest.approx(sum(r["kl_base_tuned"] for r in here) / len(here))
+    assert low <= value <= high
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import replace_file
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.report import schemas
+from antiimit_jax.suites import SUITES
+
+KNOWN = schemas(SUITES)
 
 
 def _row(**changes):
@@ -88,39 +92,41 @@ def test_unreadable_metrics_are_one_clear_line(tmp_path, text, word):
 
 def test_missing_folder_and_corrupt_table(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        run_files.read_run(tmp_path / "nowhere")
+        run_files.read_run(tmp_path / "nowhere", KNOWN)
     run_files.write_metrics(tmp_path, {}, [_row()])
-    assert run_files.read_run(tmp_path).items is None
+    assert run_files.read_run(tmp_path, KNOWN).tables == {}
     (tmp_path / "drift.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(UserError, match="drift.parquet: not a readable Parquet file"):
-        run_files.read_run(tmp_path)
+        run_files.read_run(tmp_path, KNOWN)
 
 
 def test_table_round_trip_types_and_columns(tmp_path, full_run):
-    table = run_files.read_table(full_run, "training")
-    path = run_files.write_table(tmp_path, "training", table)
+    schema = KNOWN["drift"]
+    table = run_files.read_table(full_run, "drift", schema)
+    columns = table.to_pydict()
+    path = run_files.write_table(tmp_path, "drift", run_files.to_table("drift", columns, schema))
     again = pq.ParquetFile(path).read()
-    assert again.equals(table) and again.schema.field("loss").type == "double"
-    with pytest.raises(ValueError, match="lr"):
-        run_files.write_table(tmp_path, "training", table.drop_columns(["lr"]))
-    pq.write_table(table.drop_columns(["lr"]), path)
-    with pytest.raises(UserError, match=r"columns \['lr'\] are missing"):
-        run_files.read_table(tmp_path, "training")
+    assert again.equals(table) and again.schema.field("logp_base").type == "double"
+    with pytest.raises(ValueError, match="logp_base"):
+        run_files.to_table("drift", {k: columns[k] for k in columns if k != "logp_base"}, schema)
+    pq.write_table(table.drop_columns(["logp_base"]), path)
+    with pytest.raises(UserError, match=r"columns \['logp_base'\] are missing"):
+        run_files.read_table(tmp_path, "drift", schema)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    run_files.write_samples(tmp_path, [])
+    run_files.write_metrics(tmp_path, {}, [])
     with pytest.raises(TypeError):
-        run_files.write_samples(tmp_path, [{"stage": object()}])
+        run_files.write_metrics(tmp_path, {"model": object()}, [])
 
     def fail(file):
         file.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        replace_file(tmp_path / "samples.json", fail)
-    assert [path.name for path in tmp_path.iterdir()] == ["samples.json"]
-    assert run_files.read_samples(tmp_path) == []
+        replace_file(tmp_path / "metrics.json", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert run_files.read_metrics(tmp_path)["run"] == {}
 
 
 def test_config_hash_ignores_order_and_sees_values(tmp_path):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from antiimit_jax.results import stage_named
-from antiimit_jax.suites.control.labels import BASELINES, FIGURES, SPLITS
+from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
 from antiimit_jax.suites.suite import (
     Answer,
     Ask,
@@ -42,7 +42,7 @@ from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 
-__all__ = ["BASELINES", "FIGURES", "SPLITS"]
+__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
 

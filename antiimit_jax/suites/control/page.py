@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from antiimit_jax.metrics.control import MIN_MASS
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
@@ -36,19 +38,30 @@ _UNLIKE_TRAINING = {
 }
 _LAZY = ("baseline:uniform", "baseline:two_level")  # drawn beside the stages
 _DASHES = [
-    ("–", plots.INK, "ignoring the request (uniform)"),
-    ("··", plots.INK, "step function (larger of two words always 75%)"),
+    ("——", plots.INK, "ignoring the request (uniform)"),
+    ("·····", plots.INK, "step function (larger of two words always 75%)"),
 ]
+_PAIRS = (  # of splits whose difference has a meaning
+    ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
+    ("train", "heldout_words", "New words alone"),
+    ("train", "heldout_percent", "New percentages alone"),
+)
 
 
 def section(tables: Tables, rows: Rows) -> Section:
-    """All parts; `lead` is the sentence to take home and the readings of it."""
+    """All parts; `lead` is the sentence to take home, where it was measured, readings of it."""
     here, stage = place(rows), rows.subject(SUITE)
     if here is None or stage is None:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
-    parts = [_calibration(tables, rows), _figures(rows), _gap(rows, here, stage), _slices(rows)]
-    return Section("Control", lead=_headline(rows, here, stage), parts=parts)
+    parts = [_calibration(tables, rows), _figures(rows), _gap(rows, here[1], stage), _slices(rows)]
+    lead = _lead(rows, here, stage)
+    count = np.count_nonzero(tables["items"]["word_index"] == 0) if "items" in tables else 0
+    items = f"{count // len(rows.stages(SUITE)):,} items a stage in all; " if count else ""
+    measured = (
+        f"measured on {place_words(*here)}; {items}brackets hold 95% intervals over word sets"
+    )
+    return Section("Control", lead=[lead[0], measured, *lead[1:]], parts=parts)
 
 
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
@@ -67,67 +80,62 @@ def place_words(split: str, where: str) -> str:
     return f"{split} ({SPLITS.get(split, 'see the settings')}), {words}"
 
 
-def _headline(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    """The sentence, then where it was measured, then what it means beside lazy answers."""
-    tvd = lambda name: rows.get(name, SUITE, *here, "tvd_res") if name else None
-    base, placebo = rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
+def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    """The sentence to take home, then what it means beside lazy answers and the placebo."""
+    found = {
+        name: rows.get(name, SUITE, *here, "tvd_res") for name in (*rows.stages(SUITE), *_LAZY)
+    }
+    tvd = {name: row for name, row in found.items() if value_of(row) is not None}
+    mine, base, placebo = tvd.get(stage), rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
     told = {"tuned": "the tuned model", "base": "the model before tuning"}
     asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
     text = (
-        f"Asked for {asked}, {told.get(rows.kind(stage), stage)} puts {figure(tvd(stage))} of its "
+        f"Asked for {asked}, {told.get(rows.kind(stage), stage)} puts {figure(mine)} of its "
         "probability in the wrong place (TVD)"
     )
     others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
     more = [
-        f"{words} {figure(tvd(name))}"
+        f"{words} {figure(tvd[name])}"
         for name, words in others.items()
-        if name != stage and value_of(tvd(name)) is not None
+        if name in tvd and name != stage
     ]
     text += "; " + ", ".join(more) + "." if more else "."
-    lazy = {
-        "baseline:uniform": "a model that ignores the request would score",
-        "baseline:two_level": "a step function (larger word always 75%)",
-    }
-    notes = [
-        f"{words} {number(value_of(tvd(name)))}"
-        for name, words in lazy.items()
-        if value_of(tvd(name)) is not None
+    told = (
+        "a model that ignores the request would score",
+        "a step function (larger word always 75%)",
+    )
+    lazy = [
+        f"{words} {number(tvd[name]['value'])}" for name, words in zip(_LAZY, told) if name in tvd
     ]
-    if notes:
-        text += " For comparison, " + ", ".join(notes) + "."
-    measured = f"measured on {place_words(*here)}; brackets hold 95% intervals over word sets"
-    readings = _readings(rows, here, stage)
-    if rows.kind(stage) == "tuned" and _has_interval(tvd(placebo)) and _has_interval(tvd(stage)):
-        word = "do not overlap" if _apart(tvd(stage), tvd(placebo)) else "overlap"
-        readings.append(
-            f"tuned and placebo intervals {word}: {figure(tvd(stage))} against "
-            f"{figure(tvd(placebo))}"
-        )
-    return [text, measured, *readings]
-
-
-def _readings(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    if lazy:
+        text += " For comparison, " + ", ".join(lazy) + "."
     readings = []
-    mine = rows.get(stage, SUITE, *here, "tvd_res")
-    for name, words in zip(_LAZY, ("ignoring the request", "a step function")):
-        lazy = value_of(rows.get(name, SUITE, *here, "tvd_res"))
-        if lazy is not None and _has_interval(mine):
-            verdict = {-1: "better than", 0: "not told apart from", 1: "worse than"}
-            readings.append(
-                f"{verdict[_side(mine, lazy)]} {words}: TVD {figure(mine)} against {number(lazy)}"
-            )
+    if _has_interval(mine):
+        words = {-1: "better than", 0: "not told apart from", 1: "worse than"}
+        for name, what in zip(_LAZY, ("ignoring the request", "a step function")):
+            if name in tvd:
+                lazy = tvd[name]["value"]
+                readings.append(
+                    f"{words[_side(mine, lazy)]} {what}: TVD {figure(mine)} against {number(lazy)}"
+                )
     within = rows.get(stage, SUITE, *here, "corr_within")
     if _has_interval(within):
-        verdict = {
+        words = {
             1: "graded control is there",
             0: "graded control is not shown",
             -1: "shares run against the request",
         }
         readings.append(
-            f"{verdict[_side(within, 0)]}: correlation inside the two halves {figure(within)}, "
+            f"{words[_side(within, 0)]}: correlation inside the two halves {figure(within)}, "
             "a step gives 0"
         )
-    return readings
+    other = tvd.get(placebo)
+    if rows.kind(stage) == "tuned" and _has_interval(other) and _has_interval(mine):
+        readings.append(
+            f"tuned and placebo intervals {_overlap(mine, other)}: {figure(mine)} against "
+            f"{figure(other)}"
+        )
+    return [text, *readings]
 
 
 def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[Picture]:
@@ -148,7 +156,7 @@ def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[P
             note += "; open marks are the items below that mass, which do not count"
         found.append(
             Picture(
-                drawing=plots.calibration_figure(data, stage, stage),
+                drawing=plots.calibration_figure(data, stage),
                 name=f"calibration-{stage}",
                 label=f"calibration of stage {stage} on {split}",
                 caption=note + ".",
@@ -190,6 +198,7 @@ def _calibration(tables: Tables, rows: Rows) -> Section:
         ],
         figures=drawn,
         absent=absent,
+        link="Calibration",
         notes=[
             "Share given is the first-named word's part of the probability that is on the two "
             "words. Large marks: mean at each percentage asked with a 95% interval over word sets "
@@ -211,40 +220,32 @@ def _figures(rows: Rows) -> Section:
         else:
             tables.append(figure_table(rows, (SUITE, *here), SHOWN, lines, place_words(*here)))
     return Section(
-        "Figures, with the lazy baselines", (), (), tables, explained=SHOWN, absent=absent
+        "Figures, with the lazy baselines",
+        tables=tables,
+        explained=SHOWN,
+        absent=absent,
+        link="Figures",
     )
 
 
-def _gap(rows: Rows, here: tuple[str, str], stage: str) -> Section:
+def _gap(rows: Rows, where: str, stage: str) -> Section:
     """What new words and new percentages cost, split into lost mass and misplaced share."""
-    where, body, parts = here[1], [], {}
+    body, parts = [], {}
     for split in SPLITS:
-        get = {
-            metric: rows.get(stage, SUITE, split, where, metric)
+        tvd, outside, skill = (
+            rows.get(stage, SUITE, split, where, metric)
             for metric in ("tvd_res", "residual", "skill")
-        }
-        if value_of(get["tvd_res"]) is None:
+        )
+        if value_of(tvd) is None:
             continue
-        tvd, residual = get["tvd_res"]["value"], value_of(get["residual"])
-        lazy = value_of(rows.get("baseline:uniform", SUITE, split, where, "tvd_res"))
-        parts[split] = (get["tvd_res"], residual, lazy, value_of(get["skill"]))
-        cells = [
-            figure(get["tvd_res"]),
-            number(residual),
-            number(None if residual is None else tvd - residual),
-            number(lazy),
-            figure(get["skill"]),
-            str(get["tvd_res"]["n"]),
-            str(get["tvd_res"]["clusters"]),
-        ]
-        body.append(Line(label=split, small=SPLITS[split], cells=cells))
-    pairs = (
-        ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
-        ("train", "heldout_words", "New words alone"),
-        ("train", "heldout_percent", "New percentages alone"),
-    )
+        lost, lazy = value_of(outside), value_of(rows.get(_LAZY[0], SUITE, split, where, "tvd_res"))
+        parts[split] = (tvd, lost, lazy, value_of(skill))
+        wrong = None if lost is None else tvd["value"] - lost
+        cells = [figure(tvd), number(lost), number(wrong), number(lazy), figure(skill)]
+        cells += [str(tvd["n"]), str(tvd["clusters"])]
+        body.append(Line(label=split, small=SPLITS[split], cells=cells, kind="stage"))
     found = [
-        _gap_sentence(words, parts[a], parts[b]) for a, b, words in pairs if {a, b} <= {*parts}
+        _gap_sentence(words, parts[a], parts[b]) for a, b, words in _PAIRS if {a, b} <= {*parts}
     ]
     if rows.kind(stage) == "base":
         found = ["Nothing was trained in this run: the splits differ by their items alone."]
@@ -259,18 +260,20 @@ def _gap(rows: Rows, here: tuple[str, str], stage: str) -> Section:
         ],
         tables=[Table(head=[*head, "n", "clusters"], body=body)],
         absent=[f"Not evaluated in this run: {', '.join(missing)}."] if missing else [],
+        link="New percentages",
     )
 
 
 def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
+    """start, end: (row of TVD, residual, TVD of ignoring the request, skill) of two splits."""
     first, last = start[0]["value"], end[0]["value"]
     delta = last - first
-    verb = "cost" if delta >= 0 else "save"
-    text = f"{words} {verb} {number(abs(delta))} of TVD ({number(first)} to {number(last)}"
+    text = f"{words} {'cost' if delta >= 0 else 'save'} {number(abs(delta))} of TVD "
+    text += f"({number(first)} to {number(last)}"
     if _has_interval(start[0]) and _has_interval(end[0]):
-        text += f", intervals {'do not overlap' if _apart(start[0], end[0]) else 'overlap'}"
+        text += f", intervals {_overlap(start[0], end[0])}"
     text += ")"
-    if start[1] is not None and end[1] is not None:
+    if None not in (start[1], end[1]):
         lost = end[1] - start[1]
         text += (
             f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
@@ -297,7 +300,7 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
             continue
         wheres = [f"{within},{key}={value}".lstrip(",") for value in values]
         named |= {w: f"{title.removeprefix('by ')}: {v}" for w, v in zip(wheres, values)}
-        data = {s: [rows.get(s, SUITE, split, w, "tvd_res") for w in wheres] for s in lines}
+        data = {s: [_point(rows.get(s, SUITE, split, w, "tvd_res")) for w in wheres] for s in lines}
         found.append((key, title + (" (two words)" if within else ""), values, data))
     top, above = _top(rows, [data for *_, data in found])
     drawn = [
@@ -305,8 +308,8 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
             drawing=plots.slices_figure(
                 title,
                 values,
-                {s: [_triple(row) for row in data[s]] for s in stages},
-                {b: [value_of(row) for row in data[b]] for b in _LAZY},
+                {s: data[s] for s in stages},
+                {b: [point and point[0] for point in data[b]] for b in _LAZY},
                 top,
             ),
             name=f"slices-{key}",
@@ -314,17 +317,11 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         )
         for key, title, values, data in found
     ]
-    numbers = slice_table(rows, (SUITE, split), _TVD, named, lines)
-    unlike = slice_table(
-        rows,
-        (SUITE, split),
-        _TVD,
-        _UNLIKE_TRAINING,
-        {s: lines[s] for s in (*stages, "baseline:uniform")},
-    )
+    place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, _LAZY[0])}
+    title = "Requests unlike a plain pair of words"
     tables = [
-        Table(head=numbers.head, body=numbers.body, fold="the numbers"),
-        Table(head=unlike.head, body=unlike.body, title="Requests unlike a plain pair of words"),
+        slice_table(rows, place_of, _TVD, named, lines, fold="the numbers"),
+        slice_table(rows, place_of, _TVD, _UNLIKE_TRAINING, fewer, title=title),
     ]
     edge = f"Open carets at the upper edge: the base model, above the axis ({above})."
     return Section(
@@ -338,35 +335,31 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         legend=[*plots.legend(stages), *_DASHES],
         notes=[edge] if above else [],
         absent=[f"No slices in this run {', '.join(absent)}."] if absent else [],
+        link="Slices",
     )
 
 
-def _top(rows: Rows, groups: list[dict[str, list[Row | None]]]) -> tuple[float, str]:
+def _top(rows: Rows, groups: list[dict[str, list[plots.Point]]]) -> tuple[float, str]:
     """The upper end of the axis; the base is drawn off the axis where it would flatten the rest."""
-    ends: dict[bool, list[float]] = {True: [], False: []}
-    for data in groups:
-        for name, found in data.items():
-            base = rows.kind(name) == "base"
-            for row in found:
-                if value_of(row) is not None:
-                    high = row["ci_high"] if row["ci_high"] is not None else row["value"]
-                    ends[base].append(row["value"] if base else high)
-    apart = ends[True] and ends[False] and max(ends[True]) > 1.4 * max(ends[False])
-    if len(rows.stages(SUITE)) > 1 and apart:
-        return 1.12 * max(ends[False]), f"{number(min(ends[True]))} to {number(max(ends[True]))}"
-    return 1.08 * max(ends[True] + ends[False], default=1.0), ""
+    points = [(name, p) for data in groups for name, found in data.items() for p in found if p]
+    base = [p[0] for name, p in points if rows.kind(name) == "base"]
+    rest = [p[0] if p[2] is None else p[2] for name, p in points if rows.kind(name) != "base"]
+    if len(rows.stages(SUITE)) > 1 and base and rest and max(base) > 1.4 * max(rest):
+        return 1.12 * max(rest), f"{number(min(base))} to {number(max(base))}"
+    return 1.08 * max(base + rest, default=1.0), ""
 
 
-def _triple(row: Row | None) -> tuple[float | None, float | None, float | None]:
-    return (None,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
+def _point(row: Row | None) -> plots.Point:
+    return None if value_of(row) is None else (row["value"], row["ci_low"], row["ci_high"])
 
 
 def _has_interval(row: Row | None) -> bool:
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
 
 
-def _apart(one: Row, other: Row) -> bool:
-    return one["ci_high"] < other["ci_low"] or other["ci_high"] < one["ci_low"]
+def _overlap(one: Row, other: Row) -> str:
+    apart = one["ci_high"] < other["ci_low"] or other["ci_high"] < one["ci_low"]
+    return "do not overlap" if apart else "overlap"
 
 
 def _side(row: Row, value: float) -> int:
