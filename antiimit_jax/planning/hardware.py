@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from antiimit_jax.errors import UserError
-from antiimit_jax.models.catalog import near_misses
+from antiimit_jax.errors import UserError, near_misses
 
 GIB = 2**30
 # JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
