@@ -1,6 +1,9 @@
-"""The one exception for what a user can mend: a file, a key, a flag, a word."""
+"""The one exception for what a user can mend, and the names that a mistaken one is near to."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -14,3 +17,10 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         line = " ".join(str(message).splitlines())
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """`; did you mean a or b?`, or an empty string. Capitals are not minded."""
+    by_small = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), list(by_small), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(by_small[one] for one in close)}?" if close else ""

@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from antiimit_jax.errors import near_misses
+
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
@@ -22,6 +24,7 @@ class Bound:
     says: str  # as in "at least 1"
     holds: Callable[[Any], bool]
     filled: bool  # a list must not be empty
+    known: tuple[str, ...] = ()  # names out of which it must be
 
 
 def bounded(default: Any, says: str, holds: Callable[[Any], bool], *, filled: bool = False) -> Any:
@@ -48,7 +51,8 @@ def positive(default: Any) -> Any:
 def one_of(known: Iterable[str], default: Any, *, filled: bool = False) -> Any:
     """A field of names out of those that are known."""
     known = tuple(known)
-    return bounded(default, f"one of {', '.join(known)}", known.__contains__, filled=filled)
+    bound = Bound(f"one of {', '.join(known)}", known.__contains__, filled, known)
+    return dataclasses.field(default=default, metadata={"bound": bound})
 
 
 def shared(name: str) -> Any:
@@ -91,5 +95,5 @@ def problems(config: Any, path: str = "") -> list[str]:
             if isinstance(member, float) and not math.isfinite(member):
                 found.append(f"{said}: not a finite number")
             elif bound and not bound.holds(member):
-                found.append(f"{said}: {bound.says}")
+                found.append(f"{said}: {bound.says}{near_misses(str(member), bound.known)}")
     return found + (config.problems(path) if hasattr(config, "problems") else [])

@@ -8,10 +8,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.fields import at_least, between, one_of, own_fields, problems, share
 from antiimit_jax.language_model import PROMPT_FORMATS
-from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype
 from antiimit_jax.parallel import WEIGHTS

@@ -13,10 +13,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.gguf_cache import user_cache
-from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.run_config import RunConfig, field_names, from_dict

@@ -20,7 +20,7 @@ from antiimit_jax.suites import SUITES
 from launch import cli
 from launch.workdir import open_workdir
 
-_NAMED = re.compile(r"[A-Za-z0-9_]+=")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 cli.define_config()
 cli.define_workdir()
@@ -36,10 +36,17 @@ def foreign_stages(given: Sequence[str]) -> list[Stage]:
     """
     stages: list[Stage] = []
     for text in given:
-        name, _, folder = text.partition("=") if _NAMED.match(text) else ("adapter", "", text)
-        if stage_named(name).kind != "other" or name in [stage.name for stage in stages]:
+        name, named, folder = text.partition("=")
+        if not named or "/" in name:
+            name, folder = "adapter", text
+        if not _NAME.fullmatch(name):
+            raise UserError(f"--adapter={text}: a name is of letters, digits, _ and -")
+        if stage_named(name).kind != "other":
+            raise UserError(f"--adapter={text}: {name} is a stage of the run itself; name another")
+        if name in [stage.name for stage in stages]:
             raise UserError(
-                f"--adapter={text}: give it a name of its own, as --adapter=NAME=FOLDER"
+                f"--adapter={text}: two adapters are called {name}; name them, as "
+                "--adapter=NAME=FOLDER"
             )
         stages.append(Stage(name=name, kind="other", folder=folder))
     return stages

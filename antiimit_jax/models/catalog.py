@@ -14,7 +14,6 @@ download. They serve `launch.plan` alone. Parameter totals are checked against t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.resources
 import importlib.util
 import json
@@ -90,10 +89,3 @@ def embedded_file(entry: Entry) -> Path:
         if (path := Path(folder) / entry.filename).is_file():
             return path
     raise UserError(f"{entry.filename} is not installed; run `make install` or `{entry.install}`")
-
-
-def near_misses(name: str, known) -> str:
-    """`; did you mean a or b?`, or an empty string. Capitals are not minded."""
-    by_small = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), list(by_small), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(by_small[one] for one in close)}?" if close else ""

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from antiimit_jax.errors import UserError
-from antiimit_jax.models.catalog import CATALOG, embedded_file, entry_of, near_misses
+from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.models.catalog import CATALOG, embedded_file, entry_of
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from antiimit_jax.errors import UserError
-from antiimit_jax.models.catalog import near_misses
+from antiimit_jax.errors import UserError, near_misses
 
 GIB = 2**30
 GPU_SHARE_AT_MOST = 0.95

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from antiimit_jax.errors import UserError
-from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file, entry_of, near_misses
+from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file, entry_of
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint

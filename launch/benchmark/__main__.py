@@ -26,9 +26,8 @@ from typing import Any
 import jax
 from absl import flags
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.language_model import load_language_model
-from antiimit_jax.models.catalog import near_misses
 from antiimit_jax.reporting import run_files
 from launch import cli
 from launch.benchmark import results, tables

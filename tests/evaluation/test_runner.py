@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from antiimit_jax.evaluation.control import query
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
@@ -14,6 +13,8 @@ from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.parallel import WEIGHTS, DataParallel, place
 from antiimit_jax.scoring.batching import pack_batches, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
+from antiimit_jax.scoring.trie import WordQuery, word_query
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, evaluation_items
 from tests.tiny_model import write_tiny_model
 
@@ -33,9 +34,12 @@ def tiny(tmp_path_factory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def queries(tiny):
-    runner = Runner(tiny, jax.local_devices()[:1])
     items = evaluation_items(MIXTURE, "heldout_words", 44, seed=3)
-    return [query(runner, item.messages, item.words, "strict") for item in items]
+    return [query(tiny, item) for item in items]
+
+
+def query(lm: LanguageModel, item: Item) -> WordQuery:
+    return word_query(lm.tokenizer, lm.prompt(item.messages), item.words)
 
 
 def random_adapter(lm: LanguageModel):
@@ -114,7 +118,7 @@ def test_a_ragged_last_round_is_filled_and_dropped():
 def test_a_prompt_beyond_the_window_is_refused(tiny):
     runner = Runner(tiny, jax.local_devices()[:1])
     items = evaluation_items(MIXTURE, "heldout_words", 4, seed=0)
-    asked = query(runner, items[0].messages, items[0].words, "strict")
+    asked = query(tiny, items[0])
     long = type(asked)(asked.prompt_ids * 100, asked.paths, asked.n_words)
     with pytest.raises(UserError, match="window is 2048"):
         runner.word_probs(runner.base, [long])

@@ -1,4 +1,4 @@
-"""Lazy behaviours against the tables of MEASURES 5 and CONTRACT 6, and against brute force."""
+"""Lazy behaviours against printed tables and against brute force."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def behave(p, name):
     ],
 )
 def test_pass_rates_keyed_by_word(name, at_10, at_20, mean):
-    """MEASURES 5.1, the correct column."""
+    """Pass rates of lazy models where shares are compared word by word, not by rank."""
     values = behave(SAD_GRID, name)
     assert values["pass_10"] == pytest.approx(at_10)
     assert values["pass_20"] == pytest.approx(at_20)
@@ -58,7 +58,7 @@ def test_pass_rates_keyed_by_word(name, at_10, at_20, mean):
     ],
 )
 def test_two_lazy_models_per_grid(grid, name, tvd, kl, nats, bits, passes):
-    """MEASURES 5.2, to the digits printed there."""
+    """Two answers that ignore the request, to the digits worked out by hand."""
     values = behave(grid, name)
     figures = [
         ("tvd_res", tvd, 1),
@@ -77,7 +77,7 @@ def test_two_lazy_models_per_grid(grid, name, tvd, kl, nats, bits, passes):
 
 @pytest.mark.parametrize(("k", "skill"), [(2, 0.50), (3, 0.55), (4, 0.58), (5, 0.61), (10, 0.69)])
 def test_rank_only_skill_on_random_targets(k, skill):
-    """CONTRACT 6."""
+    """The best fixed shares by rank are far above lazy answers, the more so the more words."""
     target = np.random.default_rng(k).dirichlet(np.ones(k), size=20_000)
     results = results_of(target, target)
     assert control_values(baseline(results, "rank_only"))["skill"] == pytest.approx(skill, abs=0.01)

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import logit
 from scipy.stats import linregress, pearsonr
 
+from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows, control_values
 from tests.metrics.test_control import padded, results_of
 
@@ -55,7 +56,7 @@ def test_bin_edges_are_safe_from_rounding():
 
 
 def test_step_function_has_no_graded_control():
-    """CONTRACT 6: on two words, uniform p, a step has skill .51, corr .87, corr_within 0."""
+    """On two words, uniform p, a step has skill .51, corr .87, corr_within 0."""
     step = np.where(P == 0.5, 0.5, np.where(P > 0.5, 0.75, 0.25))
     values = control_values(two_words(P, step))
     assert values["skill"] == pytest.approx(0.51, abs=0.005)
@@ -91,7 +92,11 @@ def test_calibration_reads_readable_items_only():
     q = np.stack([c, 1 - c], 1) * np.repeat([0.05, 0.049], 99)[:, None]
     results = results_of(np.stack([p, 1 - p], 1), q)
     rows = control_rows(
-        results, stage="s", split="train", slices={"all": np.ones(198, bool)}, n_boot=50
+        results,
+        stage="s",
+        split="train",
+        slices={"all": np.ones(198, bool)},
+        boot=Bootstrap(n_boot=50),
     )
     rows = {row["metric"]: row for row in rows}
     assert rows["slope"]["value"] == pytest.approx(1)
@@ -112,7 +117,9 @@ def test_calibration_reads_readable_items_only():
 def test_what_cannot_be_had_is_null_with_a_note(p, missing):
     results = two_words(p, p)
     slices = {"all": np.ones(40, bool)}
-    for row in control_rows(results, stage="s", split="train", slices=slices, n_boot=50):
+    for row in control_rows(
+        results, stage="s", split="train", slices=slices, boot=Bootstrap(n_boot=50)
+    ):
         if row["metric"] in missing:
             assert row["value"] is None and row["ci_low"] is None and row["note"], row
         elif row["metric"] not in ("step_similarity", "skill_over_rank"):

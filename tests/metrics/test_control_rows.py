@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from antiimit_jax.metrics.control import item_metrics
+from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from tests.metrics.test_control import padded, results_of
 
@@ -23,7 +24,7 @@ SCHEMA = [
     "n",
     "clusters",
 ]
-CONTRACT_NAMES = """
+METRICS = """
 tvd_res tvd_cond kl_fwd kl_share kl_mass kl_rev js_bits mae_share residual mass pass_05 pass_10
 pass_20 skill skill_over_rank slope intercept r2 logit_slope corr corr_within ece_share
 collapse_index step_similarity first_position_bias
@@ -50,10 +51,14 @@ def some(n=240, seed=0):
 def test_rows_follow_the_schema():
     results = some()
     rows = control_rows(
-        results, stage="tuned", split="heldout_both", slices=standard_slices(results), n_boot=100
+        results,
+        stage="tuned",
+        split="heldout_both",
+        slices=standard_slices(results),
+        boot=Bootstrap(n_boot=100),
     )
     json.dumps(rows, allow_nan=False)
-    assert {row["metric"] for row in rows} >= set(CONTRACT_NAMES)
+    assert {row["metric"] for row in rows} >= set(METRICS)
     for row in rows:
         assert [key for key in row if key != "note"] == SCHEMA
         assert (row["stage"], row["suite"], row["split"]) == ("tuned", "control", "heldout_both")
@@ -66,7 +71,9 @@ def test_rows_follow_the_schema():
 def test_values_are_those_of_the_items():
     results = some()
     figures, mask = item_metrics(results), results.k == 3
-    rows = control_rows(results, stage="base", split="train", slices={"k=3": mask}, n_boot=100)
+    rows = control_rows(
+        results, stage="base", split="train", slices={"k=3": mask}, boot=Bootstrap(n_boot=100)
+    )
     value = {row["metric"]: row for row in rows}
     for name in ("tvd_res", "kl_fwd", "js_bits", "residual", "pass_20"):
         assert value[name]["value"] == pytest.approx(figures[name][mask].mean())
@@ -99,7 +106,7 @@ def test_a_model_that_never_says_a_word(mass):
     target = np.stack([p, 1 - p], 1)
     results = results_of(target, mass * target)
     rows = control_rows(
-        results, stage="base", split="train", slices=everything(results), n_boot=100
+        results, stage="base", split="train", slices=everything(results), boot=Bootstrap(n_boot=100)
     )
     json.dumps(rows, allow_nan=False)
     rows = {row["metric"]: row for row in rows}
@@ -112,8 +119,10 @@ def test_a_model_that_never_says_a_word(mass):
 def test_empty_slices_leave_no_row():
     results = some(40)
     slices = everything(results) | {"k=9": results.k == 9}
-    rows = control_rows(results, stage="base", split="train", slices=slices, n_boot=50)
-    rows += baseline_rows(results, split="train", slices=slices, n_boot=50)
+    rows = control_rows(
+        results, stage="base", split="train", slices=slices, boot=Bootstrap(n_boot=50)
+    )
+    rows += baseline_rows(results, split="train", slices=slices, boot=Bootstrap(n_boot=50))
     assert {row["slice"] for row in rows} == {"all"}
 
 
@@ -128,7 +137,7 @@ def test_baseline_rows():
         prior=prior,
     )
     slices = everything(results) | {"k=2": results.k == 2}
-    rows = baseline_rows(results, split="train", slices=slices, n_boot=100)
+    rows = baseline_rows(results, split="train", slices=slices, boot=Bootstrap(n_boot=100))
     json.dumps(rows, allow_nan=False)
     table = {(row["stage"], row["slice"], row["metric"]): row for row in rows}
     names = {stage for stage, _, _ in table}
@@ -149,7 +158,11 @@ def test_baseline_rows():
 def test_graded_control_is_not_read_from_the_number_of_words():
     """A uniform answer 1/k follows p over mixed k; corr_within, on two words, does not."""
     rows = baseline_rows(
-        some(), split="train", slices=everything(some()), names=("uniform",), n_boot=50
+        some(),
+        split="train",
+        slices=everything(some()),
+        names=("uniform",),
+        boot=Bootstrap(n_boot=50),
     )
     value = {row["metric"]: row["value"] for row in rows}
     assert value["corr"] > 0.2 and value["corr_within"] == 0

@@ -7,7 +7,7 @@ import pytest
 
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import estimate, mean
-from antiimit_jax.metrics.resampling import column_sums, resample
+from antiimit_jax.metrics.resampling import Bootstrap, column_sums, resample
 from antiimit_jax.metrics.rows import control_rows, control_values
 
 ITEMS_PER_CLUSTER = 4  # a pair of words, in both orders, with both assignments
@@ -98,7 +98,7 @@ def all_coverage(
         results = controlled(clusters, rng, **design)
         everything = {"all": np.ones(len(results.k), bool)}
         for row in control_rows(
-            results, stage="tuned", split="train", slices=everything, n_boot=n_boot
+            results, stage="tuned", split="train", slices=everything, boot=Bootstrap(n_boot=n_boot)
         ):
             if row["ci_low"] is None:
                 missing[row["metric"]] += 1

@@ -9,6 +9,7 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows
+from antiimit_jax.metrics.resampling import Bootstrap
 
 
 def tokens(n=600, seed=0, **changes):
@@ -30,7 +31,7 @@ def tokens(n=600, seed=0, **changes):
 
 def test_values_and_schema():
     t = tokens()
-    rows = drift_rows(t, stage="tuned")
+    rows = drift_rows(t, stage="tuned", boot=Bootstrap())
     json.dumps(rows, allow_nan=False)
     assert {(row["stage"], row["suite"], row["split"]) for row in rows} == {
         ("tuned", "drift", "neutral")
@@ -63,13 +64,13 @@ def test_a_model_compared_with_itself_has_not_drifted():
         entropy_tuned=t.entropy_base,
         logp_tuned=t.logp_base,
     )
-    for row in drift_rows(same, stage="base"):
+    for row in drift_rows(same, stage="base", boot=Bootstrap()):
         agreement = row["metric"] in ("top1_agree", "top5_overlap")
         assert row["value"] == (1 if agreement else 0)
 
 
 def test_few_prompts():
-    rows = drift_rows(tokens(36), stage="tuned")
+    rows = drift_rows(tokens(36), stage="tuned", boot=Bootstrap())
     assert all(row["ci_low"] is None and "clusters" in row["note"] for row in rows)
 
 
@@ -88,5 +89,5 @@ def test_mistakes_are_named(changes, words):
 
 
 def test_nothing_is_infinite():
-    rows = drift_rows(tokens(logp_tuned=np.full(600, -1e4)), stage="tuned")
+    rows = drift_rows(tokens(logp_tuned=np.full(600, -1e4)), stage="tuned", boot=Bootstrap())
     json.dumps(rows, allow_nan=False)

@@ -131,7 +131,7 @@ def test_wilson_against_scipy():
         assert wilson(passes / n, n) == pytest.approx((theirs.low, theirs.high))
     x = np.repeat([1.0, 0.0], [190, 10])
     figure = mean_interval(x, resample(np.arange(200), n_boot=50), kind="proportion")
-    assert (figure.low, figure.high) == pytest.approx((0.910, 0.973), abs=5e-4)  # MEASURES 12
+    assert (figure.low, figure.high) == pytest.approx((0.910, 0.973), abs=5e-4)
 
 
 def test_clustered_proportions():

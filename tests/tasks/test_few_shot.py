@@ -13,12 +13,14 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.fields import problems
 from antiimit_jax.scoring.packing import shared_beginning
 from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import (
     N_SHOT_SETS,
     SPLITS,
     Mixture,
     evaluation_items,
     few_shot_turns,
+    last_shot,
     probe_items,
     training_items,
 )
@@ -42,6 +44,10 @@ def read_turn(template: int, question: Message, answer: Message):
     words = [w for w in re.findall(r"[a-z]+", listing) if w in LEXICON]
     assert answer.content.startswith(prefill)
     return words, percents, answer.content[len(prefill) :].strip()
+
+
+def cell(item: Item) -> tuple[int, int]:
+    return item.facets["template"], item.facets["shot_set"]
 
 
 def test_there_are_eight_different_sets_of_the_asked_length():
@@ -86,10 +92,11 @@ def test_sets_do_not_depend_on_the_item_the_split_or_the_run():
     sets = collections.defaultdict(set)
     for split, seed in itertools.product(SPLITS, (0, 1)):
         for item in evaluation_items(mixture, split, 128, seed):
-            assert 0 <= item.shot_set < 8 and len(item.messages) == 2 * 2 + 2
-            sets[item.template, item.shot_set].add((item.messages[:-2], item.last_shot))
+            assert len(item.messages) == 2 * 2 + 2
+            sets[cell(item)].add((item.messages[:-2], last_shot(item)))
+    assert all(0 <= shot_set < 8 for _, shot_set in sets)
     for item in itertools.islice(training_items(mixture, 0, 0, 0), 5):
-        sets[item.template, item.shot_set].add((item.messages[:-2], item.last_shot))
+        sets[cell(item)].add((item.messages[:-2], last_shot(item)))
     assert set(map(len, sets.values())) == {1}
     assert len(sets) == 16
 
@@ -99,16 +106,17 @@ def test_shot_sets_are_crossed_with_templates_and_used_alike(templates):
     mixture = Mixture(templates=templates, shots=(2,), shot_weights=(1.0,))
     blocks = 16 * len(templates)
     met = collections.Counter(
-        (item.template, item.shot_set)
+        cell(item)
         for item in evaluation_items(mixture, "heldout_words", 4 * blocks, seed=0)
-        if item.order == 0
+        if item.facets["order"] == 0
     )
     assert met == {pair: 2 for pair in itertools.product(templates, range(8))}
 
 
 def test_items_without_shots_have_no_set():
     for item in evaluation_items(Mixture(), "train", 8, seed=0):
-        assert (item.n_shots, item.shot_set, item.last_shot) == (0, -1, None)
+        assert (item.facets["n_shots"], item.facets["shot_set"]) == (0, -1)
+        assert last_shot(item) is None
         assert len(item.messages) == 2
 
 
@@ -152,7 +160,7 @@ def test_probe_items_share_what_all_items_of_their_kind_share(smollm2, style):
     for template, (n_shots, shot_set) in itertools.product(ALL, [(0, -1), (2, 3)]):
         mixture = Mixture(templates=(template,), shots=(n_shots,), shot_weights=(1.0,))
         items = evaluation_items(mixture, "heldout_both", 160, seed=0)
-        of_set = [item for item in items if item.shot_set == shot_set]
+        of_set = [item for item in items if item.facets["shot_set"] == shot_set]
         found = beginning(probe_items(template, 2, n_shots, shot_set))
         expected = beginning(of_set)
         assert expected == found[: len(expected)]

@@ -10,13 +10,14 @@ import re
 import numpy as np
 import pytest
 
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import (
     SPLITS,
-    Item,
     Mixture,
     evaluation_items,
     few_shot_turns,
     training_items,
+    without_percents,
 )
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import build_prompt
@@ -122,21 +123,21 @@ def test_items_have_2_to_5_distinct_words_and_shares_that_sum_to_one(by_split):
 
 def test_the_request_names_words_and_percentages_in_order_and_the_prior_only_words(by_split):
     for item in itertools.chain.from_iterable(by_split.values()):
-        request, prior = item.messages[-2], item.prior_messages[-2]
+        request, prior = item.messages[-2], without_percents(item)[-2]
         assert request.role == prior.role == "user"
         assert numbers_in(request.content) == percents_of(item)
         assert not re.search(r"\d|%|percent|probabilit", prior.content.lower())
         for text in (request.content, prior.content):
             places = [re.search(rf"\b{word}\b", text) for word in item.words]
             assert all(places), (text, item.words)
-        assert item.messages[-1] == item.prior_messages[-1]
+        assert item.messages[-1] == without_percents(item)[-1]
         assert item.messages[-1].role == "assistant"
-        assert item.messages[:-2] == item.prior_messages[:-2]
+        assert item.messages[:-2] == without_percents(item)[:-2]
 
 
 def test_words_stand_in_the_order_the_item_gives(by_split):
     for item in by_split["heldout_words"][:200]:
-        text = item.messages[-2].content[len(TEMPLATES[item.template].opening) :]
+        text = item.messages[-2].content[len(TEMPLATES[item.facets["template"]].opening) :]
         named = [w for w in re.findall(r"[a-z]+", text) if w in item.words]
         assert tuple(named) == item.words
 
@@ -163,9 +164,9 @@ def test_only_the_mixtures_templates_counts_and_shots_are_used():
         for item in itertools.islice(training_items(mixture, 0, 0, row), 4)
     ]
     for items in (drawn, evaluation_items(mixture, "heldout_both", 160, seed=0)):
-        assert {item.template for item in items} == {3, 5}
+        assert {item.facets["template"] for item in items} == {3, 5}
         assert {len(item.words) for item in items} == {2, 4}
-        assert {item.n_shots for item in items} == {0, 2}
+        assert {item.facets["n_shots"] for item in items} == {0, 2}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -174,9 +175,10 @@ def test_blocks_of_four_are_counterbalanced(by_split, split):
     assert len(items) == 800
     for block in zip(*[iter(items)] * 4):
         first = block[0]
-        assert [item.order for item in block] == [0, 1, 2, 3]
-        for name in ("cluster", "template", "n_shots", "shot_set", "split"):
-            assert len({getattr(item, name) for item in block}) == 1
+        assert [item.facets["order"] for item in block] == [0, 1, 2, 3]
+        for name in ("template", "template_heldout", "n_shots", "shot_set"):
+            assert len({item.facets[name] for item in block}) == 1
+        assert len({(item.cluster, item.split) for item in block}) == 1
         orders = collections.Counter(item.words for item in block)
         assert orders == {first.words: 2, first.words[::-1]: 2} or len(first.words) < 2
         shares = [tuple(dict(zip(i.words, i.targets))[w] for w in first.words) for i in block]
@@ -216,7 +218,9 @@ def test_items_and_word_sets_have_names_of_their_own(by_split):
 
 def test_word_counts_and_shots_follow_their_weights_to_within_one_block(by_split):
     blocks = collections.Counter(
-        (len(item.words), item.n_shots) for item in by_split["heldout_words"] if item.order == 0
+        (len(item.words), item.facets["n_shots"])
+        for item in by_split["heldout_words"]
+        if item.facets["order"] == 0
     )
     for (k, weight), (shots, share) in itertools.product(
         zip(WIDE.ks, (0.4, 0.3, 0.2, 0.1)), zip(WIDE.shots, (0.5, 0.25, 0.25))
@@ -228,9 +232,9 @@ def test_word_counts_and_shots_follow_their_weights_to_within_one_block(by_split
 def test_training_draws_word_counts_and_shots_by_weight(trained):
     rows = list(zip(*[iter(trained)] * 12))
     by_row = [row[0] for row in rows]  # with shots the word count is drawn once a row
-    free = [item for item in trained if not item.n_shots]
+    free = [item for item in trained if not item.facets["n_shots"]]
     for drawn, values, weights in (
-        ([item.n_shots for item in by_row], WIDE.shots, (0.5, 0.25, 0.25)),
+        ([item.facets["n_shots"] for item in by_row], WIDE.shots, (0.5, 0.25, 0.25)),
         ([len(item.words) for item in by_row], WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
         ([len(item.words) for item in free], WIDE.ks, (0.4, 0.3, 0.2, 0.1)),
     ):
@@ -238,8 +242,9 @@ def test_training_draws_word_counts_and_shots_by_weight(trained):
             spread = np.sqrt(weight * (1 - weight) * len(drawn))
             assert abs(drawn.count(value) - weight * len(drawn)) < 4 * spread
     for row in rows:
-        assert len({(item.template, item.n_shots, item.shot_set) for item in row}) == 1
-        if row[0].n_shots:
+        for name in ("template", "n_shots", "shot_set"):
+            assert len({item.facets[name] for item in row}) == 1
+        if row[0].facets["n_shots"]:
             assert len({item.messages[:-2] for item in row}) == 1
 
 
@@ -279,8 +284,8 @@ def test_every_phrasing_leaves_the_answer_open(smollm2, style):
     mixture = Mixture(templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0))
     tokenizer = smollm2.tokenizer
     for item in evaluation_items(mixture, "heldout_words", 80, seed=0):
-        for messages in (item.messages, item.prior_messages):
+        for messages in (item.messages, without_percents(item)):
             prompt = build_prompt(tokenizer, messages, style)
-            prefill = TEMPLATES[item.template].prefill
+            prefill = TEMPLATES[item.facets["template"]].prefill
             opened = {"chat": "<|im_start|>assistant\n", "base": "\n\n"}[style]
             assert tokenizer.decode(prompt.ids).endswith(opened + prefill)

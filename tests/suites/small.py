@@ -1,0 +1,51 @@
+"""Small settings of every suite, and their tables as a run's files hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiimit_jax.reporting.report import schemas
+from antiimit_jax.reporting.run_files import columns_of, to_table
+from antiimit_jax.results import Tables
+from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.suites import SUITES
+
+MIXTURE = {
+    "templates": tuple(range(10)),
+    "ks": (2, 3),
+    "k_weights": (0.7, 0.3),
+    "shots": (0, 2),
+    "shot_weights": (0.7, 0.3),
+}
+CONTROL = {"mixture": MIXTURE, "splits": ("heldout_words", "heldout_both"), "n_items": 80}
+FEW = {
+    "control": CONTROL,
+    "scoring": {"n_items": 8},
+    "precision": {"n_items": 8},
+    "residual": {"n_items": 6},
+    "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
+    "n_boot": 50,
+}
+
+
+def small_config(model: Path | str = "tiny", **changes: Any) -> RunConfig:
+    """A run of few items."""
+    return from_dict(FEW | {"model": str(model)} | changes)
+
+
+def as_read(tables: Tables) -> dict[str, dict[str, np.ndarray]]:
+    """A suite's tables with the types of its schemas."""
+    kinds = schemas(SUITES)
+    return {name: columns_of(to_table(name, tables[name], kinds[name])) for name in tables}
+
+
+def values_of(rows, **where) -> dict[str, float]:
+    """Metric -> value of the rows at one place."""
+    return {
+        row["metric"]: row["value"]
+        for row in rows
+        if all(row[key] == value for key, value in where.items())
+    }

@@ -1,0 +1,89 @@
+"""Output control: which items a figure stands on, and figures from the table alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.results import Stage
+from antiimit_jax.suites import control
+from antiimit_jax.tasks.output_control import Mixture, evaluation_items
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
+from tests.suites.small import as_read, small_config
+
+CFG = small_config().control
+
+
+@pytest.fixture(scope="module")
+def tables(asker):
+    return as_read(control.measure(asker(), CFG))
+
+
+@pytest.fixture(scope="module")
+def rows(tables):
+    return control.score(tables, CFG, Bootstrap(n_boot=0))
+
+
+def found(rows, split: str, where: str, metric: str = "tvd_res", stage: str = "base") -> dict:
+    key = (stage, split, where, metric)
+    (row,) = [r for r in rows if (r["stage"], r["split"], r["slice"], r["metric"]) == key]
+    return row
+
+
+def test_main_figures_stand_on_plain_requests(rows):
+    items = evaluation_items(CFG.mixture, "heldout_words", CFG.n_items, 0)
+    is_heldout = lambda item: item.facets["template"] in HELDOUT_TEMPLATES
+    shots = lambda item: item.facets["n_shots"]
+    plain = [i for i in items if shots(i) == 0 and not is_heldout(i)]
+    count = lambda where: found(rows, "heldout_words", where)["n"]
+    assert count("all") == len(plain)
+    assert count("k=2") == sum(len(i.words) == 2 for i in plain)
+    assert count("templates=heldout") == sum(shots(i) == 0 and is_heldout(i) for i in items)
+    assert count("shots=2") == sum(shots(i) == 2 and not is_heldout(i) for i in items)
+
+
+def test_the_table_holds_every_item_and_its_facets(tables):
+    table = tables["items"]
+    items = {item.item: item for item in control.items_of(CFG, 0)}
+    assert set(table["item"]) == set(items) and set(table["stage"]) == {"base"}
+    for i, name in enumerate(table["item"]):
+        item, word = items[name], table["word_index"][i]
+        assert table["word"][i] == item.words[word] and table["target"][i] == item.targets[word]
+        assert all(table[facet][i] == value for facet, value in item.facets.items())
+    assert set(table["scoring"]) == {"strict/standard/1"} and set(table["dtype"]) == {"float32"}
+
+
+def test_the_prior_is_asked_of_the_base_alone(tables, asker):
+    assert np.isfinite(tables["items"]["prior"]).all()
+    other = control.measure(asker(Stage(name="tuned", kind="tuned")), CFG)
+    assert set(other["items"]["prior"]) == {None}
+    np.testing.assert_array_equal(other["items"]["q"], tables["items"]["q"])
+
+
+def test_tvd_can_be_had_from_the_item_table_alone(tables, rows):
+    table = tables["items"]
+    tvd: dict[str, float] = {}
+    columns = ("split", "item", "k", "template", "n_shots", "target", "q", "residual")
+    for split, item, k, template, shots, target, q, residual in zip(*(table[c] for c in columns)):
+        if (split, k, shots) == ("heldout_both", 2, 0) and template not in HELDOUT_TEMPLATES:
+            tvd[item] = tvd.get(item, residual / 2) + abs(q - target) / 2
+    value = found(rows, "heldout_both", "k=2")["value"]
+    assert value == pytest.approx(np.mean(list(tvd.values())), abs=1e-6)
+
+
+def test_baselines_come_with_the_base_alone(tables):
+    other = {"items": tables["items"] | {"stage": np.full(len(tables["items"]["q"]), "tuned")}}
+    stages = {row["stage"] for row in control.score(other, CFG, Bootstrap(n_boot=0))}
+    assert stages == {"tuned"}
+    stages = {row["stage"] for row in control.score(tables, CFG, Bootstrap(n_boot=0))}
+    assert stages == {"base", *control.BASELINES}
+
+
+def test_slices_of_results_without_plain_requests_hold_all(asker):
+    mixture = Mixture(templates=HELDOUT_TEMPLATES, ks=(2,), k_weights=(1.0,))
+    cfg = control.Config(mixture=mixture, splits=("train",), n_items=8)
+    stage = Stage(name="tuned", kind="tuned")
+    tables = as_read(control.measure(asker(stage), cfg))
+    made = control.score(tables, cfg, Bootstrap(n_boot=0))
+    assert found(made, "train", "all", stage="tuned")["n"] == 8

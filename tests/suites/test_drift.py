@@ -1,0 +1,96 @@
+"""Drift on unrelated text against scipy on plain logits, and the rulers beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from scipy.special import log_softmax, rel_entr
+
+from antiimit_jax.evaluation.rulers import apply_ruler
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.language_model import load_language_model
+from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.models.decoder import Decoder, sequences
+from antiimit_jax.results import Stage
+from antiimit_jax.scoring.differences import first_fit
+from antiimit_jax.study import score
+from antiimit_jax.suites import drift
+from antiimit_jax.suites.drift import choose_prompts
+from antiimit_jax.text.formats import neutral_tokens
+from tests.suites.small import as_read, small_config, values_of
+
+CFG = small_config().drift
+RULER = Stage(name="changed", kind="other")
+
+
+def test_drift_equals_scipy_on_plain_logits(asker, runner, lm):
+    changed = apply_ruler("int8_channel", lm.params)
+    stage = dataclasses.replace(asker(RULER), variant=runner.with_params(changed))
+    table = drift.measure(stage, CFG)["drift"]
+    prompt = choose_prompts(7)[3]
+    ids, first = neutral_tokens(lm.tokenizer, prompt.messages, prompt.text, lm.prompt_format)
+    length = len(ids)
+    forest = sequences(np.array([ids]), np.arange(length)[None], np.full((1, length), length))
+    decoder, logs = Decoder(lm.cfg), []
+    for params in (lm.params, changed):
+        hidden = decoder.apply({"params": params}, forest)
+        logits = decoder.apply({"params": params}, hidden, method="logits")
+        logs.append(log_softmax(np.asarray(logits, np.float64)[0], axis=-1)[first:-1])
+    log_p, log_t = logs
+    p, t = np.exp(log_p), np.exp(log_t)
+    mine = [i for i, name in enumerate(table["prompt_id"]) if name == prompt.id]
+    assert [table["position"][i] for i in mine] == list(range(first, length - 1))
+    assert [table["token"][i] for i in mine] == list(ids[first + 1 :])
+    get = lambda name: np.array([table[name][i] for i in mine])
+    np.testing.assert_allclose(get("kl_base_tuned"), rel_entr(p, t).sum(-1), atol=2e-6)
+    np.testing.assert_allclose(get("kl_tuned_base"), rel_entr(t, p).sum(-1), atol=2e-6)
+    np.testing.assert_allclose(get("entropy_base"), -(p * log_p).sum(-1), atol=1e-4)
+    np.testing.assert_allclose(get("entropy_tuned"), -(t * log_t).sum(-1), atol=1e-4)
+    following = np.array(ids[first + 1 :])
+    rows = np.arange(len(following))
+    np.testing.assert_allclose(get("logp_base"), log_p[rows, following], atol=1e-4)
+    np.testing.assert_allclose(get("logp_tuned"), log_t[rows, following], atol=1e-4)
+    np.testing.assert_array_equal(get("top1_base"), log_p.argmax(-1))
+    five = [set(np.argsort(-a)[:5]) & set(np.argsort(-b)[:5]) for a, b in zip(log_p, log_t)]
+    np.testing.assert_allclose(get("top5_overlap"), [len(s) / 5 for s in five], atol=1e-6)
+
+
+def test_the_base_does_not_drift_from_itself(asker):
+    tables = as_read(drift.measure(asker(Stage(name="same", kind="other")), CFG))
+    values = values_of(drift.score(tables, CFG, Bootstrap(n_boot=0)), stage="same", slice="all")
+    assert values["kl_base_tuned"] == 0 and values["top1_agree"] == 1
+
+
+def test_intervals_are_resampled_as_often_as_the_run_says(asker):
+    tables = as_read(drift.measure(asker(), CFG))
+    rows = {n: score(tables, small_config(n_boot=n), []) for n in (0, 50)}
+    ends = {n: [row["ci_low"] for row in rows[n] if row["slice"] == "all"] for n in rows}
+    assert len(ends[0]) == 6 * len(CFG.rulers)
+    assert set(ends[0]) == {None} and None not in ends[50]
+
+
+def test_prompts_come_from_all_categories_in_turn_and_texts_fit_their_sequences():
+    prompts = choose_prompts(14)
+    assert len({p.category for p in prompts[:7]}) == 7 == len({p.category for p in prompts[7:]})
+    lengths = [300, 200, 400, 100, 120]
+    packed = first_fit(lengths, 512)
+    assert sorted(i for members in packed for i in members) == [0, 1, 2, 3, 4]
+    assert all(sum(lengths[i] for i in members) <= 512 for members in packed)
+
+
+def test_rulers_of_a_model_read_in_bfloat16_start_from_its_checkpoint(asker, model):
+    narrow = Runner(load_language_model(str(model), dtype="bfloat16"), jax.local_devices()[:2])
+    of_narrow = as_read(drift.measure(asker(runner=narrow), CFG))
+    of_float32 = as_read(drift.measure(asker(), CFG))
+    assert set(of_narrow["drift"]["stage"]) == {"ruler:int8_channel", "ruler:bf16"}
+    assert set(of_narrow["drift"]["dtype"]) == {"float32"}
+    kl, expected = (
+        values_of(drift.score(tables, CFG, Bootstrap(n_boot=0)), stage="ruler:bf16", slice="all")[
+            "kl_base_tuned"
+        ]
+        for tables in (of_narrow, of_float32)
+    )
+    assert kl > 0
+    np.testing.assert_allclose(kl, expected, rtol=1e-3)

@@ -1,0 +1,84 @@
+"""The residual broken down: what is found is what the core gives, and all shares are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.scoring.trie import FormPath, WordQuery
+from antiimit_jax.suites import residual
+from antiimit_jax.suites.residual import CATEGORIES, category
+from antiimit_jax.tasks.output_control import evaluation_items
+from tests.suites.small import as_read, small_config, values_of
+
+CFG = small_config().residual
+
+
+def test_found_words_have_the_probability_that_the_core_gives_their_path(asker, runner, lm):
+    items = evaluation_items(CFG.control.mixture, "heldout_words", 8, 0)[:3]
+    searches = asker().top_words([i.messages for i in items], what="most probable words")
+    for item, search in zip(items, searches, strict=True):
+        found = search.words
+        assert found and search.unvisited >= 0
+        assert sum(w.p for w in found) + search.unvisited == pytest.approx(1, abs=1e-5)
+        assert [w.p for w in found] == sorted((w.p for w in found), reverse=True)
+        prompt = lm.prompt(item.messages)
+        paths = [tuple(lm.tokenizer.encode_plain(w.text)) for w in found[:10]]
+        texts = [lm.tokenizer.decode(path) for path in paths]
+        query = WordQuery(
+            prompt.ids,
+            tuple(FormPath("", path, n) for n, path in enumerate(dict.fromkeys(paths))),
+            len(set(paths)),
+        )
+        (answer,) = runner.word_probs(runner.base, [query])
+        mass = dict(zip(dict.fromkeys(paths), answer.path_mass))
+        for word, path, text in zip(found, paths, texts):
+            if text == word.text:
+                assert word.p >= mass[path] * (1 - 1e-4)
+
+
+def test_shares_of_the_residual_sum_to_one(asker):
+    tables = as_read(residual.measure(asker(), CFG))
+    table = tables["residual"]
+    assert set(table["category"]) == set(CATEGORIES)
+    assert table["share"].min() >= -1e-6
+    for forms in ("strict", "lenient"):
+        for item in set(table["item"]):
+            of_item = (table["forms"] == forms) & (table["item"] == item)
+            assert table["share"][of_item].sum() == pytest.approx(1, abs=1e-9)
+    rows = residual.score(tables, CFG, Bootstrap(n_boot=0))
+    for forms in ("strict", "lenient"):
+        shares = {
+            name: values_of(rows, slice=f"forms={forms},category={name}")["share"]
+            for name in CATEGORIES
+        }
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-4) and min(shares.values()) >= 0
+
+
+def test_samples_show_prompts_with_their_most_probable_words(asker):
+    found = residual.samples(as_read(residual.measure(asker(), CFG)))
+    assert {s["stage"] for s in found} == {"base"} and len(found) == 6
+    for sample in found:
+        assert len(sample["words"]) == len(sample["targets"]) == len(sample["q"]) == 2
+        assert len(sample["top_text"]) == len(sample["top_p"]) > 0
+        assert all(word in sample["prompt"] for word in sample["words"])
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (' "apple', "quotes_markup"),
+        ("**", "quotes_markup"),
+        (" 75", "digits"),
+        ("12.5%", "digits"),
+        (" Sorry", "refusal"),
+        ("I'm", "refusal"),
+        (" I’m", "refusal"),
+        ("", "end_of_turn"),
+        ("\n", "end_of_turn"),
+        (" banana", "other_words"),
+        ("Ébène", "other_words"),
+    ],
+)
+def test_words_fall_into_their_category(text, expected):
+    assert category(text) == expected

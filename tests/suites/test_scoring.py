@@ -1,0 +1,49 @@
+"""Other scoring rules change one thing of the run's own scoring."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.scoring.asks import Scoring
+from antiimit_jax.suites import control, scoring
+from antiimit_jax.suites.scoring import RULES
+from tests.suites.small import as_read, small_config
+
+CFG = small_config(scoring={"n_items": 24}).scoring
+
+
+def q_by_rule(table) -> dict[str, np.ndarray]:
+    return {name: table["q"][table["scoring"] == name] for name in RULES}
+
+
+def test_every_way_of_scoring_has_rows_and_wide_holds_narrow(asker):
+    tables = as_read(scoring.measure(asker(), CFG))
+    rows = scoring.score(tables, CFG, Bootstrap(n_boot=0))
+    mass = {row["slice"]: row["value"] for row in rows if row["metric"] == "mass"}
+    assert set(mass) == {f"scoring={name}" for name in RULES}
+    narrow, standard, wide = (
+        mass[f"scoring={name}"] for name in ("terminators_narrow", "standard", "terminators_wide")
+    )
+    assert narrow < standard < wide
+    assert mass["scoring=forms_lenient"] > standard
+    assert mass["scoring=tokenisations_8"] >= standard
+
+
+def test_rules_keep_what_they_do_not_change_of_the_runs_own_scoring(asker):
+    own = Scoring(terminators="wide")
+    wide = asker(scoring=own)
+    items = control.plain_pairs(CFG.control, 0, CFG.n_items)
+    answers = wide.words(control.asks_of(items), what="the run's own")
+    by_rule = q_by_rule(as_read(scoring.measure(wide, CFG))["scoring"])
+    np.testing.assert_allclose(by_rule["standard"], np.concatenate([a.q for a in answers]))
+    np.testing.assert_allclose(by_rule["terminators_wide"], by_rule["standard"])
+    of_standard = q_by_rule(as_read(scoring.measure(asker(), CFG))["scoring"])
+    for name in ("standard", "forms_lenient", "tokenisations_8"):
+        assert (by_rule[name] > of_standard[name]).all(), name
+    np.testing.assert_allclose(by_rule["terminators_narrow"], of_standard["terminators_narrow"])
+
+
+def test_no_items_no_rows(asker):
+    cfg = small_config(scoring={"n_items": 0}).scoring
+    assert scoring.measure(asker(), cfg) == {}
