@@ -24,6 +24,7 @@ from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
 from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
+from antiimit_jax.models.safetensors_files import pickle_hint
 
 Tree = Any
 # The adapter's own name, which PEFT leaves out of files, follows lora_A in state dicts.
@@ -108,7 +109,9 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
         not fit the model; all faulty tensors in one message.
     """
     config = read_adapter_config(folder)
-    file = _weights_file(folder)
+    file = folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise UserError(f"{folder}: no {WEIGHTS_FILE}{pickle_hint(folder)}")
     problems: list[str] = []
     found = _by_module(_read_tensors(file), problems)
     expected = config.rank_and_scale(list(found))
@@ -142,15 +145,6 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
         raise UserError(f"{file}: does not fit the model: {shown}")
     tree, scale = _stacked(pieces, cfg)
     return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=sha256(file))
-
-
-def _weights_file(folder: Path) -> Path:
-    file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth"))
-        hint = f" ({', '.join(pickles)} is a pickle and never read)" if pickles else ""
-        raise UserError(f"{folder}: no {WEIGHTS_FILE}{hint}")
-    return file
 
 
 def _read_tensors(file: Path) -> dict[str, np.ndarray]:

@@ -132,8 +132,7 @@ class SafetensorsCheckpoint:
     def _single(self) -> list[StoredTensor]:
         file = self.path / _SINGLE
         if not file.is_file():
-            pickles = [f.name for f in self.path.iterdir() if f.suffix in (".bin", ".pt", ".pth")]
-            hint = f" ({', '.join(sorted(pickles))} is a pickle and never read)" if pickles else ""
+            hint = pickle_hint(self.path)
             raise UserError(f"{self.path}: no {_SINGLE}{hint}; convert to safetensors")
         if not self._inside(_SINGLE):
             raise UserError(f"{file}: is a link that leads out of the folder; copy the file")
@@ -172,6 +171,12 @@ class SafetensorsCheckpoint:
             return False
         blobs = folder.parent.parent / "blobs"
         return parent == folder or (folder.parent.name == "snapshots" and parent == blobs)
+
+
+def pickle_hint(folder: Path) -> str:
+    """Says that pickles in a folder are never read; empty where there are none."""
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth"))
+    return f" ({', '.join(pickles)} is a pickle and never read)" if pickles else ""
 
 
 def read_header(file: Path) -> list[StoredTensor]:
