@@ -71,7 +71,7 @@ class Growth:
     lm: LanguageModel
     model: str
     repeats: int
-    n_items: int | None  # of an evaluation, else 128, or 48 behind one prompt
+    n_items: int | None  # of an evaluation, else 128, or 48 after one prompt
     scratch: Path  # for the models of fewer layers
 
     def measure(self, what: Sequence[str], axes: Sequence[str]) -> list[dict[str, Any]]:
@@ -124,13 +124,13 @@ class Growth:
         return axes
 
     def behind_one_prompt(self) -> list[dict[str, Any]]:
-        """What more words, and more ways to write them, cost behind the same prompts.
+        """What more words, and more ways to write them, cost after the same prompts.
 
         Returns:
           Rows {axis, seconds, ratio, limit, needed}: five words against two, all surface forms
-          against strict, without examples and behind eleven turns of them.
+          against strict, without examples and after eleven turns of them.
         """
-        cli.say("words and forms behind one prompt")
+        cli.say("words and forms after one prompt")
         return [row for turns in (0, 11) for row in self._behind(turns)]
 
     def _behind(self, turns: int) -> list[dict[str, Any]]:

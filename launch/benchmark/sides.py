@@ -16,6 +16,7 @@ from launch.benchmark.job import Job
 from launch.benchmark.memory import MemoryWatch
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # items
+_ALWAYS_TRIED = 4  # up to this size, since small batches are soon timed and times wander
 _CLEARLY_SLOWER = 1.1  # larger batches are not tried after one that is slower by so much
 _ROOT = Path(__file__).resolve().parents[2]
 # Compilation is measured cold, and the peers find nothing on a hub.
@@ -141,6 +142,6 @@ def best_batch(worker: Worker) -> tuple[int, dict[int, float]]:
         if items is None and times:
             break
         times[size] = took / (items or 1)
-        if times[size] > _CLEARLY_SLOWER * min(times.values()):
+        if size >= _ALWAYS_TRIED and times[size] > _CLEARLY_SLOWER * min(times.values()):
             break
     return min(times, key=times.__getitem__), times

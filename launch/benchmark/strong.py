@@ -20,7 +20,7 @@ _CALL_TOKENS = 32  # a forward pass costs as much as so many tokens more
 
 
 class SharedPrefixes:
-    """Packed batches behind a shared prefix, for evaluation and for training."""
+    """Packed batches after a shared prefix, for evaluation and for training."""
 
     def __init__(self, model: torch.nn.Module, stops: np.ndarray) -> None:
         """Args: model: the one that has `model` and `lm_head`, an adapter's layers in place."""
@@ -39,7 +39,8 @@ class SharedPrefixes:
             options, tokens, prefix = [], 0, lengths[end - 1]
             for start in range(end - 1, max(end - size, 0) - 1, -1):
                 tokens += lengths[start]
-                prefix = min([prefix, *shared[start : end - 1][:1]])
+                if start < end - 1:
+                    prefix = min(prefix, shared[start])
                 repeated = (end - start - 1) * prefix
                 options.append((best[start][0] + _CALL_TOKENS + tokens - repeated, start))
             best.append(min(options))
@@ -54,10 +55,10 @@ class SharedPrefixes:
         first = queries[0].prompt_ids
         prefix = min(_shared(first, query.prompt_ids) for query in queries)
         packed = _Packed(prefix + sum(_packed_length(query) - prefix for query in queries))
-        trunk = packed.append(first[:prefix], None)
+        shared = packed.append(first[:prefix], None)
         answers, owner, tokens, paths = [], [], [], []
         for i, query in enumerate(queries):
-            answers.append(packed.append(query.prompt_ids[prefix:], trunk))
+            answers.append(packed.append(query.prompt_ids[prefix:], shared))
             for path in query.paths:
                 end = packed.append(path.tokens, answers[-1])
                 tokens += range(end - len(path.tokens) + 1, end + 1)

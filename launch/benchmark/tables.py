@@ -41,7 +41,7 @@ _TABLES = {  # title: what it shows, and its columns, each a template that a row
             "batch": "{batch:d}",
         },
     ),
-    "Behind one prompt": (
+    "After one prompt": (
         "behind_one_prompt",
         {
             "from, to": "{axis}",

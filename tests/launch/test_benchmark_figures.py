@@ -129,6 +129,8 @@ def test_the_best_batch_is_the_fastest_an_item_of_those_that_fit():
     rising = Stand({1: 1.1, 2: 1.05, 4: 1.0, 8: 1.05, 16: 2.0, 32: 0.1})
     assert sides.best_batch(rising) == (4, {1: 1.1, 2: 1.05, 4: 1.0, 8: 1.05, 16: 2.0})
     assert rising.calls[-1] == ("trial", 16)
+    early = Stand({1: 1.0, 2: 1.5, 4: 0.9, 8: 3.0})
+    assert sides.best_batch(early) == (4, early.seconds)  # a busy moment at first ends nothing
 
 
 def test_a_peer_that_answers_otherwise_does_not_count():
