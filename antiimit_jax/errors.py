@@ -1,7 +1,5 @@
 """The one exception for what a user can mend, and the names that a mistaken one is near to."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

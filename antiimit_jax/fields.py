@@ -7,8 +7,6 @@ The bound of a list holds for each of its members. Numbers must be finite whatev
 fields must be to each other is said by a method `problems(path) -> list[str]` of their class.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Writing whole or not at all, and hashes."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

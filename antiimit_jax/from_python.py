@@ -1,7 +1,5 @@
 """The toolkit in a notebook: load a model, read word probabilities, evaluate."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path

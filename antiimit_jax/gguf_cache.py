@@ -6,8 +6,6 @@ folder appears whole or not at all, and its files are compared with their own ha
 Weights are mapped, not read: programs that run at the same time share them in memory.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

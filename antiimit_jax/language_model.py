@@ -1,7 +1,5 @@
 """A model ready to be asked: its shape, weights, tokenizer and terminators in one place."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -5,8 +5,6 @@ Weights are placed once: a copy on every device, or of every large array a slice
 is filled with empty batches whose results are dropped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 

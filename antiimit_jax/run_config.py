@@ -1,7 +1,5 @@
 """The configuration of a run: frozen dataclasses inside, a plain nested dict at the edge."""
 
-from __future__ import annotations
-
 import dataclasses
 import types
 import typing
@@ -57,7 +55,7 @@ class _Common:
         seeds = range(len(self.train.seeds))
         return [BASE, *(adapter_stage(kind, i) for i in seeds for kind in ("tuned", "placebo"))]
 
-    def on(self, backend: str) -> RunConfig:
+    def on(self, backend: str) -> "RunConfig":
         """The same with every `auto` dtype decided for "cpu", "gpu" or "tpu" (`fitting_dtype`)."""
         decided = lambda cfg: dataclasses.replace(cfg, dtype=fitting_dtype(cfg.dtype, backend))
         return dataclasses.replace(decided(self), train=decided(self.train))

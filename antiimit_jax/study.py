@@ -4,8 +4,6 @@ Every part leaves its result in the run's folder and is skipped when it is there
 was stopped goes on where it stood.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

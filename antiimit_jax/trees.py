@@ -1,7 +1,5 @@
 """Nested dicts and their dotted names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Versions of installed packages, as the files of a run record them."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ the time on CPUs. Arenas of threads give memory back whatever they are told, and
 threads wait, so there are two. glibc reads these variables only when a process starts.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence

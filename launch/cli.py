@@ -1,7 +1,5 @@
 """What all programs share: flags and configs into dataclasses, one-line errors, progress bars."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -4,8 +4,6 @@ A beat is a training step or a batch of an evaluation, told to a progress bar. T
 compile, are left out. What took the time, by operation, is said at the end of each trace.
 """
 
-from __future__ import annotations
-
 import collections
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The folder of a run: one run at a time, one configuration for good."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """How work tells what is done: a function from (what, how many) to one told of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 Progress = Callable[[str, int], Callable[[int], None]]

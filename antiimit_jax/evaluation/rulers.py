@@ -4,8 +4,6 @@ Each takes the tree of numpy arrays and gives one of the same shapes in float32;
 norms and biases do not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs the core over many queries on all local devices; one `Runner` serves a whole evaluation."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The model card of an export: what it is, how it was made, and how it measured."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The whole export: checked before anything is written, then there whole or not at all."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ One tensor at a time is read, merged in float32, cast once and kept until its sh
 memory holds a shard and a tensor, never the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands beside the weights of a model: configs, tokenizer, chat template, licence."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -16,8 +16,6 @@ with that q. For more than two words:
 Sources: CONTRACT 6, MEASURES 4-5.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from antiimit_jax.errors import UserError

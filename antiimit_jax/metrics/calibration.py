@@ -20,8 +20,6 @@ Conventions where a formula is silent:
 Source: MEASURES 4.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from antiimit_jax.metrics.control import ControlResults

@@ -35,8 +35,6 @@ hold no refusal at all and nothing in the data can say so; read the median, the 
 `coverage` there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -17,8 +17,6 @@ what it should be is v_c A_c + v_s A_s - min(v_c, v_s) A_e (Cameron, Gelbach and
 least the greater of the first two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

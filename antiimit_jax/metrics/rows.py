@@ -10,8 +10,6 @@ Skill is relative to lazy answers on the same items, those of the slice: on a na
 fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

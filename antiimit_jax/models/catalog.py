@@ -11,8 +11,6 @@ download. They serve `launch.plan` alone. Parameter totals are checked against t
 (`tests/models/test_catalog.py`); what nobody compared with a published file stands in `unverified`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.resources
 import importlib.util

@@ -1,7 +1,5 @@
 """The shape of a decoder: a fact a field, filled by `families`, read by `decoder` and `leaves`."""
 
-from __future__ import annotations
-
 import dataclasses
 
 

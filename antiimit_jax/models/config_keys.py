@@ -1,7 +1,5 @@
 """Reading a `config.json` key by key, so that none is read in two ways or dropped unseen."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -18,8 +18,6 @@ Attention needs sequences and prefixes of equal length, the rest does not: with 
 that is done token by token runs over the tokens that exist, and padding costs next to nothing.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ feature this port does not have can never be dropped in silence. To add a family
 Source of the rules: the configuration and modelling files of transformers 5.23.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ back to Hugging Face's layout: query and key rows that GGUF stores interleaved f
 embedding into half-split order, and Gemma's norms, stored as 1 + w, into w.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Iterator

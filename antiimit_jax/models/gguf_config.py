@@ -5,8 +5,6 @@ llama.cpp falls back to, which is not always Hugging Face's default for the fami
 Source: llama.cpp's converter (`conversion/*.py`) and its loader (`src/models/*.cpp`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping

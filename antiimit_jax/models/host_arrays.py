@@ -1,7 +1,5 @@
 """Large arrays in host memory: allocated so that JAX need not copy them, filled and judged fast."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

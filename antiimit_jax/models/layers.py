@@ -4,8 +4,6 @@ Letters as in `decoder`. Activations are flat, [M, D] over all tokens of a batch
 on three dimensions run badly on CPUs, and shared prefixes and sequences share every matmul.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

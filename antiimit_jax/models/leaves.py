@@ -6,8 +6,6 @@ layout change is a transpose and so its own inverse. Where families store the sa
 different names it has an entry for each, and `needed` chooses.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -6,8 +6,6 @@ bit for bit. b starts at zero, so a fresh adapter changes nothing.
 Source: Hu et al. 2021 (arXiv 2106.09685); scale alpha / r as in PEFT.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

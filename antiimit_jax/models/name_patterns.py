@@ -3,8 +3,6 @@
 Run as a program, this file matches what standard input holds; it imports the standard library only.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -4,8 +4,6 @@ Our tree has one rank and one scale: an adapter whose modules differ is padded w
 each module's scale is multiplied into its b. Both change nothing about what the adapter computes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

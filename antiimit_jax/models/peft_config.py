@@ -4,8 +4,6 @@ Which modules an adapter has, and the rank and scale of each, follow from names 
 PEFT 0.21.2 (`check_target_module_exists` and `get_pattern_key`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence

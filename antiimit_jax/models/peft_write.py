@@ -5,8 +5,6 @@ Where the checkpoint fuses projections (Phi-3) the file holds one adapter for al
 the parts' ranks and B has a block for each; the patterns of the config keep the scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

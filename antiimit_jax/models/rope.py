@@ -4,8 +4,6 @@ Source: the rules as transformers computes them (`modeling_rope_utils.py`): Llam
 scaling, linear interpolation, dynamic NTK, YaRN (arXiv 2309.00071), LongRoPE (arXiv 2402.13753).
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

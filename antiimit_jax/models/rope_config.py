@@ -1,7 +1,5 @@
 """Reads the rotary embedding out of a `config.json`, in either dialect."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ their place by plain reads of some rows at a time, which cost a fraction of the 
 way through a mapped file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import json

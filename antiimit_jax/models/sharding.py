@@ -4,8 +4,6 @@ A device holds its slices and, while a layer runs, that layer whole. Everything 
 `split_axes` runs within `pmap`, on batches of equal shapes on all devices.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

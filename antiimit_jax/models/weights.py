@@ -6,8 +6,6 @@ Everything missing, unexpected, of another shape or dtype (by the headers, befor
 read) or not finite is collected and reported in one error.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

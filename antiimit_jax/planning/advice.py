@@ -1,7 +1,5 @@
 """Which flags would make a program fit: changes of the configuration, tried on the estimate."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Sizes are what the devices report, from the makers' pages and drivers; they were not measured here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 

@@ -8,8 +8,6 @@ Every device holds the whole model or, with `weights="sharded"`, its slices; wha
 of other devices' slices is among the temporaries, since the programs for all devices are compiled.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """The model a plan is for: its config and a tokenizer, from what is on this machine alone."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A plan as text for people and as plain data for machines."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ embedded model's stands in: with its 49,152 tokens it cuts text no coarser than 
 do, so that shapes come out alike or a little larger.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any

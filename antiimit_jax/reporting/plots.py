@@ -4,8 +4,6 @@ Only Figure objects with the Agg canvas are used, no pyplot and no lasting globa
 stays text in the SVG, so that it can be searched and takes the reader's fonts.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping, Sequence

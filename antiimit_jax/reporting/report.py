@@ -1,7 +1,5 @@
 """report.html: one self-contained page made from a run's files alone."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Looking up rows of metrics.json, and printing numbers and model text for people."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -4,8 +4,6 @@ A run is a folder. `metrics.json` holds every figure with its interval; the Parq
 the figures were made from, so that each can be recomputed without a model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

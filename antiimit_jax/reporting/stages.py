@@ -3,8 +3,6 @@ into the tables of the run. A stage that is there is whole, so a stopped run goe
 last one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

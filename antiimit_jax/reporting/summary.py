@@ -1,7 +1,5 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from antiimit_jax.reporting.report import Suites, missing_stages, model_name, one_seed, schemas

@@ -1,7 +1,5 @@
 """Tables of figures for a page: a line a stage or baseline, a column a metric, notes said once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from antiimit_jax.metrics.intervals import NOT_COMPUTED

@@ -1,7 +1,5 @@
 """The page's part on training: curves of the adapters, how far each ran, what was skipped."""
 
-from __future__ import annotations
-
 import collections
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a suite puts to a model, and what it gets back: text in, exact probabilities out."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal
 

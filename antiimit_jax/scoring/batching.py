@@ -7,8 +7,6 @@ that each part has one static shape; every shape is one compilation. Batches are
 of tokens.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How two models' next-token distributions differ on the tokens of given texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

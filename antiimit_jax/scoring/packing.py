@@ -7,8 +7,6 @@ prefix, `trunk` in the code. Depth-first order makes the ancestor relation a com
 (see `models.decoder`). Shapes are static: sequences are filled to fixed limits and padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ disjoint events. Three nested sets are built: `narrow` (white space and end of t
 figure says how much q moves between narrow and wide.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import unicodedata
 

@@ -1,7 +1,5 @@
 """Texts side by side in one sequence: each attends to itself alone. For drift and the anchor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

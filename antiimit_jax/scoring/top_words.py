@@ -6,8 +6,6 @@ rest goes on. In each round the widest-reaching open paths of every prompt are a
 What was never asked for is a known amount, so every list comes with its bound.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Policies (recorded in every run): `strict` takes the word as given, with and wit
 space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spellings.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 

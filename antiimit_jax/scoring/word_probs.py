@@ -6,8 +6,6 @@ less the mass of other words whose paths continue z through a terminator. Traini
 evaluation call this one function. Logits, log-sum-exp and all sums are float32.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import chex

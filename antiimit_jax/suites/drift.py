@@ -7,8 +7,6 @@ the rulers are measured instead: known small changes of the base's own weights, 
 something to stand beside (`evaluation.rulers`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 

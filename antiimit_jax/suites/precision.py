@@ -6,8 +6,6 @@ Shares are read on all items, since a shift of mass is not one of share. The com
 the weights as the checkpoint stores them, whatever dtype the run computes in.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -48,7 +46,7 @@ class Config:
     """How many of the control suite's items are asked twice."""
 
     n_items: int = at_least(0, 64)  # plain requests for two words
-    control: control.Config = shared("control")
+    control: "control.Config" = shared("control")
 
 
 def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:

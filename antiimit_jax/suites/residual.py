@@ -8,8 +8,6 @@ not reach is a share of its own. Rows are `share`, sliced by forms and category;
 policy sum to 1.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
@@ -86,7 +84,7 @@ class Config:
     """How much of the control suite's items is explored."""
 
     n_items: int = at_least(0, 32)  # plain requests for two words
-    control: control.Config = shared("control")
+    control: "control.Config" = shared("control")
 
 
 def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:

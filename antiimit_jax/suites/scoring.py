@@ -6,8 +6,6 @@ A figure that hardly moves from rule to rule does not hang on the rule. Each rul
 of the run's own scoring: where a word may end, which forms count, how many tokenisations of a form.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 
@@ -53,7 +51,7 @@ class Config:
     """How many of the control suite's items are scored again."""
 
     n_items: int = at_least(0, 64)  # plain requests for two words
-    control: control.Config = shared("control")
+    control: "control.Config" = shared("control")
 
 
 def rule(own: Scoring, name: str) -> Scoring:

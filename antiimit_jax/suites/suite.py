@@ -16,8 +16,6 @@ HEADLINE (those of FIGURES that a model card shows),
 `images(tables, rows)` (for TensorBoard) and `programs(cfg, seed, scoring)` (for the memory plan).
 """
 
-from __future__ import annotations
-
 from antiimit_jax.evaluation.asker import Asker
 from antiimit_jax.fields import at_least, one_of, shared
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, mean

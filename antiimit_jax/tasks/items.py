@@ -1,7 +1,5 @@
 """What every task gives: items, requests for a distribution over words."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

@@ -5,8 +5,6 @@ model in place on one says something when the other is measured. None asks for p
 category "facts" mentions some.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib.resources

@@ -5,8 +5,6 @@ evaluation items come in counterbalanced blocks: each word set in both orders an
 assignments of its percentages.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Every phrasing opens with fixed text and then lists the words with their percent
 one phrasing share a long beginning, which the packed tree computes once.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Sequence

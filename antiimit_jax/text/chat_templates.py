@@ -5,8 +5,6 @@ memory. So one process with limits (`template_child`) renders for the whole prog
 while a tokenizer loads and answers in well under a millisecond.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -7,8 +7,6 @@ would join it. A prompt must not end in a space: tokenizers put the space at the
 word.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from antiimit_jax.errors import UserError

@@ -5,8 +5,6 @@ what the name means; `_SPLITS` holds the published expressions. A name that is n
 refused: another cut gives other tokens without any error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -5,8 +5,6 @@ by a fixed set that is closed under p -> 100 - p, so the complement of a held-ou
 stands in a training prompt. The words are `data/words.tsv`, made by `tests/text/build_lexicon.py`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -5,8 +5,6 @@ this process to lose. One JSON object a line comes in (template, messages, optio
 (text or error). Ends when its input ends.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import sys

@@ -6,8 +6,6 @@ space before a text, and none inside one. `pieces` gives every token's own bytes
 drop a leading space).
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import json

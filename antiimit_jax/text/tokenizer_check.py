@@ -4,8 +4,6 @@ Libraries rebuild tokenizers by class name: transformers 5 drops the spaces of s
 and the doubled first space of Llama-2. So every tokenizer is compared with the file it came from.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tokenizers import Tokenizer as RawTokenizer

@@ -6,8 +6,6 @@ computed twice and almost nothing is padding. Losses are averaged over items, ho
 holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

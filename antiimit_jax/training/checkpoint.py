@@ -4,8 +4,6 @@ A checkpoint is written beside the others and appears at once, so that a run kil
 leaves the last whole one behind.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

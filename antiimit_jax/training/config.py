@@ -1,7 +1,5 @@
 """What a fine-tuning run is made of."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from antiimit_jax.fields import at_least, between, bounded, one_of, positive

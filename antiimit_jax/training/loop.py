@@ -1,7 +1,5 @@
 """The training loop of one adapter: resume, step, log, checkpoint, stop in order."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Sequence

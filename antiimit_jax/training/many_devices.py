@@ -1,7 +1,5 @@
 """A training step on several devices at once: microbatches dealt out, gradients summed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

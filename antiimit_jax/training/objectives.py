@@ -7,8 +7,6 @@ Source of the identity KL(t || q) = KL(t || c) - log m: q(w) = m c(w) with c the
 words and m their mass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -4,8 +4,6 @@ Gradients are taken with respect to the adapter alone; the frozen weights enter 
 never have a gradient or optimizer state.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

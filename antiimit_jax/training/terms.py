@@ -1,7 +1,5 @@
 """What a step minimises: a weighted sum of terms, each with batches, a loss and log columns."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

@@ -14,8 +14,6 @@ is not among the default ones. Writes benchmark.json, benchmark.md and benchmark
 and replaces those of an earlier run. launch/benchmark/README.md says what was measured.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import tempfile

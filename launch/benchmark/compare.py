@@ -1,7 +1,5 @@
 """Ours and the peers on one workload: batch sizes, turns, and the rows that come of them."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Sequence

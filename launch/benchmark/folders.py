@@ -1,7 +1,5 @@
 """Folders with models for the peers, and smaller or larger models for what is asked of size."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +7,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from antiimit_jax.models.whole_files import save_tensors, write_json
 
 from antiimit_jax.export.folder import Form, export
 from antiimit_jax.export.merged import stored_tensors
+from antiimit_jax.files import write_json
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
+from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, save_tensors
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.text.tokenizer import Tokenizer
 from launch.benchmark.job import SEED

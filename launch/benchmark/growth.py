@@ -6,8 +6,6 @@ from what has to be held at once: weights on every device, and in training the a
 request names its words, so prompts grow with them; `behind_one_prompt` holds the prompts still.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

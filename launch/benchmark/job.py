@@ -1,7 +1,5 @@
 """What a side of the benchmark is given to do, and what it can be asked for."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol

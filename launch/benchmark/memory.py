@@ -1,7 +1,5 @@
 """Memory of processes and of the machine, as Linux tells it."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

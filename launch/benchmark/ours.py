@@ -1,7 +1,5 @@
 """Our side of the benchmark: what `evaluation.runner` and `training.loop` do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the two peers share: from token paths to word probabilities, in torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The peers of the benchmark, transformers and PEFT in float32 with SDPA: usual or strong."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

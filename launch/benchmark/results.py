@@ -1,7 +1,5 @@
 """What the benchmark writes: rows, figures, and the machine they were measured on."""
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics

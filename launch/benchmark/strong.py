@@ -7,8 +7,6 @@ of it; nothing is padding. Batches are cut where the fewest tokens are computed;
 only where a distribution is needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The benchmark's tables, for a terminal and for a README, and its plot."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Padded on the left to its batch; the head applied to the last positions only (`logits_to_keep`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ distribution is needed. Training adds the backward pass to the inputs of the fro
 adapters' own gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@
 Processes of their own keep the sides' memory apart; a peer's process holds no JAX.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from multiprocessing.connection import Connection

@@ -1,7 +1,5 @@
 """What the benchmark asks: the standard workloads, as jobs for our side."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

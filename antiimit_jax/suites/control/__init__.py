@@ -7,8 +7,6 @@ stand beside nine behaviours that ignore the request or know only part of it, an
 same items and scored by the same functions (`metrics.baselines`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

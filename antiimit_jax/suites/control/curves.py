@@ -1,7 +1,5 @@
 """The calibration curve's points, computed from the table of items."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

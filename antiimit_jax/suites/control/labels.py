@@ -1,7 +1,5 @@
 """The names of control's figures, splits and baselines, and what people are told of them."""
 
-from __future__ import annotations
-
 from antiimit_jax.results import Figure
 
 SUITE = "control"

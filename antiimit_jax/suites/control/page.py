@@ -1,7 +1,5 @@
 """The page's part on control: headline, calibration, figures, what is new to the model, slices."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from antiimit_jax.metrics.control import MIN_MASS
