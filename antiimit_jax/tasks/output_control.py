@@ -7,6 +7,7 @@ assignments of its percentages.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_word
 
 SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
 N_SHOT_SETS = 8
-_TRAIN_STREAM, _EVAL_STREAM, _SHOT_STREAM = 1, 2, 3  # keep random streams apart
+_EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,80 +43,72 @@ class Mixture:
             if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
         ]
 
+    def training(self, rng: np.random.Generator) -> Iterator[Item]:
+        """The endless items of one group of a training step: one template and shot set, many words.
 
-def training_items(mixture: Mixture, seed: int, step: int, row: int) -> Iterator[Item]:
-    """The endless items of one group of a training step: one template and shot set, many words.
+        Every word set is asked twice, the second time with the percentages turned by one place, so
+        that what tells the two apart is the request and not the words. A shot set has one word
+        count, so items with shots all have the same.
+        """
+        template = int(rng.choice(self.templates))
+        n_shots = int(rng.choice(self.shots, p=_normal(self.shot_weights)))
+        shot_set = int(rng.integers(N_SHOT_SETS)) if n_shots else -1
+        number = k = 0
+        while True:
+            if not (k and n_shots):
+                k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
+            words, percents = _draw(rng, "train", k)
+            for asked in (percents, (*percents[1:], percents[0])):
+                kind = (template, n_shots, shot_set, 0)
+                yield _make_item(f"train/{number}", "train", words, asked, *kind)
+                number += 1
 
-    Every word set is asked twice, the second time with the percentages turned by one place, so
-    that what tells the two apart is the request and not the words. A shot set has one word count,
-    so items with shots all have the same.
-    """
-    rng = np.random.default_rng([seed, _TRAIN_STREAM, step, row])
-    template = int(rng.choice(mixture.templates))
-    n_shots = int(rng.choice(mixture.shots, p=_normal(mixture.shot_weights)))
-    shot_set = int(rng.integers(N_SHOT_SETS)) if n_shots else -1
-    number = k = 0
-    while True:
-        if not (k and n_shots):
-            k = int(rng.choice(mixture.ks, p=_normal(mixture.k_weights)))
-        words, percents = _draw(rng, "train", k)
-        for asked in (percents, (*percents[1:], percents[0])):
-            name = f"train/{step}/{row}/{number}"
-            yield _make_item(name, "train", words, asked, template, n_shots, shot_set, 0)
-            number += 1
+    def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
+        """`n_items` (rounded up to whole blocks of four) counterbalanced items of a split.
 
+        Block b has its own word set, percentages, word count, template and shot set; word counts
+        and shots follow their weights by largest remainder, templates and shot sets take turns.
 
-def evaluation_items(mixture: Mixture, split: str, n_items: int, seed: int) -> list[Item]:
-    """`n_items` (rounded up to whole blocks of four) counterbalanced items of a split.
-
-    Block b has its own word set, percentages, word count, template and shot set; word counts and
-    shots follow their weights by largest remainder, templates and shot sets take turns.
-
-    Raises:
-      UserError: unknown split.
-    """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
-    blocks = -(-n_items // 4)
-    rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
-    cells = _allocate(mixture, blocks)
-    rng.shuffle(cells)
-    items, seen = [], set()
-    for block, (k, n_shots) in enumerate(cells):
-        words, percents = _draw(rng, split, k)
-        while frozenset(words) in seen:
+        Raises:
+          UserError: unknown split.
+        """
+        if split not in SPLITS:
+            raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
+        blocks = -(-n_items // 4)
+        rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
+        cells = _allocate(self, blocks)
+        rng.shuffle(cells)
+        items, seen = [], set()
+        for block, (k, n_shots) in enumerate(cells):
             words, percents = _draw(rng, split, k)
-        seen.add(frozenset(words))
-        template = mixture.templates[block % len(mixture.templates)]
-        lap, place = divmod(block, len(mixture.templates))
-        shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets every template in turn
-        turned = tuple(reversed(words)), tuple(reversed(percents))
-        for order, (named, asked) in enumerate(
-            [(words, percents), (words, turned[1]), (turned[0], percents), turned]
-        ):
-            items.append(
-                _make_item(
-                    f"{split}/{block}/{order}",
-                    split,
-                    named,
-                    asked,
-                    template,
-                    n_shots,
-                    shot_set,
-                    order,
-                )
-            )
-    return items
+            while frozenset(words) in seen:
+                words, percents = _draw(rng, split, k)
+            seen.add(frozenset(words))
+            template = self.templates[block % len(self.templates)]
+            lap, place = divmod(block, len(self.templates))
+            shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets all templates
+            turned = tuple(reversed(words)), tuple(reversed(percents))
+            for order, (named, asked) in enumerate(
+                [(words, percents), (words, turned[1]), (turned[0], percents), turned]
+            ):
+                name, kind = f"{split}/{block}/{order}", (template, n_shots, shot_set, order)
+                items.append(_make_item(name, split, named, asked, *kind))
+        return items
 
+    def longest(self) -> Iterator[list[Item]]:
+        """Groups of two items that differ from their first word on, one of every kind there is.
 
-def probe_items(template: int, k: int, n_shots: int, shot_set: int) -> list[Item]:
-    """Two items that differ from their first word on: what they share is the common beginning."""
-    words = train_words()
-    percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
-    return [
-        _make_item(f"probe/{i}", "train", chosen, percents, template, n_shots, shot_set, 0)
-        for i, chosen in enumerate((words[:k], words[-k:]))
-    ]
+        What a group shares is the common beginning that items of its kind have.
+        """
+        words = train_words()
+        for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
+            percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
+            for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
+                kind = (template, n_shots, shot_set, 0)
+                yield [
+                    _make_item(f"longest/{i}", "train", chosen, percents, *kind)
+                    for i, chosen in enumerate((words[:k], words[-k:]))
+                ]
 
 
 def _allocate(mixture: Mixture, blocks: int) -> list[tuple[int, int]]:

@@ -28,11 +28,11 @@ from antiimit_jax.scoring.packing import (
 from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
-from antiimit_jax.tasks.output_control import N_SHOT_SETS, probe_items, training_items
 from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
 
+_ITEM_STREAM = 1
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
@@ -172,7 +172,8 @@ class BatchSource:
         self, step: int, group: int
     ) -> tuple[list[PackedSequence], list[WordQuery], list[Shares]]:
         """The rows of one group, the questions they number, and each one's target shares."""
-        stream = training_items(self._cfg.mixture, self._seed, step, group)
+        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
+        stream = self._cfg.mixture.training(rng)
         items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
         queries = [self._query(item.messages, item.words) for item in items]
         targets = [item.targets for item in items]
@@ -210,12 +211,10 @@ class BatchSource:
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
-        mixture, longest = self._cfg.mixture, 0
-        for template, n_shots, k in itertools.product(mixture.templates, mixture.shots, mixture.ks):
-            for shot_set in range(N_SHOT_SETS if n_shots else 1):
-                pair = probe_items(template, k, n_shots, shot_set)
-                queries = [self._query(item.messages, item.words) for item in pair]
-                longest = max(longest, len(shared_beginning(queries, 1 << 20)))
+        longest = 0
+        for pair in self._cfg.mixture.longest():
+            queries = [self._query(item.messages, item.words) for item in pair]
+            longest = max(longest, len(shared_beginning(queries, 1 << 20)))
         return longest
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.trie import WordQuery, word_query
-from antiimit_jax.tasks.output_control import Item, Mixture, evaluation_items
+from antiimit_jax.tasks.output_control import Item, Mixture
 from antiimit_jax.tasks.templates import TEMPLATES
 from antiimit_jax.training.config import TrainConfig
 from launch.benchmark import ours
@@ -67,7 +67,7 @@ STANDARD = ("given-bare", "given-fewshot", "five-words", "mixed")
 
 def items(mixture: Mixture, count: int) -> list[Item]:
     """The first evaluation items of a mixture."""
-    return evaluation_items(mixture, "heldout_words", count, SEED)[:count]
+    return mixture.evaluation("heldout_words", count, SEED)[:count]
 
 
 def item_query(lm: LanguageModel, item: Item, forms: str = FORMS) -> WordQuery:

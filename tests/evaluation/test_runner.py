@@ -15,7 +15,7 @@ from antiimit_jax.scoring.batching import pack_batches, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.output_control import Mixture, evaluation_items
+from antiimit_jax.tasks.output_control import Mixture
 from tests.tiny_model import write_tiny_model
 
 MIXTURE = Mixture(
@@ -34,7 +34,7 @@ def tiny(tmp_path_factory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def queries(tiny):
-    items = evaluation_items(MIXTURE, "heldout_words", 44, seed=3)
+    items = MIXTURE.evaluation("heldout_words", 44, seed=3)
     return [query(tiny, item) for item in items]
 
 
@@ -117,7 +117,7 @@ def test_a_ragged_last_round_is_filled_and_dropped():
 
 def test_a_prompt_beyond_the_window_is_refused(tiny):
     runner = Runner(tiny, jax.local_devices()[:1])
-    items = evaluation_items(MIXTURE, "heldout_words", 4, seed=0)
+    items = MIXTURE.evaluation("heldout_words", 4, seed=0)
     asked = query(tiny, items[0])
     long = type(asked)(asked.prompt_ids * 100, asked.paths, asked.n_words)
     with pytest.raises(UserError, match="window is 2048"):

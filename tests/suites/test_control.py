@@ -8,7 +8,7 @@ import pytest
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.results import Stage
 from antiimit_jax.suites import control
-from antiimit_jax.tasks.output_control import Mixture, evaluation_items
+from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
 from tests.suites.small import as_read, small_config
 
@@ -32,7 +32,7 @@ def found(rows, split: str, where: str, metric: str = "tvd_res", stage: str = "b
 
 
 def test_main_figures_stand_on_plain_requests(rows):
-    items = evaluation_items(CFG.mixture, "heldout_words", CFG.n_items, 0)
+    items = CFG.mixture.evaluation("heldout_words", CFG.n_items, 0)
     is_heldout = lambda item: item.facets["template"] in HELDOUT_TEMPLATES
     shots = lambda item: item.facets["n_shots"]
     plain = [i for i in items if shots(i) == 0 and not is_heldout(i)]

@@ -8,14 +8,13 @@ from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.scoring.trie import FormPath, WordQuery
 from antiimit_jax.suites import residual
 from antiimit_jax.suites.residual import CATEGORIES, category
-from antiimit_jax.tasks.output_control import evaluation_items
 from tests.suites.small import as_read, small_config, values_of
 
 CFG = small_config().residual
 
 
 def test_found_words_have_the_probability_that_the_core_gives_their_path(asker, runner, lm):
-    items = evaluation_items(CFG.control.mixture, "heldout_words", 8, 0)[:3]
+    items = CFG.control.mixture.evaluation("heldout_words", 8, 0)[:3]
     searches = asker().top_words([i.messages for i in items], what="most probable words")
     for item, search in zip(items, searches, strict=True):
         found = search.words

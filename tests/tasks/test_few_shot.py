@@ -18,11 +18,8 @@ from antiimit_jax.tasks.output_control import (
     N_SHOT_SETS,
     SPLITS,
     Mixture,
-    evaluation_items,
     few_shot_turns,
     last_shot,
-    probe_items,
-    training_items,
 )
 from antiimit_jax.tasks.templates import TEMPLATES
 from antiimit_jax.text.formats import Message, build_prompt
@@ -91,11 +88,11 @@ def test_sets_do_not_depend_on_the_item_the_split_or_the_run():
     mixture = Mixture(templates=(1, 4), shots=(2,), shot_weights=(1.0,))
     sets = collections.defaultdict(set)
     for split, seed in itertools.product(SPLITS, (0, 1)):
-        for item in evaluation_items(mixture, split, 128, seed):
+        for item in mixture.evaluation(split, 128, seed):
             assert len(item.messages) == 2 * 2 + 2
             sets[cell(item)].add((item.messages[:-2], last_shot(item)))
     assert all(0 <= shot_set < 8 for _, shot_set in sets)
-    for item in itertools.islice(training_items(mixture, 0, 0, 0), 5):
+    for item in itertools.islice(mixture.training(np.random.default_rng([0, 1, 0, 0])), 5):
         sets[cell(item)].add((item.messages[:-2], last_shot(item)))
     assert set(map(len, sets.values())) == {1}
     assert len(sets) == 16
@@ -107,14 +104,14 @@ def test_shot_sets_are_crossed_with_templates_and_used_alike(templates):
     blocks = 16 * len(templates)
     met = collections.Counter(
         cell(item)
-        for item in evaluation_items(mixture, "heldout_words", 4 * blocks, seed=0)
+        for item in mixture.evaluation("heldout_words", 4 * blocks, seed=0)
         if item.facets["order"] == 0
     )
     assert met == {pair: 2 for pair in itertools.product(templates, range(8))}
 
 
 def test_items_without_shots_have_no_set():
-    for item in evaluation_items(Mixture(), "train", 8, seed=0):
+    for item in Mixture().evaluation("train", 8, seed=0):
         assert (item.facets["n_shots"], item.facets["shot_set"]) == (0, -1)
         assert last_shot(item) is None
         assert len(item.messages) == 2
@@ -147,11 +144,11 @@ def test_a_sound_mixture_has_no_problems_and_a_bad_one_names_all():
 
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="heldout_both"):
-        evaluation_items(Mixture(), "test", 4, seed=0)
+        Mixture().evaluation("test", 4, seed=0)
 
 
 @pytest.mark.parametrize("style", ["chat", "base"])
-def test_probe_items_share_what_all_items_of_their_kind_share(smollm2, style):
+def test_longest_items_share_what_all_items_of_their_kind_share(smollm2, style):
     def beginning(items):
         prompts = [build_prompt(smollm2.tokenizer, item.messages, style) for item in items]
         queries = [word_query(smollm2.tokenizer, p, i.words) for p, i in zip(prompts, items)]
@@ -159,9 +156,10 @@ def test_probe_items_share_what_all_items_of_their_kind_share(smollm2, style):
 
     for template, (n_shots, shot_set) in itertools.product(ALL, [(0, -1), (2, 3)]):
         mixture = Mixture(templates=(template,), shots=(n_shots,), shot_weights=(1.0,))
-        items = evaluation_items(mixture, "heldout_both", 160, seed=0)
+        items = mixture.evaluation("heldout_both", 160, seed=0)
         of_set = [item for item in items if item.facets["shot_set"] == shot_set]
-        found = beginning(probe_items(template, 2, n_shots, shot_set))
+        (probes,) = (pair for pair in mixture.longest() if pair[0].facets["shot_set"] == shot_set)
+        found = beginning(probes)
         expected = beginning(of_set)
         assert expected == found[: len(expected)]
         entry = TEMPLATES[template].entry

@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.output_control import (
-    SPLITS,
-    Mixture,
-    evaluation_items,
-    few_shot_turns,
-    training_items,
-    without_percents,
-)
+from antiimit_jax.tasks.output_control import SPLITS, Mixture, few_shot_turns, without_percents
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import build_prompt
 from antiimit_jax.text.lexicon import load_lexicon
@@ -35,7 +28,7 @@ WIDE = Mixture(
 
 @pytest.fixture(scope="module")
 def by_split() -> dict[str, list[Item]]:
-    return {split: evaluation_items(WIDE, split, 800, seed=3) for split in SPLITS}
+    return {split: WIDE.evaluation(split, 800, seed=3) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +38,7 @@ def trained() -> list[Item]:
     return [
         item
         for step, row in rows
-        for item in itertools.islice(training_items(WIDE, 5, step, row), 12)
+        for item in itertools.islice(WIDE.training(np.random.default_rng([5, 1, step, row])), 12)
     ]
 
 
@@ -107,7 +100,7 @@ def test_all_percentages_from_1_to_99_are_asked_and_each_item_sums_to_100():
     pairs = Mixture(ks=(2,), k_weights=(1.0,))
     seen = set()
     for split in ("heldout_words", "heldout_both"):
-        for item in evaluation_items(pairs, split, 2000, seed=0):
+        for item in pairs.evaluation(split, 2000, seed=0):
             assert sum(percents_of(item)) == 100
             seen |= set(percents_of(item))
     assert seen == set(range(1, 100))
@@ -161,9 +154,9 @@ def test_only_the_mixtures_templates_counts_and_shots_are_used():
     drawn = [
         item
         for row in range(60)
-        for item in itertools.islice(training_items(mixture, 0, 0, row), 4)
+        for item in itertools.islice(mixture.training(np.random.default_rng([0, 1, 0, row])), 4)
     ]
-    for items in (drawn, evaluation_items(mixture, "heldout_both", 160, seed=0)):
+    for items in (drawn, mixture.evaluation("heldout_both", 160, seed=0)):
         assert {item.facets["template"] for item in items} == {3, 5}
         assert {len(item.words) for item in items} == {2, 4}
         assert {item.facets["n_shots"] for item in items} == {0, 2}
@@ -194,7 +187,7 @@ def test_blocks_of_four_are_counterbalanced(by_split, split):
 
 
 def test_in_a_split_of_pairs_position_says_nothing_about_the_share():
-    items = evaluation_items(Mixture(), "heldout_both", 400, seed=1)
+    items = Mixture().evaluation("heldout_both", 400, seed=1)
     first = np.array([item.targets[0] for item in items])
     assert first.mean() == pytest.approx(0.5, abs=1e-12)
     by_word = collections.defaultdict(list)
@@ -250,25 +243,27 @@ def test_training_draws_word_counts_and_shots_by_weight(trained):
 
 @pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])
 def test_item_counts_are_rounded_up_to_whole_blocks(asked, given):
-    assert len(evaluation_items(Mixture(), "train", asked, seed=0)) == given
+    assert len(Mixture().evaluation("train", asked, seed=0)) == given
 
 
 def test_items_are_functions_of_the_seed_and_the_indices_alone(by_split):
     few_shot_turns.cache_clear()
     for split in reversed(SPLITS):
-        assert evaluation_items(WIDE, split, 800, seed=3) == by_split[split]
-    take = lambda *where: list(itertools.islice(training_items(WIDE, *where), 6))
+        assert WIDE.evaluation(split, 800, seed=3) == by_split[split]
+    take = lambda *where: list(
+        itertools.islice(WIDE.training(np.random.default_rng([where[0], 1, *where[1:]])), 6)
+    )
     later, earlier = take(7, 3, 1), take(7, 2, 0)
     assert take(7, 2, 0) == earlier and take(7, 3, 1) == later
     words = lambda items: [item.words for item in items]
     others = [words(take(8, 2, 0)), words(take(7, 3, 0)), words(take(7, 2, 1)), words(earlier)]
     assert all(a != b for a, b in itertools.combinations(others, 2))
-    other = evaluation_items(WIDE, "train", 40, seed=4)
+    other = WIDE.evaluation("train", 40, seed=4)
     assert words(other) != words(by_split["train"][:40])
 
 
 def test_evaluation_does_not_ask_the_training_streams_items(trained):
-    asked = {item.cluster for item in evaluation_items(WIDE, "train", 400, seed=5)}
+    asked = {item.cluster for item in WIDE.evaluation("train", 400, seed=5)}
     assert len(asked & {item.cluster for item in trained if len(item.words) > 2}) == 0
 
 
@@ -283,7 +278,7 @@ def test_at_least_three_in_ten_words_have_two_or_more_tokens(smollm2, by_split, 
 def test_every_phrasing_leaves_the_answer_open(smollm2, style):
     mixture = Mixture(templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0))
     tokenizer = smollm2.tokenizer
-    for item in evaluation_items(mixture, "heldout_words", 80, seed=0):
+    for item in mixture.evaluation("heldout_words", 80, seed=0):
         for messages in (item.messages, without_percents(item)):
             prompt = build_prompt(tokenizer, messages, style)
             prefill = TEMPLATES[item.facets["template"]].prefill

@@ -12,7 +12,7 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.tasks.neutral import load_neutral
-from antiimit_jax.tasks.output_control import Item, Mixture, training_items
+from antiimit_jax.tasks.output_control import Item, Mixture
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.training.batches import ControlBatch, permute_targets
 from tests.training.small_model import TRAIN
@@ -56,7 +56,9 @@ def held(batch: ControlBatch, small, cfg) -> list[tuple[int, tuple, tuple, tuple
 
 
 def stream(cfg, step: int, group: int, n: int) -> list[Item]:
-    return list(itertools.islice(training_items(cfg.mixture, 0, step, group), n))
+    return list(
+        itertools.islice(cfg.mixture.training(np.random.default_rng([0, 1, step, group])), n)
+    )
 
 
 def by_group(items) -> dict[int, list]:

@@ -12,7 +12,7 @@ import pytest
 
 from antiimit_jax.models.lora import LoraConfig, train_mask
 from antiimit_jax.scoring.word_probs import WordLogProbs, word_log_probs
-from antiimit_jax.tasks.output_control import Mixture, training_items
+from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TRAIN_TEMPLATES
 from antiimit_jax.training import loop
 from antiimit_jax.training import terms as terms_module
@@ -117,7 +117,7 @@ def test_canonical_queries_hold_the_one_form_that_an_answer_has(small):
     source = small.source(dataclasses.replace(cfg, objective="kl_canonical"))
     spaces = set()
     for group in range(cfg.groups):
-        items = training_items(cfg.mixture, 0, 0, group)
+        items = cfg.mixture.training(np.random.default_rng([0, 1, 0, group]))
         for query, item in zip(source._group(0, group)[1], items):
             space = " " if item.messages[-1].content else ""
             assert [path.text for path in query.paths] == [space + word for word in item.words]

@@ -37,7 +37,7 @@ from antiimit_jax.suites.suite import (
 )
 from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.output_control import Mixture, evaluation_items, last_shot, without_percents
+from antiimit_jax.tasks.output_control import Mixture, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 
 __all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS"]
@@ -74,9 +74,7 @@ class Config:
 def items_of(cfg: Config, seed: int) -> list[Item]:
     """All items of a run, split by split."""
     return [
-        item
-        for split in cfg.splits
-        for item in evaluation_items(cfg.mixture, split, cfg.n_items, seed)
+        item for split in cfg.splits for item in cfg.mixture.evaluation(split, cfg.n_items, seed)
     ]
 
 
@@ -85,7 +83,7 @@ def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
     split = "heldout_words" if "heldout_words" in cfg.splits else cfg.splits[0]
     pairs = [
         item
-        for item in evaluation_items(cfg.mixture, split, cfg.n_items, seed)
+        for item in cfg.mixture.evaluation(split, cfg.n_items, seed)
         if len(item.words) == 2 and not item.facets["template_heldout"]
     ]
     # One of each word set first.
