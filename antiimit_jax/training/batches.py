@@ -163,7 +163,7 @@ class BatchSource:
             target[b, : len(of_row)] = of_row
         one = self._shape
         shape = one._replace(
-            rows=len(rows),
+            sequences=len(rows),
             trunks=groups,
             dense_tokens=groups * one.dense_tokens,
             readouts=groups * one.readouts,
@@ -198,7 +198,7 @@ class BatchSource:
             if rows[-1].add(i, query):
                 continue
             if rows[-1].queries:
-                if len(rows) == shape.rows:
+                if len(rows) == shape.sequences:
                     break
                 rows.append(PackedSequence(self._limits, stops, prefix))
             if not rows[-1].add(i, query):
@@ -207,7 +207,7 @@ class BatchSource:
                     f"raise train.row_tokens (now {self._cfg.row_tokens})"
                 )
         return rows + [
-            PackedSequence(self._limits, stops, prefix) for _ in range(shape.rows - len(rows))
+            PackedSequence(self._limits, stops, prefix) for _ in range(shape.sequences - len(rows))
         ]
 
     def _longest_prefix(self) -> int:
