@@ -4,6 +4,7 @@ Only Figure objects with the Agg canvas are used, no pyplot and no lasting globa
 stays text in the SVG, so that it can be searched and takes the reader's fonts.
 """
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,12 @@ from matplotlib.figure import Figure
 
 from antiimit_jax.results import stage_named
 
-COLOURS = {"base": "#6e6e6e", "tuned": "#0072b2", "placebo": "#d9730d"}
-MARKERS = {"base": "s", "tuned": "o", "placebo": "^"}
-SIGNS = {"base": "■", "tuned": "●", "placebo": "▲"}  # the markers, for a legend; others "◆"
-OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#b8a200")
+_LOOKS = {  # kind of stage -> colour, marker, the marker in a legend
+    "base": ("#6e6e6e", "s", "■"),
+    "tuned": ("#0072b2", "o", "●"),
+    "placebo": ("#d9730d", "^", "▲"),
+}
+_OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#b8a200")
 INK = "#222222"
 PANEL, WIDE = (3.35, 2.75), 4.9  # inches
 MAX_DOTS = 400
@@ -32,48 +35,37 @@ _STYLE = {
     "font.family": "sans-serif",
     "font.size": 8.0,
     "axes.titlesize": 9.0,
-    "axes.labelsize": 8.0,
+    "axes.labelsize": "medium",
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.edgecolor": "#777777",
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "axes.grid": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "axes.unicode_minus": True,
 }
+_TICKS = {"labelsize": 7.5, "color": INK, "major.width": 0.6, "major.size": 2.5}
+_STYLE |= {f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()}
 _styled = matplotlib.rc_context(_STYLE)  # each call of a decorated function has its own context
 Point = tuple[float, float | None, float | None] | None  # value and ends of its interval
 
 
 def colour(stage: str) -> str:
     """The stage's colour: base grey, tuned blue, placebo orange, others from a safe list."""
-    return (
-        COLOURS.get(stage_named(stage).kind)
-        or OTHER_COLOURS[sum(map(ord, stage)) % len(OTHER_COLOURS)]
-    )
-
-
-def marker(stage: str) -> str:
-    """The stage's mark in a drawing."""
-    return MARKERS.get(stage_named(stage).kind, "D")
+    return _look(stage)[0]
 
 
 def legend(stages: Sequence[str]) -> list[tuple[str, str, str]]:
     """(sign, colour, words) of each stage, as drawn."""
-    return [(SIGNS.get(stage_named(s).kind, "◆"), colour(s), s) for s in stages]
+    return [(_look(s)[2], colour(s), s) for s in stages]
+
+
+def _look(stage: str) -> tuple[str, str, str]:
+    other = _OTHER_COLOURS[sum(map(ord, stage)) % len(_OTHER_COLOURS)]
+    return _LOOKS.get(stage_named(stage).kind, (other, "D", "◆"))
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
@@ -90,12 +82,10 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'href="#', f'href="#{prefix}-', text)
-    text = text.replace("url(#", f"url(#{prefix}-")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     head, _, rest = text.partition(">")
     box = re.search(r'viewBox="[^"]*"', head).group()
-    title = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    title = html.escape(label)
     return (
         f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
@@ -129,7 +119,7 @@ def calibration_figure(data: Any, stage: str) -> Figure:
         ring = dict(s=9, facecolors="none", edgecolors=ink, alpha=0.6, lw=0.5, zorder=2)
         axes.scatter(data.asked[dots], data.share[dots], **ring)
     for x, *point in zip(data.x, data.mean, data.low, data.high):
-        _mark(axes, x, point, ink, marker(stage))
+        _mark(axes, x, point, *_look(stage)[:2])
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
     axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
     weights = np.full(data.mass.size, 1 / data.mass.size)
@@ -168,7 +158,7 @@ def slices_figure(
             if point and point[0] > top:
                 axes.plot(x, 0.97 * top, marker="^", ms=4.5, mfc="white", mec=ink, zorder=4)
             elif point:
-                _mark(axes, x, point, ink, marker(stage))
+                _mark(axes, x, point, *_look(stage)[:2])
     axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, top), title=title, ylabel="TVD")
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
@@ -203,7 +193,7 @@ def drift_figure(
     rulers = iter(_RULER_MARKS * len(series))
     for i, (name, points) in enumerate(series.items()):
         ruler = ":" in name
-        ink, sign = (INK, next(rulers)) if ruler else (colour(name), marker(name))
+        ink, sign = (INK, next(rulers)) if ruler else _look(name)[:2]
         heights = y + 0.62 * ((len(series) - 1) / 2 - i) / max(len(series), 3)
         for height, point in zip(heights, points):
             if point and (point[0] > 0 or not log):

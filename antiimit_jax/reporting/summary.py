@@ -41,7 +41,9 @@ def text_table(table: Table) -> list[str]:
 
 
 def _text(cell: Cell | str) -> str:
-    return cell if isinstance(cell, str) else f"{cell.text} {cell.small}".rstrip()
+    if isinstance(cell, str) or not cell.small:
+        return cell if isinstance(cell, str) else cell.text
+    return cell.text + (" " if cell.small.startswith("[") else ", ") + cell.small
 
 
 def _sample(sample: dict) -> str:

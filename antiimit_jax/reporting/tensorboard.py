@@ -7,6 +7,7 @@ Scalars bear the tags `{stage}/{suite}/{split}/{metric}` (slice "all"), `train/{
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,7 @@ class LiveScalars:
 
     def add(self, row: dict[str, Any]) -> None:
         """One row of the training log."""
-        for name, value in row.items():
-            if name not in ("adapter", "step", "skipped") and value is not None:
-                self._writer.add_scalar(tag(_prefix(row["adapter"]), name), value, row["step"])
+        _add_step(self._writer, row)
 
     def close(self) -> None:
         """Writes what is left."""
@@ -78,21 +77,17 @@ def _scalars(writer: SummaryWriter, run: Run) -> None:
 
 
 def _training(writer: SummaryWriter, run: Run) -> None:
-    if run.training is None:
-        return
-    columns = {
-        name: values.astype(float)
-        for name, values in run.training.items()
-        if name not in ("adapter", "step", "skipped")
-    }
-    for i, (adapter, step) in enumerate(zip(run.training["adapter"], run.training["step"])):
-        for name, values in columns.items():
-            if np.isfinite(values[i]):
-                writer.add_scalar(tag(_prefix(adapter), name), values[i], int(step))
+    log = run.training or {"step": ()}
+    for i in range(len(log["step"])):
+        _add_step(writer, {name: values[i] for name, values in log.items()})
 
 
-def _prefix(adapter: str) -> str:
-    return "train" if adapter == "tuned" else f"{adapter}_train"
+def _add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
+    prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
+    for name, value in row.items():
+        known = name in ("adapter", "step", "skipped") or value is None
+        if not known and np.isfinite(value):
+            writer.add_scalar(tag(prefix, name), value, int(row["step"]))
 
 
 def _of_suites(writer: SummaryWriter, run: Run, suites: Suites) -> None:
@@ -120,12 +115,7 @@ def sample_markdown(sample: dict) -> str:
     )
     pairs = zip(sample["top_text"], sample["top_p"])
     top = "\n".join(f"{number(p)}  {visible(text)}" for text, p in pairs)
-    longest = max((len(run) for run in re.findall("`+", prompt + asked + top)), default=0)
+    longest = max(map(len, re.findall("`+", prompt + asked + top)), default=0)
     fence = "`" * max(3, 1 + longest)
-    blocks = (f"{fence}\n{text}\n{fence}" for text in (prompt, asked, top))
-    return "\n\n".join(
-        f"{title}\n\n{block}"
-        for title, block in zip(
-            (f"item {visible(sample['item'])}", "words", "most probable words"), blocks
-        )
-    )
+    blocks = {f"item {visible(sample['item'])}": prompt, "words": asked, "most probable words": top}
+    return "\n\n".join(f"{title}\n\n{fence}\n{text}\n{fence}" for title, text in blocks.items())

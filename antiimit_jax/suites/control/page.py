@@ -53,13 +53,12 @@ def section(tables: Tables, rows: Rows) -> Section:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
     parts = [_calibration(tables, rows), _figures(rows), _gap(rows, here[1], stage), _slices(rows)]
-    lead = _lead(rows, here, stage)
-    count = np.count_nonzero(tables["items"]["word_index"] == 0) if "items" in tables else 0
-    items = f"{count // len(rows.stages(SUITE)):,} items a stage in all; " if count else ""
-    measured = (
-        f"measured on {place_words(*here)}; {items}brackets hold 95% intervals over word sets"
-    )
-    return Section("Control", lead=[lead[0], measured, *lead[1:]], parts=parts)
+    measured = [f"measured on {place_words(*here)}", "brackets hold 95% intervals over word sets"]
+    if "items" in tables:
+        count = np.count_nonzero(tables["items"]["word_index"] == 0) // len(rows.stages(SUITE))
+        measured.insert(1, f"{count:,} items a stage in all")
+    sentence, *readings = _lead(rows, here, stage)
+    return Section("Control", lead=[sentence, "; ".join(measured), *readings], parts=parts)
 
 
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
@@ -92,21 +91,14 @@ def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
         "probability in the wrong place (TVD)"
     )
     others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
-    more = [
-        f"{words} {figure(tvd[name])}"
-        for name, words in others.items()
-        if name in tvd and name != stage
-    ]
+    more = [f"{others[s]} {figure(tvd[s])}" for s in others if s in tvd and s != stage]
     text += "; " + ", ".join(more) + "." if more else "."
-    told = (
+    words = (
         "a model that ignores the request would score",
         "a step function (larger word always 75%)",
     )
-    lazy = [
-        f"{words} {number(tvd[name]['value'])}" for name, words in zip(_LAZY, told) if name in tvd
-    ]
-    if lazy:
-        text += " For comparison, " + ", ".join(lazy) + "."
+    lazy = [f"{w} {number(tvd[name]['value'])}" for name, w in zip(_LAZY, words) if name in tvd]
+    text += " For comparison, " + ", ".join(lazy) + "." if lazy else ""
     readings = []
     if _has_interval(mine):
         words = {-1: "better than", 0: "not told apart from", 1: "worse than"}
