@@ -31,6 +31,7 @@ from antiimit_jax.trees import flat, nested
 from antiimit_jax.versions import versions
 
 _READERS = (gguf, gguf_config, gguf_tokenizer, leaves, weights)
+_TABLES = ("architectures.jsonl", "leaves.jsonl")
 _HASHES = "sha256.json"
 _WORTH_BYTES = 32 * 2**20  # smaller files open as fast as they are read
 _SPARE_BYTES = 4 * 2**30  # stay free on the disk
@@ -125,6 +126,8 @@ def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokeniz
 @functools.cache
 def _reader_version() -> str:
     """Of everything that decides what a GGUF file is opened to."""
-    sources = b"".join(Path(module.__file__).read_bytes() for module in _READERS)
+    files = [Path(module.__file__) for module in _READERS]
+    files += [files[0].parent / "data" / table for table in _TABLES]
+    sources = b"".join(file.read_bytes() for file in files)
     packages = versions(("gguf", "tokenizers", "transformers"))
     return hashlib.sha256(sources + " ".join(packages.values()).encode()).hexdigest()

@@ -1,17 +1,24 @@
 """The model card of an export: what it is, how it was made, and how it measured."""
 
 import dataclasses
+import importlib.resources
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import jinja2
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.peft import Adapter
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import Rows, figure, plain_text
 from antiimit_jax.trees import flat
+
+_TEMPLATE = importlib.resources.files("antiimit_jax.export") / "templates" / "card.md.j2"
+_WHITE_SPACE = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,105 +55,68 @@ def write_card(folder: Path, subject: Subject, suites: Mapping[str, ModuleType])
     Raises:
       UserError: a file of the run is corrupt.
     """
-    peft = subject.form == "peft"
+    peft, adapter = subject.form == "peft", subject.adapter
     model = Path(subject.model).name if is_path(subject.model) else subject.model
-    name = f"{model} with an adapter" if subject.adapter else model
     front = {} if is_path(subject.base) else {"base_model": subject.base}
     front |= {
         "library_name": "peft" if peft else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["antiimit_jax", "lora"] if subject.adapter else ["antiimit_jax"],
+        "tags": ["antiimit_jax", "lora"] if adapter else ["antiimit_jax"],
     }
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
-    lines += [f"# {_plain(name)}", "", _what(subject), "", "```python", *_use(subject), "```", ""]
-    lines += _facts(
-        "What it was made from",
-        {
-            "base model": model,
-            "revision": subject.revision or "not stated",
-            "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
-            "adapter sha256": subject.adapter.sha256 if subject.adapter else "no adapter",
-        },
-    )
+    facts = {
+        "base model": model,
+        "revision": subject.revision or "not stated",
+        "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
+        "adapter sha256": adapter.sha256 if adapter else "no adapter",
+    }
+    settings, figures, foreign = {}, [], False
     if subject.run is not None:
-        lines += _run(subject.run, subject.adapter, suites)
-    lines += ["The licence is that of the base model.", ""]
-    run_files.write_text(folder / "README.md", "\n".join(lines))
-
-
-def _what(subject: Subject) -> str:
-    if subject.adapter is None:
-        return "The base model as it is, written by antiimit_jax."
-    return (
-        "Fine-tuned by antiimit_jax to answer with the words and percentages that a prompt asks "
-        "for: the probabilities of its next words are the answer."
-        if subject.run
-        else "The base model with a LoRA adapter, written by antiimit_jax."
+        config = flat(run_files.read_config(subject.run)["config"])
+        text = lambda value: value if isinstance(value, str) else json.dumps(value)
+        settings = {key: text(value) for key, value in config.items() if key != "model"}
+        if (subject.run / run_files.METRICS).exists():
+            metrics = run_files.read_metrics(subject.run)
+            made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
+            stage = made.get(adapter.sha256) if adapter else None
+            figures, foreign = _figures(Rows(metrics["rows"]), stage, suites), stage is None
+    environment = jinja2.Environment(**_WHITE_SPACE, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"plain": _plain, "cells": _cells}
+    card = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+        front={key: json.dumps(value) for key, value in front.items()},
+        name=f"{model} with an adapter" if adapter else model,
+        adapted=adapter is not None,
+        from_run=subject.run is not None,
+        peft=peft,
+        facts=facts,
+        settings=settings,
+        figures=figures,
+        foreign_figures=foreign,
     )
+    run_files.write_text(folder / "README.md", card)
 
 
-def _use(subject: Subject) -> list[str]:
-    if subject.form == "peft":
-        return [
-            "from peft import AutoPeftModelForCausalLM",
-            "",
-            'model = AutoPeftModelForCausalLM.from_pretrained("this folder")',
-        ]
-    return [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("this folder")',
-        'tokenizer = AutoTokenizer.from_pretrained("this folder")',
-    ]
-
-
-def _run(run: Path, adapter: Adapter | None, suites: Mapping[str, ModuleType]) -> list[str]:
-    """The run's figures, if they are of this adapter, and its settings."""
-    lines = []
-    if (run / run_files.METRICS).exists():
-        metrics = run_files.read_metrics(run)
-        made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
-        stage = made.get(adapter.sha256) if adapter else None
-        lines += (
-            _figures(Rows(metrics["rows"]), stage, suites)
-            if stage
-            else ["The figures in the run's folder are of another adapter and are left out.", ""]
-        )
-    config = run_files.read_config(run)["config"]
-    text = lambda value: value if isinstance(value, str) else json.dumps(value)
-    settings = {key: text(value) for key, value in flat(config).items() if key != "model"}
-    return lines + _facts("Settings of the run", settings)
-
-
-def _figures(rows: Rows, stage: str, suites: Mapping[str, ModuleType]) -> list[str]:
-    """A table for each suite: a line a split and stage, 95% intervals in brackets."""
-    lines = []
-    for suite, module in suites.items():
+def _figures(rows: Rows, stage: str | None, suites: Mapping[str, ModuleType]) -> list[tuple]:
+    """Each suite's name, head and lines: one a split and stage, 95% intervals in brackets."""
+    tables = []
+    for suite, module in suites.items() if stage else ():
         shown = getattr(module, "HEADLINE", ())
         stages = [name for name in ("base", stage) if name in rows.stages(suite)]
         body = []
-        for split in rows.splits(suite):
-            for name in stages:
-                found = [rows.get(name, suite, split, "all", f.name) for f in shown]
-                if any(found):
-                    first = next(row for row in found if row)
-                    values = [figure(row, f.decimals) for row, f in zip(found, shown)]
-                    cells = [split, name, *values, first["n"], first["clusters"]]
-                    body.append(_line(cells))
+        for split, name in itertools.product(rows.splits(suite), stages):
+            found = [rows.get(name, suite, split, "all", f.name) for f in shown]
+            if any(found):
+                first = next(row for row in found if row)
+                values = [figure(row, f.decimals) for row, f in zip(found, shown)]
+                body.append([split, name, *values, first["n"], first["clusters"]])
         if body:
             head = ["split", "stage", *(f.label for f in shown), "n", "clusters"]
-            lines += [f"## Measured: {suite}", "", _line(head), _line(["---"] * len(head)), *body]
-            lines += ["", "Values with 95% intervals; one training seed.", ""]
-    return lines
+            tables.append((suite, head, body))
+    return tables
 
 
-def _facts(title: str, facts: Mapping[str, Any]) -> list[str]:
-    rows = [_line([name, value]) for name, value in facts.items()]
-    return [f"## {title}", "", _line(["what", "value"]), _line(["---", "---"]), *rows, ""]
-
-
-def _line(cells: list[Any]) -> str:
-    return f"| {' | '.join(_plain(str(cell)) for cell in cells)} |"
+def _cells(values: Iterable[Any]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(_plain(str(value)) for value in values)} |"
 
 
 def _plain(text: str) -> str:

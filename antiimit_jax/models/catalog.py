@@ -12,13 +12,12 @@ download. They serve `launch.plan` alone. Parameter totals are checked against t
 """
 
 import dataclasses
-import importlib.resources
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.tables import read_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,16 +43,11 @@ class Entry:
         return self.config.get("model_type", "")
 
 
-def _rows(file: str) -> list[dict[str, Any]]:
-    text = (importlib.resources.files("antiimit_jax.models") / "data" / file).read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def _read_catalog() -> dict[str, Entry]:
     """Entries as the files list them; a line with `means` is another name of one of them."""
-    configs = {row["name"]: row["config"] for row in _rows("configs.jsonl")}
+    configs = {row["name"]: row["config"] for row in read_table("configs")}
     catalog: dict[str, Entry] = {}
-    for row in _rows("catalog.jsonl"):
+    for row in read_table("catalog"):
         alias = row.pop("alias")
         if means := row.pop("means", ""):
             entry, others = catalog[means], row.pop("others")

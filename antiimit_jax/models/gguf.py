@@ -6,7 +6,6 @@ embedding into half-split order, and Gemma's norms, stored as 1 + w, into w.
 """
 
 import functools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
+_UNREADABLE = (ValueError, LookupError, OverflowError, MemoryError, OSError, RecursionError)
 _INTEGERS = ("I8", "I16", "I32", "I64")
 _LONGEST_ARRAY = 2_000_000  # values of one metadata key; the longest known has half a million
 
@@ -52,41 +52,27 @@ class GgufCheckpoint:
           UserError: not a GGUF file, truncated, or an architecture that is not ported.
         """
         self.path = path
-        size = os.path.getsize(path)
+        size = path.stat().st_size
         try:
             self._reader = _Reader(path)
-        except (
-            ValueError,
-            IndexError,
-            KeyError,
-            OverflowError,
-            MemoryError,
-            OSError,
-            RecursionError,
-        ) as error:
-            raise UserError(
-                f"{path}: not a readable GGUF file ({str(error)!r:.200}); fetch it again"
-            ) from error
+        except _UNREADABLE as error:
+            what = f"{path}: not a readable GGUF file ({str(error)!r:.200})"
+            raise UserError(f"{what}; fetch it again") from error
         for tensor in self._reader.tensors:
             if tensor.data_offset + tensor.n_bytes > size:
-                raise UserError(
-                    f"{path}: truncated, tensor {tensor.name!r} reaches past the end of the file "
-                    f"({size} bytes); fetch it again"
-                )
+                past = f"tensor {tensor.name!r} reaches past the end of the file ({size} bytes)"
+                raise UserError(f"{path}: truncated, {past}; fetch it again")
         if self._reader.byte_order == "S":
             raise UserError(f"{path}: the file is big-endian; only little-endian ones are read")
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
-        self.architecture = self.field("general.architecture")
-        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
-            raise UserError(
-                f"{path}: GGUF architecture {self.architecture!r} is not ported; "
-                f"this version reads: {', '.join(ARCHITECTURES)}"
-            )
-        if self.field("split.count", 1) not in (0, 1):
-            raise UserError(
-                f"{path}: one of {self.field('split.count')} parts; merge them first, with "
-                "llama.cpp's `llama-gguf-split --merge`"
-            )
+        name = self.field("general.architecture")
+        if not isinstance(name, str) or name not in ARCHITECTURES:
+            known = f"this version reads: {', '.join(ARCHITECTURES)}"
+            raise UserError(f"{path}: GGUF architecture {name!r} is not ported; {known}")
+        self.architecture, self._rules = name, ARCHITECTURES[name]
+        if (parts := self.field("split.count", 1)) not in (0, 1):
+            how = "merge them first, with llama.cpp's `llama-gguf-split --merge`"
+            raise UserError(f"{path}: one of {parts} parts; {how}")
 
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value as a Python object (str, int, float, bool or list)."""
@@ -132,7 +118,7 @@ class GgufCheckpoint:
           UserError: the metadata are not those of a model that is ported.
         """
         to_hf = {name: hf for hf, (name, _) in self._places.items()}
-        weights = self._tensors.keys() - ARCHITECTURES[self.architecture].rope_tensors
+        weights = self._tensors.keys() - {*self._rules.rope_tensors}
         return {to_hf.get(name, name) for name in weights}
 
     def problem(self, hf_name: str, shape: tuple[int, ...]) -> str:
@@ -152,8 +138,8 @@ class GgufCheckpoint:
         """
         name, leaf = self._places[hf_name]
         array = self._dequantised(name)
-        if leaf.rotary_heads and ARCHITECTURES[self.architecture].interleaved:
-            heads = leaf.rotary_heads(self._config)
+        if leaf.rotary_heads and self._rules.interleaved:
+            heads = getattr(self._config, leaf.rotary_heads)
             if array.ndim and len(array) % (2 * heads) == 0:  # else the caller reports the shape
                 array = half_split_rows(array, heads)
         if leaf.path[-1] == "scale" and self._config.norm_offset:

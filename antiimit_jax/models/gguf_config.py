@@ -7,24 +7,18 @@ Source: llama.cpp's converter (`conversion/*.py`) and its loader (`src/models/*.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from antiimit_jax.models.config_keys import is_count, is_positive
 from antiimit_jax.models.families import FAMILIES
+from antiimit_jax.models.tables import read_table
 
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
-_CAPS = {
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
-}
-_LONG, _SHORT, _DIVISORS = (
-    "rope_factors_long.weight",
-    "rope_factors_short.weight",
-    "rope_freqs.weight",
-)
+_LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+_DIVISORS = "rope_freqs.weight"
 # Metadata (after the architecture prefix) -> config.json, for all architectures.
 _KEYS = {
     "block_count": "num_hidden_layers",
@@ -37,20 +31,13 @@ _KEYS = {
     "attention.key_length": "head_dim",
     "vocab_size": "vocab_size",
 }
-_NEEDED = ("attention.layer_norm_rms_epsilon",)  # the others without default `families` misses
+_NEEDED = "attention.layer_norm_rms_epsilon"  # the others without default `families` misses
 # Read by `_rope` and `_head_dim`, not copied.
-_OTHERS = {
-    "attention.value_length",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scale_linear",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scaling.original_context_length",
-    "rope.scaling.attn_factor",
-    "rope.scaling.yarn_beta_fast",
-    "rope.scaling.yarn_beta_slow",
-}
+_OTHERS = frozenset(
+    """attention.value_length rope.dimension_count rope.freq_base rope.scale_linear
+    rope.scaling.type rope.scaling.factor rope.scaling.original_context_length
+    rope.scaling.attn_factor rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow""".split()
+)
 # Keys that change nothing while they say this; None stands for any value.
 _NEUTRAL = {
     "attention.causal": True,
@@ -68,48 +55,15 @@ class Architecture:
     model_type: str
     interleaved: bool = False  # q and k rows lie in pairs, for llama.cpp's older rotary embedding
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)  # copied, as `_KEYS`
-    others: frozenset[str] = frozenset()  # keys that a rule below reads
+    others: Sequence[str] = ()  # keys that a rule below reads
     slides_but_every: int = 0  # default period of the layers that see everything; 0: not mixed
     local_theta: float = 0.0  # default base of the sliding layers; 0: that of the others
     scaled_by_width: int = 0  # layers of the one size whose query scale is hidden / heads
-    rope_tensors: frozenset[str] = frozenset()
+    rope_tensors: Sequence[str] = ()
     rotates_in_part: bool = False
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(
-        model_type="llama",
-        interleaved=True,
-        others=frozenset({_WINDOW}),
-        rope_tensors=frozenset({_DIVISORS, _LONG, _SHORT}),
-    ),
-    "qwen2": Architecture(model_type="qwen2"),
-    "qwen3": Architecture(model_type="qwen3"),
-    "gemma": Architecture(model_type="gemma"),
-    "gemma2": Architecture(
-        model_type="gemma2",
-        keys=_CAPS,
-        others=frozenset({_WINDOW, _PATTERN}),
-        slides_but_every=2,
-        scaled_by_width=46,
-    ),
-    "gemma3": Architecture(
-        model_type="gemma3_text",
-        keys={"final_logit_softcapping": "final_logit_softcapping"},
-        others=frozenset({_WINDOW, _PATTERN, "rope.freq_base_swa"}),
-        slides_but_every=6,
-        local_theta=10_000.0,
-        scaled_by_width=62,
-    ),
-    "olmo2": Architecture(model_type="olmo2"),
-    "smollm3": Architecture(model_type="smollm3", interleaved=True),
-    "phi3": Architecture(
-        model_type="phi3",
-        others=frozenset({_WINDOW}),
-        rope_tensors=frozenset({_LONG, _SHORT}),
-        rotates_in_part=True,
-    ),
-}
+ARCHITECTURES = {row.pop("name"): Architecture(**row) for row in read_table("architectures")}
 
 
 def config_of(
@@ -137,8 +91,8 @@ def config_of(
     if unknown:
         shown = ", ".join(f"{f'{name}.{key}'!r} = {metadata[key]!r:.60}" for key in unknown[:8])
         raise ValueError(f"metadata {shown} is not understood")
-    if lost := [key for key in _NEEDED if key not in metadata]:
-        raise ValueError(f"metadata {name}.{lost[0]} is missing")
+    if _NEEDED not in metadata:
+        raise ValueError(f"metadata {name}.{_NEEDED} is missing")
     config = {copied[key]: value for key, value in metadata.items() if key in copied}
     config["model_type"] = arch.model_type
     layers = config.get("num_hidden_layers")
@@ -153,30 +107,22 @@ def config_of(
     sizes = ("hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")
     if not all(is_count(config.get(size)) for size in sizes):
         return config  # `families` says what is wrong
-    config["head_dim"] = _head_dim(config, metadata)
-    if not is_count(config["head_dim"]):
+    width = config["hidden_size"] // config["num_attention_heads"]
+    head_dim = config.setdefault("head_dim", width)
+    if head_dim != (values := metadata.get("attention.value_length", width)):
+        raise ValueError(f"key heads of {head_dim!r} and value heads of {values!r} are not ported")
+    if not is_count(head_dim):
         return config
     if "query_pre_attn_scalar" in FAMILIES[arch.model_type].defaults:
-        wide = layers == arch.scaled_by_width
-        width = config["hidden_size"] // config["num_attention_heads"]
-        config["query_pre_attn_scalar"] = width if wide else config["head_dim"]
+        config["query_pre_attn_scalar"] = width if layers == arch.scaled_by_width else head_dim
     config |= _windows(arch, metadata, layers)
-    stored = {tensor: vector(tensor) for tensor in arch.rope_tensors & {*shapes}}
+    stored = {tensor: vector(tensor) for tensor in arch.rope_tensors if tensor in shapes}
     rope = _rope(arch, config, metadata, stored)
     if arch.local_theta:
         local = metadata.get("rope.freq_base_swa", arch.local_theta)
         local = {"rope_type": "default", "rope_theta": local}
         rope = {"full_attention": rope, "sliding_attention": local}
     return config | {"rope_parameters": rope}
-
-
-def _head_dim(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
-    """Features of a query, key or value head."""
-    split = config["hidden_size"] // config["num_attention_heads"]
-    keys, values = config.get("head_dim", split), metadata.get("attention.value_length", split)
-    if keys != values:
-        raise ValueError(f"key heads of {keys!r} and value heads of {values!r} are not ported")
-    return keys
 
 
 def _windows(arch: Architecture, metadata: Mapping[str, Any], layers: int) -> dict[str, Any]:
@@ -189,8 +135,9 @@ def _windows(arch: Architecture, metadata: Mapping[str, Any], layers: int) -> di
             return {"model_type": "mistral", "sliding_window": window} if window else {}
         return {"sliding_window": window or None}
     if window == 0 or (window is None and arch.local_theta):  # Gemma-3 without: no layer slides
-        return {"layer_types": ["full_attention"] * layers, "sliding_window": None}
-    pattern = metadata.get(_PATTERN, arch.slides_but_every)
+        pattern = [False] * layers
+    else:
+        pattern = metadata.get(_PATTERN, arch.slides_but_every)
     if isinstance(pattern, int) and not isinstance(pattern, bool):
         pattern = [not pattern or (i + 1) % pattern != 0 for i in range(layers)]
     if not isinstance(pattern, list) or len(pattern) != layers:
@@ -233,26 +180,28 @@ def _rope(
         if values.shape != (dim // 2,) or not (np.isfinite(values) & (values > 0)).all():
             raise ValueError(f"tensor {name} must hold {dim // 2} positive numbers")
 
+    def longrope(short: str, long: str, original: int) -> dict[str, Any]:
+        factors = {"short_factor": tensors[short].tolist(), "long_factor": tensors[long].tolist()}
+        rest = {"rope_type": "longrope", "original_max_position_embeddings": original}
+        return rope | factors | rest
+
     if kind == "none":
         if factor not in (None, 0, 1):
             raise ValueError(f"rope.scaling.factor = {factor!r} contradicts the type 'none'")
         if _DIVISORS not in tensors:
             return rope | {"rope_type": "default"}
-        divisors = tensors[_DIVISORS].tolist()  # Llama-3.1's scaling, worked out by the converter
-        return rope | {
-            "rope_type": "longrope",
-            "short_factor": divisors,
-            "long_factor": divisors,
-            "attention_factor": 1.0,
-            "original_max_position_embeddings": config["max_position_embeddings"],
-        }
+        rope["attention_factor"] = 1.0  # Llama-3.1's scaling, worked out by the converter
+        return longrope(_DIVISORS, _DIVISORS, config["max_position_embeddings"])
     if kind == "linear":
         return rope | {"rope_type": "linear", "factor": factor or 1.0}
     if kind == "yarn":
-        rope |= {"rope_type": "yarn", "factor": factor}
-        for key in ("beta_fast", "beta_slow"):
-            rope[key] = metadata.get(f"rope.scaling.yarn_{key}")
-        return rope | {"original_max_position_embeddings": original}
+        rope |= {
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+        }
+        betas = ("beta_fast", "beta_slow")
+        return rope | {key: metadata.get(f"rope.scaling.yarn_{key}") for key in betas}
     if lost := sorted({_LONG, _SHORT} - tensors.keys()):
         raise ValueError(f"rope.scaling.type = 'longrope' without tensor {lost[0]}")
     if not is_count(original):
@@ -263,9 +212,4 @@ def _rope(
         raise ValueError(f"rope.scaling.attn_factor must be positive, not {attention!r}")
     if "rope.scaling.attn_factor" in metadata:
         rope["attention_factor"] = attention
-    return rope | {
-        "rope_type": "longrope",
-        "short_factor": tensors[_SHORT].tolist(),
-        "long_factor": tensors[_LONG].tolist(),
-        "original_max_position_embeddings": original,
-    }
+    return longrope(_SHORT, _LONG, original)

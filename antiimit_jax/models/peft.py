@@ -81,21 +81,12 @@ def save_adapter(
     Raises:
       OSError: the folder cannot be written.
     """
+    leaves = [leaf for name, leaf in lora_leaves(cfg).items() if name in lora.targets]
+    pairs = {leaf.path[2]: adapter["layers"][leaf.path[1]][leaf.path[2]] for leaf in leaves}
+    kind = {"rank": lora.rank, "alpha": lora.alpha, "layers": range(*lora.layer_range(cfg))}
+    base = {"base_model": base_name(base_model), "revision": revision}
     with whole_folder(folder) as made:
-        write_adapter(
-            made,
-            {
-                name: adapter["layers"][leaf.path[1]][name]
-                for name, leaf in lora_leaves(cfg).items()
-                if name in lora.targets
-            },
-            cfg,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            layers=range(*lora.layer_range(cfg)),
-            base_model=base_name(base_model),
-            revision=revision,
-        )
+        write_adapter(made, pairs, cfg, **kind, **base)
     return sha256(folder / WEIGHTS_FILE)
 
 
@@ -113,10 +104,8 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
     problems: list[str] = []
     found = _by_module(_read_tensors(file), problems)
     expected = config.rank_and_scale(list(found))
-    problems += [
-        f"{module} has tensors, and {CONFIG_FILE} does not target it"
-        for module in config.not_targeted(list(found))
-    ]
+    untargeted = f"has tensors, and {CONFIG_FILE} does not target it"
+    problems += [f"{module} {untargeted}" for module in config.not_targeted(list(found))]
     places: dict[str, list[tuple[str, Leaf, int]]] = {}
     for name, leaf in lora_leaves(cfg).items():
         for i in range(cfg.n_layers):
@@ -126,8 +115,7 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
     for module, sides in found.items():
         here = places.get(_text_module(module, cfg))
         if here is None:
-            why = next((why for part, why in _FOREIGN.items() if part in module), "")
-            problems.append(f"unexpected {module}" + (f": {why}" if why else ""))
+            problems.append(_unexpected(module))
             continue
         rank, scale = expected[module]
         if faults := _faults(module, sides, rank, here[0][1].stored_shape(cfg)):
@@ -143,6 +131,11 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
         raise UserError(f"{file}: does not fit the model: {shown}")
     tree, scale = _stacked(pieces, cfg)
     return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=sha256(file))
+
+
+def _unexpected(name: str) -> str:
+    why = next((f": {why}" for part, why in _FOREIGN.items() if part in name), "")
+    return f"unexpected {name}{why}"
 
 
 def _read_tensors(file: Path) -> dict[str, np.ndarray]:
@@ -162,8 +155,7 @@ def _by_module(
     for key, array in sorted(tensors.items()):
         match = _KEY.fullmatch(key)
         if match is None:
-            why = next((why for part, why in _FOREIGN.items() if part in key), "")
-            problems.append(f"unexpected {key}" + (f": {why}" if why else ""))
+            problems.append(_unexpected(key))
             continue
         names.add(match["name"])
         sides = found.setdefault(match["module"], {})
@@ -192,10 +184,8 @@ def _faults(
     for side, wanted in (("A", (rank, shape[1])), ("B", (shape[0], rank))):
         array = sides[side]
         if array.shape != wanted:
-            faults.append(
-                f"{module}.lora_{side} has shape {array.shape}, not {wanted} "
-                f"(rank {rank} by {CONFIG_FILE})"
-            )
+            said = f"has shape {array.shape}, not {wanted} (rank {rank} by {CONFIG_FILE})"
+            faults.append(f"{module}.lora_{side} {said}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             faults.append(f"{module}.lora_{side} has dtype {array.dtype}, not a float")
         elif not np.isfinite(np.asarray(array, np.float32)).all():

@@ -14,34 +14,11 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.config_keys import is_count, is_positive
 from antiimit_jax.models.name_patterns import match_names
 from antiimit_jax.models.safetensors_files import read_json
+from antiimit_jax.models.tables import read_table
 
 CONFIG_FILE = "adapter_config.json"
-_REFUSED = {
-    "use_dora": "DoRA is not ported",
-    "use_qalora": "QALoRA is not ported",
-    "use_bdlora": "block-diagonal LoRA is not ported",
-    "alora_invocation_tokens": "activated LoRA is not ported",
-    "arrow_config": "Arrow routing is not ported",
-    "kasa_config": "KaSA is not ported",
-    "velora_config": "VeLoRA is not ported",
-    "monteclora_config": "MonteCLoRA is not ported",
-    "megatron_config": "Megatron layers are not ported",
-    "layer_replication": "repeated layers are not ported",
-    "modules_to_save": "fully trained modules are not ported",
-    "target_parameters": "adapters of bare parameters are not ported",
-    "trainable_token_indices": "trained tokens are not ported",
-    "lora_bias": "biases in LoRA are not ported",
-}
-_READ = frozenset(
-    """peft_type r lora_alpha use_rslora rank_pattern alpha_pattern target_modules exclude_modules
-    layers_to_transform layers_pattern base_model_name_or_path bias init_lora_weights""".split()
-)
-# Notes, training, and beginnings that the saved tensors replace.
-_HARMLESS = frozenset(
-    """auto_mapping corda_config ensure_weight_tying eva_config fan_in_fan_out inference_mode
-    loftq_config lora_dropout lora_ga_config megatron_core peft_version qalora_group_size revision
-    runtime_config task_type""".split()
-)
+# Key -> why it is refused where it is set; "" where it is read below, or changes no logits.
+_KEYS = {row["key"]: row.get("refused", "") for row in read_table("adapter_keys")}
 # Other beginnings (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base's weights too.
 _BASE_STAYS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
@@ -65,12 +42,12 @@ class PeftConfig:
         """
         ranks = self._first_match("rank_pattern", modules)
         alphas = self._first_match("alpha_pattern", modules)
+        divisor = math.sqrt if self.values.get("use_rslora") else float
         found = {}
         for module in modules:
             rank = ranks.get(module, self.values["r"])
             alpha = alphas.get(module, self.values["lora_alpha"])
-            root = self.values.get("use_rslora")
-            found[module] = rank, alpha / (math.sqrt(rank) if root else rank)
+            found[module] = rank, alpha / divisor(rank)
         return found
 
     def not_targeted(self, modules: Sequence[str]) -> list[str]:
@@ -109,9 +86,7 @@ class PeftConfig:
         rows = self._matches(key, given, modules, before=r"(.*\.)?(", after=")$")
         found: dict[str, Any] = {}
         for value, hits in zip(given.values(), rows):
-            for module, hit in zip(modules, hits):
-                if hit is not None:
-                    found.setdefault(module, value)
+            found = {m: value for m, hit in zip(modules, hits) if hit is not None} | found
         return found
 
     def _matches(self, key: str, patterns, names: Sequence[str], **ends: str) -> list[list]:
@@ -136,56 +111,43 @@ def read_adapter_config(folder: Path) -> PeftConfig:
     values = read_json(file)
     if values.get("peft_type") != "LORA":
         raise UserError(f"{file}: peft_type {values.get('peft_type')!r} is not ported (LORA is)")
-    problems = [f"`{key}` is set, and {why}" for key, why in _REFUSED.items() if values.get(key)]
+    refused = {key: why for key, why in _KEYS.items() if why and values.get(key)}
+    problems = [f"`{key}` is set, and {why}" for key, why in refused.items()]
     if values.get("bias", "none") != "none":
         problems.append(f"`bias` = {values['bias']!r}, and trained biases are not ported")
     start = values.get("init_lora_weights")
     if start not in _BASE_STAYS:
-        problems.append(
-            f"`init_lora_weights` = {start!r} changes the base's weights; save the adapter with "
-            "path_initial_model_for_weight_conversion"
-        )
+        how = "save the adapter with path_initial_model_for_weight_conversion"
+        problems.append(f"`init_lora_weights` = {start!r} changes the base's weights; {how}")
     rank, alpha = values.get("r"), values.get("lora_alpha")
     if not is_count(rank) or not is_positive(alpha):
         problems.append(f"`r` = {rank!r} and `lora_alpha` = {alpha!r} must be positive")
-    for key, good in _KINDS.items():
-        if key in values and not good(values[key]):
-            problems.append(f"`{key}` = {values[key]!r} is not understood")
-    known = _READ | _HARMLESS | set(_REFUSED)
-    problems += [
-        f"`{key}` = {value!r} is not understood"
-        for key, value in values.items()
-        if key not in known and value
+    wrong = [
+        key for key, good in _KINDS.items() if not (values.get(key) is None or good(values[key]))
     ]
+    wrong += [key for key, value in values.items() if key not in _KEYS and value]
+    problems += [f"`{key}` = {values[key]!r} is not understood" for key in wrong]
     if problems:
         raise UserError(f"{file}: {'; '.join(problems)}")
     return PeftConfig(file=file, values=values)
 
 
-def _names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _text_or_names(value: Any) -> bool:
-    return value is None or isinstance(value, str) or _names(value)
+def _one_or_several(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    several = lambda value: isinstance(value, list) and all(map(good, value))
+    return lambda value: good(value) or several(value)
 
 
 def _pattern_of(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    whole = lambda value: isinstance(value, dict) and all(map(good, value.values()))
-    return lambda value: value is None or whole(value)
+    return lambda value: isinstance(value, dict) and all(map(good, value.values()))
 
 
-def _layer_numbers(value: Any) -> bool:
-    whole = lambda number: isinstance(number, int) and not isinstance(number, bool)
-    return value is None or whole(value) or (isinstance(value, list) and all(map(whole, value)))
-
-
-_KINDS = {
-    "target_modules": _text_or_names,
-    "exclude_modules": _text_or_names,
-    "layers_pattern": _text_or_names,
-    "layers_to_transform": _layer_numbers,
+_names = _one_or_several(lambda value: isinstance(value, str))
+_KINDS = {  # what a value must be that is not null
+    "target_modules": _names,
+    "exclude_modules": _names,
+    "layers_pattern": _names,
+    "layers_to_transform": _one_or_several(lambda value: type(value) is int),
     "rank_pattern": _pattern_of(is_count),
     "alpha_pattern": _pattern_of(is_positive),
-    "use_rslora": lambda value: value is None or isinstance(value, bool),
+    "use_rslora": lambda value: isinstance(value, bool),
 }

@@ -9,23 +9,21 @@ from antiimit_jax.models.config_keys import Keys, is_count, is_positive
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 _PLACES = ("rope_parameters", "rope_scaling")
-_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-_ATTENTION = {"factor", "attention_factor", "original_max_position_embeddings"}
-_KEYS = {
-    "default": set(),
-    "linear": {"factor"},
-    "dynamic": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
-    "yarn": _ATTENTION | {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
-    "longrope": _ATTENTION | {"short_factor", "long_factor"},
-}
+_ORIGINAL = "original_max_position_embeddings"
+_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor", _ORIGINAL}
 _NEEDED = {
+    "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": ("factor",),
     "longrope": ("short_factor", "long_factor"),
 }
+_ALLOWED = {
+    "yarn": "attention_factor beta_fast beta_slow mscale mscale_all_dim truncate".split(),
+    "longrope": ("factor", "attention_factor"),
+}
+_NO_NUMBERS = {"rope_type", "type", "truncate", "short_factor", "long_factor"}
 
 
 def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, partial: bool) -> Rope:
@@ -53,26 +51,21 @@ def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, parti
         types.add(rope.get("rope_type", rope.get("type", "default")) if rope else None)
         given |= rope
     if len(types - {None}) > 1:
-        keys.problems.append(
-            f"`rope_parameters` and `rope_scaling` differ: {sorted(map(str, types))}"
-        )
+        said = sorted(map(str, types))
+        keys.problems.append(f"`rope_parameters` and `rope_scaling` differ: {said}")
     base = _base(keys, thetas, theta)
     share = given.get("partial_rotary_factor", keys.take("partial_rotary_factor", 1.0))
     if share != 1 and not partial:
         keys.problems.append(f"`partial_rotary_factor` = {share!r} is not ported for this family")
         share = 1.0
     if not is_positive(share) or share > 1 or int(head_dim * share) % 2:
-        keys.problems.append(
-            f"`partial_rotary_factor` = {share!r} does not fit head_dim {head_dim}"
-        )
+        unfit = f"does not fit head_dim {head_dim}"
+        keys.problems.append(f"`partial_rotary_factor` = {share!r} {unfit}")
         share = 1.0
     longest, original = keys.count("max_position_embeddings"), keys.take(_ORIGINAL)
     if original is not None:  # Phi-3 puts it beside the window
         given[_ORIGINAL] = original
     return _rope(keys, given, base, int(head_dim * share), longest)
-
-
-_ORIGINAL = "original_max_position_embeddings"
 
 
 def _is_nested(rope: Any) -> bool:
@@ -94,62 +87,47 @@ def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest:
     kind = given.get("rope_type", given.get("type", "default"))
     if keys.take("model_type") == "phi3" and kind in ("su", "yarn"):  # older names
         kind = "longrope"
-    if kind not in _KEYS:
-        keys.problems.append(f"rope type {kind!r} is not ported (known: {', '.join(_KEYS)})")
+    if kind not in _NEEDED:
+        keys.problems.append(f"rope type {kind!r} is not ported (known: {', '.join(_NEEDED)})")
         return Rope(dim=dim)
-    unknown = sorted(set(given) - _COMMON - _KEYS[kind] - {_ORIGINAL})
-    if unknown:
+    before = len(keys.problems)
+    if unknown := sorted({*given} - _COMMON - {*_NEEDED[kind], *_ALLOWED.get(kind, ())}):
         keys.problems.append(f"rope type {kind!r} holds {', '.join(unknown)}, not understood")
-    lost = [key for key in _NEEDED.get(kind, ()) if given.get(key) is None]
-    if lost:
+    if lost := [key for key in _NEEDED[kind] if given.get(key) is None]:
         keys.problems.append(f"rope type {kind!r} lacks {', '.join(lost)}")
     original = given.get(_ORIGINAL) or longest
-    numbers = {
-        key: value
-        for key, value in given.items()
-        if value is not None
-        and key not in ("rope_type", "type", "truncate", "short_factor", "long_factor")
-    }
+    numbers = {key: value for key, value in given.items() if key not in _NO_NUMBERS}
+    numbers = {key: value for key, value in numbers.items() if value is not None}
     wrong = [f"{key} = {value!r}" for key, value in numbers.items() if not is_positive(value)]
     if wrong or not is_count(original):
         keys.problems.append(f"rope numbers must be positive: {', '.join(wrong) or original!r}")
-    if unknown or lost or wrong or not is_count(original):
+    if len(keys.problems) > before:
         return Rope(dim=dim)
 
     rope = {"kind": kind, "theta": theta, "dim": dim}
+    if kind == "default":
+        return Rope(**rope)
     if kind in ("linear", "dynamic"):
         return Rope(**rope, factor=float(given["factor"]), original=longest)
+    rope["original"] = original
     if kind == "llama3":
-        low_high = {key: float(given[key]) for key in ("low_freq_factor", "high_freq_factor")}
-        return Rope(**rope, factor=float(given["factor"]), original=original, **low_high)
+        return Rope(**rope, **{key: float(given[key]) for key in _NEEDED[kind]})
     factor = float(given.get("factor") or longest / original)
     if kind == "yarn":
-        return Rope(
-            **rope,
-            factor=factor,
-            original=original,
-            attention_factor=_yarn_attention(given, factor),
-            beta_fast=float(given.get("beta_fast") or 32),
-            beta_slow=float(given.get("beta_slow") or 1),
-            truncate=bool(given.get("truncate", True)),
-        )
-    if kind == "longrope":
-        factors = {}
-        for key in ("short_factor", "long_factor"):
-            value = given[key]
-            if (
-                not isinstance(value, list)
-                or len(value) != dim // 2
-                or not all(is_positive(number) for number in value)
-            ):
-                keys.problems.append(f"`{key}` must list {dim // 2} positive numbers")
-                return Rope(dim=dim)
-            factors[f"{key}s"] = tuple(float(number) for number in value)
-        mild = factor <= 1 or original == 1
-        wide = 1.0 if mild else math.sqrt(1 + math.log(factor) / math.log(original))
-        attention = float(given.get("attention_factor") or wide)
-        return Rope(**rope, original=original, attention_factor=attention, **factors)
-    return Rope(**rope)
+        rope |= {"factor": factor, "attention_factor": _yarn_attention(given, factor)}
+        betas = {"beta_fast": 32, "beta_slow": 1}
+        rope |= {key: float(given.get(key) or default) for key, default in betas.items()}
+        return Rope(**rope, truncate=bool(given.get("truncate", True)))
+    for key in _NEEDED[kind]:
+        value = given[key]
+        full = isinstance(value, list) and len(value) == dim // 2
+        if not full or not all(is_positive(number) for number in value):
+            keys.problems.append(f"`{key}` must list {dim // 2} positive numbers")
+            return Rope(dim=dim)
+        rope[f"{key}s"] = tuple(float(number) for number in value)
+    mild = factor <= 1 or original == 1
+    wide = 1.0 if mild else math.sqrt(1 + math.log(factor) / math.log(original))
+    return Rope(**rope, attention_factor=float(given.get("attention_factor") or wide))
 
 
 def _yarn_attention(given: Mapping[str, Any], factor: float) -> float:
