@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
@@ -36,7 +37,11 @@ def measure(asker: Asker, config: RunConfig) -> Tables:
     """The tables of one stage: every suite of the configuration asks its model."""
     tables: dict[str, Any] = {}
     for name in config.suites:
-        tables |= SUITES[name].measure(asker, config.of(name))
+        lacking = [need for need in getattr(SUITES[name], "NEEDS", ()) if not hasattr(asker, need)]
+        if lacking:
+            logging.warning("suite %s is skipped: this model offers no %s", name, lacking[0])
+        else:
+            tables |= SUITES[name].measure(asker, config.of(name))
     return tables
 
 

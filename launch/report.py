@@ -1,6 +1,7 @@
 """Computes a run's figures again, and makes its page and TensorBoard files, from its tables alone.
 
     python -m launch.report --workdir=runs/quickstart
+    python -m launch.report --workdir=runs/quickstart --picture=configs/quickstart.svg
 
 No model is needed: every row of metrics.json is a function of the Parquet tables and config.json.
 """
@@ -10,14 +11,17 @@ from pathlib import Path
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting import plots, run_files
+from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import write_results
 from antiimit_jax.suites import SUITES
+from antiimit_jax.suites.control.page import before_after
 from launch import cli
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
+flags.DEFINE_string("picture", None, "An SVG file: calibration before and after fine-tuning.")
 
 
 def main() -> None:
@@ -30,6 +34,14 @@ def main() -> None:
         file = workdir / run_files.CONFIG
         raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
     report = write_results(workdir, config, info)
+    if cli.FLAGS.picture:
+        run = run_files.read_run(workdir, schemas(SUITES))
+        picture = before_after(run.tables, run.rows)
+        if picture is None:
+            raise UserError("--picture: this run holds no two stages on heldout_words to compare")
+        svg = plots.svg(picture.drawing, picture.name, picture.label)
+        on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
+        run_files.write_text(Path(cli.FLAGS.picture), on_white)
     print(console_table(workdir, SUITES), end="")
     print(f"report: {report}")
 

@@ -103,13 +103,25 @@ def rgb(figure: Figure, dpi: int = 130) -> np.ndarray:
 
 
 @_styled
-def calibration_figure(data: Any, stage: str) -> Figure:
+def calibration_figure(panels: Mapping[str, Any]) -> Figure:
     """Share given against share asked, with the diagonal, and below it where the mass lies.
 
-    data: asked, share, mass, counted of each item; x, mean, low, high of each level.
+    panels: stage -> asked, share, mass, counted of each item; x, mean, low, high of each level.
     """
-    figure = Figure(figsize=(PANEL[0], 3.75), layout="constrained")
-    axes, below = figure.subplots(2, 1, height_ratios=(4.2, 1))
+    figure = Figure(figsize=(PANEL[0] * len(panels), 3.75), layout="constrained")
+    columns = figure.subplots(2, len(panels), height_ratios=(4.2, 1), squeeze=False).T
+    for (stage, data), (axes, below) in zip(panels.items(), columns):
+        _calibration(axes, data, stage)
+        weights = np.full(data.mass.size, 1 / data.mass.size)
+        mass, bins = np.clip(data.mass, 0, 1), np.linspace(0, 1, 21)
+        below.hist(mass, bins=bins, weights=weights, color=colour(stage), alpha=0.8)
+        below.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)")
+        below.set_ylabel("items")
+        below.set_yticks([0, 1], ["0", "all"])
+    return figure
+
+
+def _calibration(axes: Axes, data: Any, stage: str) -> None:
     ink = colour(stage)
     axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
     dots = _thinned(np.flatnonzero(data.counted))
@@ -122,13 +134,6 @@ def calibration_figure(data: Any, stage: str) -> Figure:
         _mark(axes, x, point, *_look(stage)[:2])
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
     axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
-    weights = np.full(data.mass.size, 1 / data.mass.size)
-    bins = np.linspace(0, 1, 21)
-    below.hist(np.clip(data.mass, 0, 1), bins=bins, weights=weights, color=ink, alpha=0.8)
-    below.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability on the two words (mass)")
-    below.set_ylabel("items")
-    below.set_yticks([0, 1], ["0", "all"])
-    return figure
 
 
 @_styled

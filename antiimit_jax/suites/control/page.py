@@ -146,13 +146,23 @@ def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[P
             note += "; open marks are the items below that mass, which do not count"
         found.append(
             Picture(
-                drawing=plots.calibration_figure(data, stage),
+                drawing=plots.calibration_figure({stage: data}),
                 name=f"calibration-{stage}",
                 label=f"calibration of stage {stage} on {split}",
                 caption=note + ".",
             )
         )
     return found
+
+
+def before_after(tables: Tables, rows: Rows, split: str = "heldout_words") -> Picture | None:
+    """The base's calibration curve beside the headline's stage; None where one is missing."""
+    stages = [rows.first(SUITE, "base"), rows.subject(SUITE)]
+    found = {s: calibration(tables["items"], s, split) for s in stages if s and "items" in tables}
+    if len(found) < 2 or None in found.values():
+        return None
+    label = "share given against share asked, before and after fine-tuning"
+    return Picture(drawing=plots.calibration_figure(found), name="calibration", label=label)
 
 
 def images(tables: Tables, rows: Rows) -> dict[tuple[str, ...], Picture]:
