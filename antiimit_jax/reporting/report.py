@@ -114,8 +114,9 @@ def missing_parts(run: Run, suites: Suites) -> list[str]:
         + [
             f"split {split}"
             for name in wanted
+            if (there := run.rows.splits(name))
             for split in getattr(suites[name], "SPLITS", ())
-            if split not in run.rows.splits(name)
+            if split not in there
         ]
         + [f"{table}.parquet" for table in tables]
         + ([] if run.config else ["config.json"])
