@@ -100,11 +100,10 @@ def _download(model_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"--model={model_id}: cannot be fetched from the hub ({reason}); "
-            "name a local folder, or fetch it where there is a network"
-        ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = f"--model={model_id}: cannot be fetched from the hub ({reason})"
+        how = "name a local folder, or fetch it where there is a network"
+        raise UserError(f"{what}; {how}") from error
 
 
 def load_config(source: Source) -> ModelConfig:
@@ -170,21 +169,17 @@ def check_headers(checkpoint: Any, cfg: ModelConfig) -> tuple[Places, list[str],
     """
     present = checkpoint.names()
     if cfg.n_layers > len(present):
-        raise UserError(
-            f"{checkpoint.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors "
-            "are there"
-        )
+        lost = f"and only {len(present)} tensors are there"
+        raise UserError(f"{checkpoint.path}: {cfg.n_layers} layers are named, {lost}")
     if cfg.tied_head:
         present.discard(_HEAD)  # some files store the head a second time
     wanted = stored_tensors(cfg)
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
-    sound = []
-    for name in (name for name in wanted if name in present):
-        problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
-        problems += [problem] if problem else []
-        sound += [] if problem else [name]
-    return wanted, sound, problems
+    shapes = {name: same[0][0].stored_shape(cfg) for name, same in wanted.items()}
+    faults = {name: checkpoint.problem(name, shapes[name]) for name in wanted if name in present}
+    sound = [name for name, fault in faults.items() if not fault]
+    return wanted, sound, [*problems, *filter(None, faults.values())]
 
 
 def refuse_faulty(checkpoint: Any, problems: Sequence[str]) -> None:
@@ -200,10 +195,9 @@ def check_tied_head(checkpoint: Any, cfg: ModelConfig) -> None:
     if not cfg.tied_head or _HEAD not in checkpoint.names():
         return
     if not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
-        raise UserError(
-            f"{checkpoint.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
-            "embedding; set it to false in config.json or take an unmodified checkpoint"
-        )
+        what = "`tie_word_embeddings` is true, and lm_head.weight is not the embedding"
+        how = "set it to false in config.json or take an unmodified checkpoint"
+        raise UserError(f"{checkpoint.path}: {what}; {how}")
 
 
 def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | None = None) -> str:
@@ -261,7 +255,5 @@ def is_matrix(path: tuple) -> bool:
 
 def cast_matrices(params: Any, dtype: str) -> Any:
     """The parameters with matrices in `dtype`; norms, biases and what has it as they are."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.astype(dtype) if is_matrix(path) and leaf.dtype != dtype else leaf,
-        params,
-    )
+    narrow = lambda path, w: w.astype(dtype) if is_matrix(path) and w.dtype != dtype else w
+    return jax.tree_util.tree_map_with_path(narrow, params)
