@@ -28,7 +28,7 @@ from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
-from antiimit_jax.trees import nested
+from antiimit_jax.trees import flat, nested
 
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
@@ -139,7 +139,7 @@ def load_params(
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = fitting_dtype("auto", jax.default_backend(), sum(sizes), stored)
     kept = np.dtype(dtype)
-    arrays = {} if problems else _empty_arrays(cfg, kept)
+    arrays = {} if problems else flat(empty_params(cfg, kept))
 
     def place(name: str) -> str:
         finite = True
@@ -221,10 +221,6 @@ def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | Non
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
     """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
-    return nested(_empty_arrays(cfg, dtype))
-
-
-def _empty_arrays(cfg: ModelConfig, dtype: jnp.dtype) -> dict[str, np.ndarray]:
     arrays = {}
     for leaf in leaves_of(cfg):
         shape = leaf.shape(cfg)
@@ -232,7 +228,7 @@ def _empty_arrays(cfg: ModelConfig, dtype: jnp.dtype) -> dict[str, np.ndarray]:
         shape = shape[::-1] if leaf.transposed else shape
         shape = (cfg.n_layers, *shape) if leaf.stacked else shape
         arrays[leaf.name] = aligned_empty(shape, kept)
-    return arrays
+    return nested(arrays)
 
 
 def _place(to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> None:
