@@ -61,10 +61,8 @@ def load_language_model(
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
     cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
     if tokenizer.size > cfg.vocab_size:
-        raise UserError(
-            f"{source.path}: the tokenizer has {tokenizer.size} tokens, the embedding only "
-            f"{cfg.vocab_size} rows; they do not belong together"
-        )
+        sizes = f"{tokenizer.size} tokens, the embedding only {cfg.vocab_size} rows"
+        raise UserError(f"{source.path}: the tokenizer has {sizes}; they do not belong together")
     if prompt_format == "auto":
         has_template = bool(tokenizer.hf.chat_template)
         prompt_format = source.prompt_format or ("chat" if has_template else "base")

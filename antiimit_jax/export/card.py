@@ -84,9 +84,7 @@ def write_card(folder: Path, subject: Subject, suites: Mapping[str, ModuleType])
     card = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         front={key: json.dumps(value) for key, value in front.items()},
         name=f"{model} with an adapter" if adapter else model,
-        adapted=adapter is not None,
-        from_run=subject.run is not None,
-        peft=peft,
+        subject=subject,
         facts=facts,
         settings=settings,
         figures=figures,

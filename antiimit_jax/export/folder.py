@@ -85,15 +85,9 @@ def export(
             _write_adapter(made, adapter, cfg, subject)
         else:
             notes += write_model_files(made, source, cfg, dtype)
-            write_merged(
-                made,
-                checkpoint,
-                cfg,
-                adapter,
-                dtype,
-                max_shard_size=form.max_shard_size,
-                done=progress("exporting", len(stored_tensors(cfg))),
-            )
+            done = progress("exporting", len(stored_tensors(cfg)))
+            shards = {"max_shard_size": form.max_shard_size, "done": done}
+            write_merged(made, checkpoint, cfg, adapter, dtype, **shards)
         write_card(made, subject, suites)
     return notes
 
@@ -117,9 +111,8 @@ def _check_space(out: Path, needed: int) -> None:
     above = next(path for path in out.resolve().parents if path.exists())
     free = shutil.disk_usage(above).free
     if free < needed:
-        raise UserError(
-            f"--out={out}: needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there"
-        )
+        short = f"needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there"
+        raise UserError(f"--out={out}: {short}")
 
 
 def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, subject: Subject) -> None:
@@ -127,13 +120,10 @@ def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, subject: Su
     pairs = {name: pair for group in groups for name, pair in group.items()}
     layers = range(cfg.n_layers)
     adapted = [i for i in layers if any(np.any(pair["a"][i]) for pair in pairs.values())]
-    write_adapter(
-        folder,
-        pairs,
-        cfg,
-        rank=adapter.rank,
-        alpha=adapter.scale * adapter.rank,
-        layers=adapted or layers,
-        base_model=subject.base,
-        revision=subject.revision,
-    )
+    kind = {
+        "rank": adapter.rank,
+        "alpha": adapter.scale * adapter.rank,
+        "layers": adapted or layers,
+    }
+    base = {"base_model": subject.base, "revision": subject.revision}
+    write_adapter(folder, pairs, cfg, **kind, **base)

@@ -4,7 +4,7 @@ One tensor at a time is read, merged in float32, cast once and kept until its sh
 memory holds a shard and a tensor, never the model.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,17 @@ def _merged(
     """One stored tensor, with what the adapter adds to the parameters in it."""
     array = checkpoint.read(name)
     fault = lambda what: UserError(f"{checkpoint.path}: {name} {what}")
+    step = max(1, _BLOCK_BYTES // (4 * int(np.prod(array.shape[1:]))))
     merged = np.empty(array.shape, jnp.dtype(dtype))
     for leaf, i in held:
-        pair = _pair(adapter, leaf)
-        for rows in _blocks(leaf.rows(cfg), array):
+        own, pair = leaf.rows(cfg), _pair(adapter, leaf)
+        for start in range(own.start, own.stop, step):
+            rows = slice(start, min(start + step, own.stop))
             part = array[rows].astype(np.float32)
             if not np.isfinite(part).all():
                 raise fault("holds NaN or infinity")
             if pair is not None:
-                first = leaf.rows(cfg).start
-                b = pair["b"][i, rows.start - first : rows.stop - first]
+                b = pair["b"][i, rows.start - own.start : rows.stop - own.start]
                 part += np.float32(adapter.scale) * (b @ pair["a"][i])
             with np.errstate(over="ignore"):
                 merged[rows] = part
@@ -103,13 +104,7 @@ def _merged(
 
 
 def _pair(adapter: Adapter | None, leaf: Leaf) -> Mapping[str, np.ndarray] | None:
-    if adapter is None or leaf.path[-1] != "kernel":
+    if adapter is None or not leaf.transposed:
         return None
     _, group, name, _ = leaf.path
     return adapter.tree["layers"].get(group, {}).get(name)
-
-
-def _blocks(rows: slice, array: np.ndarray) -> Iterator[slice]:
-    step = max(1, _BLOCK_BYTES // (4 * int(np.prod(array.shape[1:]))))
-    for start in range(rows.start, rows.stop, step):
-        yield slice(start, min(start + step, rows.stop))

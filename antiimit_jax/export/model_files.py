@@ -1,6 +1,7 @@
 """What stands beside the weights of a model: configs, tokenizer, chat template, licence."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,8 @@ from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.weights import Source
 from antiimit_jax.text.tokenizer import load_tokenizer
 
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+_TOKENIZER = """tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
+    tokenizer.model vocab.json merges.txt chat_template.jinja chat_template.json""".split()
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -55,9 +47,9 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
         hf.save_pretrained(folder)
         tokens = {key: getattr(hf, key) for key in _TOKENS if getattr(hf, key) is not None}
     config |= tokens | {"architectures": [_architecture(config)]}
-    config |= {"dtype" if "rope_parameters" in config else "torch_dtype": dtype}
+    config["dtype" if "rope_parameters" in config else "torch_dtype"] = dtype
     if "dtype" in config:
-        config |= {"dtype": dtype}
+        config["dtype"] = dtype
     if parse_config(config, "config.json") != cfg:
         raise UserError(f"{source.path}: its config does not survive the export; please report it")
     write_json(folder / "config.json", config)
@@ -76,7 +68,7 @@ def _architecture(config: dict[str, Any]) -> str:
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
 
 
-def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> int:
+def _copy(source: Path, folder: Path, patterns: Iterable[str]) -> int:
     found = {file for pattern in patterns for file in source.glob(pattern)}
     files = [file for file in sorted(found) if file.is_file()]
     for file in files:

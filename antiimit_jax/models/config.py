@@ -57,6 +57,4 @@ class ModelConfig:
     query_scale: float = 0.0  # of the attention scores; 0: head_dim ** -0.5
     attention_softcap: float = 0.0  # scores become cap * tanh(scores / cap); 0: none
     final_softcap: float = 0.0  # likewise of the logits
-    fused_projections: bool = (
-        False  # on disk q, k, v are one matrix, and so are gate and up (Phi-3)
-    )
+    fused_projections: bool = False  # on disk q, k, v are one matrix, gate and up another (Phi-3)

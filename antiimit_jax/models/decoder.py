@@ -75,9 +75,8 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     ends = jnp.broadcast_to(forest.trunk_length[:, None], (P, U))
     trunk_mask = ancestor_mask(jnp.where(place < ends, ends, 0))
     sees_trunk = (place < ends)[forest.trunk_of][:, None, :]  # [B, 1, U]
-    own_mask = jnp.concatenate(
-        [jnp.broadcast_to(sees_trunk, (B, T, U)), ancestor_mask(forest.subtree_end)], axis=-1
-    )
+    sees_trunk = jnp.broadcast_to(sees_trunk, (B, T, U))
+    own_mask = jnp.concatenate([sees_trunk, ancestor_mask(forest.subtree_end)], axis=-1)
     keys = jnp.concatenate([place[:1].repeat(B, axis=0), forest.positions], axis=-1)  # [B, U + T]
 
     def near(queries: Array, keys: Array, window: int) -> Array:
@@ -133,9 +132,8 @@ class Decoder(nn.Module):
 
     def __call__(self, forest: Forest) -> Array:
         """Hidden states of the sequences after the final norm, [B, T, D] in `dtype`."""
-        tokens = _dense(
-            jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()]), forest
-        )
+        tokens = jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()])
+        tokens = _dense(tokens, forest)
         table = self.embed.embedding
         shared = table.shape[1] < self.cfg.hidden_size
         x = look_up(table, tokens) if shared else table[tokens]  # [M, D]

@@ -67,6 +67,11 @@ def text_name(name: str, config: Mapping[str, Any]) -> str:
         return name
     if name.removeprefix("model.").startswith(("vision_tower.", "multi_modal_projector.")):
         return ""
+    return bare_name(name)
+
+
+def bare_name(name: str) -> str:
+    """A tensor's or module's name without the prefix of a model that also sees."""
     return name.replace("model.language_model.", "model.").removeprefix("language_model.")
 
 

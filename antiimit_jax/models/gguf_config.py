@@ -18,7 +18,7 @@ from antiimit_jax.models.tables import read_table
 
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
-_DIVISORS = "rope_freqs.weight"
+_DIVISORS, _ORIGINAL = "rope_freqs.weight", "original_max_position_embeddings"
 # Metadata (after the architecture prefix) -> config.json, for all architectures.
 _KEYS = {
     "block_count": "num_hidden_layers",
@@ -182,8 +182,7 @@ def _rope(
 
     def longrope(short: str, long: str, original: int) -> dict[str, Any]:
         factors = {"short_factor": tensors[short].tolist(), "long_factor": tensors[long].tolist()}
-        rest = {"rope_type": "longrope", "original_max_position_embeddings": original}
-        return rope | factors | rest
+        return rope | factors | {"rope_type": "longrope", _ORIGINAL: original}
 
     if kind == "none":
         if factor not in (None, 0, 1):
@@ -195,13 +194,10 @@ def _rope(
     if kind == "linear":
         return rope | {"rope_type": "linear", "factor": factor or 1.0}
     if kind == "yarn":
-        rope |= {
-            "rope_type": "yarn",
-            "factor": factor,
-            "original_max_position_embeddings": original,
-        }
-        betas = ("beta_fast", "beta_slow")
-        return rope | {key: metadata.get(f"rope.scaling.yarn_{key}") for key in betas}
+        rope |= {"rope_type": "yarn", "factor": factor, _ORIGINAL: original}
+        for key in ("beta_fast", "beta_slow"):
+            rope[key] = metadata.get(f"rope.scaling.yarn_{key}")
+        return rope
     if lost := sorted({_LONG, _SHORT} - tensors.keys()):
         raise ValueError(f"rope.scaling.type = 'longrope' without tensor {lost[0]}")
     if not is_count(original):

@@ -62,9 +62,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.float32
-        )
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         y = matmul(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -139,17 +138,11 @@ def attend_before(
     """`attend` where no place looks at a later one (T = S): most masked scores are not computed."""
     T = q.shape[1]
     block = -(-T // max(1, round(T / _BLOCK)))
-    parts = [
-        attend(
-            q[:, i : i + block],
-            k[:, : i + block],
-            v[:, : i + block],
-            mask[:, i : i + block, : i + block],
-            scale,
-            softcap,
-        )
-        for i in range(0, T, block)
-    ]
+    parts = []
+    for i in range(0, T, block):
+        some, before = slice(i, i + block), slice(i + block)
+        seen = mask[:, some, before]
+        parts.append(attend(q[:, some], k[:, before], v[:, before], seen, scale, softcap))
     return jnp.concatenate(parts, axis=1)
 
 

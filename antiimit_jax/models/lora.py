@@ -40,10 +40,8 @@ class LoraConfig:
         found = problems(self, "lora")
         first, last = self.layer_range(cfg)
         if not 0 <= first < last <= cfg.n_layers:
-            found.append(
-                f"lora layers {self.first_layer}..{self.last_layer} do not fit a model of "
-                f"{cfg.n_layers} layers"
-            )
+            asked = f"lora layers {self.first_layer}..{self.last_layer}"
+            found.append(f"{asked} do not fit a model of {cfg.n_layers} layers")
         if found:
             raise UserError("; ".join(found))
 
@@ -60,9 +58,8 @@ def init_adapter(key: jax.Array, cfg: ModelConfig, lora: LoraConfig) -> Tree:
         if name not in lora.targets:
             continue
         out, inp = leaf.shape(cfg)
-        a = jax.random.uniform(
-            jax.random.fold_in(key, number), (cfg.n_layers, lora.rank, inp), jnp.float32, -1.0, 1.0
-        )
+        own, shape = jax.random.fold_in(key, number), (cfg.n_layers, lora.rank, inp)
+        a = jax.random.uniform(own, shape, jnp.float32, -1.0, 1.0)
         b = jnp.zeros((cfg.n_layers, out, lora.rank), jnp.float32)
         tree.setdefault(leaf.path[1], {})[name] = {"a": a * inp**-0.5, "b": b}
     return {"layers": tree}
@@ -73,6 +70,5 @@ def train_mask(adapter: Tree, cfg: ModelConfig, lora: LoraConfig) -> Tree:
     first, last = lora.layer_range(cfg)
     layer = jnp.arange(cfg.n_layers)
     rows = ((layer >= first) & (layer < last)).astype(jnp.float32)[:, None, None]
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: rows * float(path[2].key in lora.targets), adapter
-    )
+    trains = lambda path, _: rows * float(path[2].key in lora.targets)
+    return jax.tree_util.tree_map_with_path(trains, adapter)

@@ -18,6 +18,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.files import sha256, whole_folder
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.families import bare_name
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
@@ -113,7 +114,7 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
             places.setdefault(module, []).append((name, leaf, i))
     pieces: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, float]] = {}
     for module, sides in found.items():
-        here = places.get(_text_module(module, cfg))
+        here = places.get(bare_name(module) if cfg.family == "gemma3_text" else module)
         if here is None:
             problems.append(_unexpected(module))
             continue
@@ -166,13 +167,6 @@ def _by_module(
         shown = ", ".join(sorted(str(name) for name in names))
         problems.append(f"tensors of several adapters ({shown}); save one alone")
     return found
-
-
-def _text_module(module: str, cfg: ModelConfig) -> str:
-    """The module's name in the language model alone, where one that also sees was adapted."""
-    if cfg.family != "gemma3_text":
-        return module
-    return module.replace("model.language_model.", "model.").removeprefix("language_model.")
 
 
 def _faults(

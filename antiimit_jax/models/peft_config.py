@@ -122,9 +122,8 @@ def read_adapter_config(folder: Path) -> PeftConfig:
     rank, alpha = values.get("r"), values.get("lora_alpha")
     if not is_count(rank) or not is_positive(alpha):
         problems.append(f"`r` = {rank!r} and `lora_alpha` = {alpha!r} must be positive")
-    wrong = [
-        key for key, good in _KINDS.items() if not (values.get(key) is None or good(values[key]))
-    ]
+    given = {key: value for key, value in values.items() if value is not None}
+    wrong = [key for key, good in _KINDS.items() if key in given and not good(given[key])]
     wrong += [key for key, value in values.items() if key not in _KEYS and value]
     problems += [f"`{key}` = {values[key]!r} is not understood" for key in wrong]
     if problems:

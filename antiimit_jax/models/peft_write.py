@@ -53,9 +53,8 @@ def write_adapter(
         for i, (a, b) in zip(layers, joined):
             tensors[_file_name(stored, i, "lora_A")] = a
             tensors[_file_name(stored, i, "lora_B")] = b
-        times = len(joined[0][0]) // rank
-        if times > 1:
-            patterns[modules[-1]] = (times * rank, times * alpha)
+        if (times := len(joined[0][0]) // rank) > 1:
+            patterns[modules[-1]] = times
     whole = lambda number: int(number) if float(number).is_integer() else number
     every = list(layers) == [*range(cfg.n_layers)]
     config = {
@@ -65,8 +64,8 @@ def write_adapter(
         "revision": revision,
         "r": rank,
         "lora_alpha": whole(alpha),
-        "rank_pattern": {name: rank for name, (rank, _) in patterns.items()},
-        "alpha_pattern": {name: whole(alpha) for name, (_, alpha) in patterns.items()},
+        "rank_pattern": {name: times * rank for name, times in patterns.items()},
+        "alpha_pattern": {name: whole(times * alpha) for name, times in patterns.items()},
         "lora_dropout": 0.0,
         "lora_bias": False,
         "bias": "none",

@@ -55,10 +55,8 @@ def inv_freq(rope: Rope, length: Array | int = 0) -> Array | np.ndarray:
 def _llama3(plain: np.ndarray, rope: Rope) -> np.ndarray:
     """Long waves are slowed by the factor, short ones kept, those between mixed."""
     wavelength = 2 * math.pi / plain
-    mix = (rope.original / wavelength - rope.low_freq_factor) / (
-        rope.high_freq_factor - rope.low_freq_factor
-    )
-    mix = np.clip(mix, 0.0, 1.0)
+    low, high = rope.low_freq_factor, rope.high_freq_factor
+    mix = np.clip((rope.original / wavelength - low) / (high - low), 0.0, 1.0)
     return ((1 - mix) * plain / rope.factor + mix * plain).astype(np.float32)
 
 

@@ -190,9 +190,8 @@ def read_header(file: Path) -> list[StoredTensor]:
             (size,) = struct.unpack("<Q", opened.read(8))
             rows = json.loads(opened.read(size), object_pairs_hook=_once)
     except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
-        raise UserError(
-            f"{file}: not a readable safetensors file ({error}); fetch it again"
-        ) from error
+        why = f"not a readable safetensors file ({error})"
+        raise UserError(f"{file}: {why}; fetch it again") from error
     return [
         StoredTensor(
             name=name,

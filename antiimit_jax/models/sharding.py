@@ -44,9 +44,8 @@ def shared_block(block: type[nn.Module], cfg: ModelConfig, shards: int) -> type[
     A backward pass must do so again, or it would hold all layers: that is up to `nn.remat` around.
     """
     axes = jax.tree.map(lambda axis: axis - 1, split_axes(cfg, shards)["layers"])  # without L
-    return nn.map_variables(
-        block, "params", lambda slices: {"params": gather(slices["params"], axes)}
-    )
+    whole = lambda slices: {"params": gather(slices["params"], axes)}
+    return nn.map_variables(block, "params", whole)
 
 
 def table_width(cfg: ModelConfig, shards: int) -> int:

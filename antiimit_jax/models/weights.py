@@ -28,7 +28,7 @@ from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
-from antiimit_jax.trees import nested
+from antiimit_jax.trees import flat, nested
 
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
@@ -100,11 +100,10 @@ def _download(model_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"--model={model_id}: cannot be fetched from the hub ({reason}); "
-            "name a local folder, or fetch it where there is a network"
-        ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = f"--model={model_id}: cannot be fetched from the hub ({reason})"
+        how = "name a local folder, or fetch it where there is a network"
+        raise UserError(f"{what}; {how}") from error
 
 
 def load_config(source: Source) -> ModelConfig:
@@ -140,7 +139,7 @@ def load_params(
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = fitting_dtype("auto", jax.default_backend(), sum(sizes), stored)
     kept = np.dtype(dtype)
-    arrays = {} if problems else _empty_arrays(cfg, kept)
+    arrays = {} if problems else flat(empty_params(cfg, kept))
 
     def place(name: str) -> str:
         finite = True
@@ -170,21 +169,17 @@ def check_headers(checkpoint: Any, cfg: ModelConfig) -> tuple[Places, list[str],
     """
     present = checkpoint.names()
     if cfg.n_layers > len(present):
-        raise UserError(
-            f"{checkpoint.path}: {cfg.n_layers} layers are named, and only {len(present)} tensors "
-            "are there"
-        )
+        lost = f"and only {len(present)} tensors are there"
+        raise UserError(f"{checkpoint.path}: {cfg.n_layers} layers are named, {lost}")
     if cfg.tied_head:
         present.discard(_HEAD)  # some files store the head a second time
     wanted = stored_tensors(cfg)
     problems = [f"missing {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected {name}" for name in sorted(present - set(wanted))]
-    sound = []
-    for name in (name for name in wanted if name in present):
-        problem = checkpoint.problem(name, wanted[name][0][0].stored_shape(cfg))
-        problems += [problem] if problem else []
-        sound += [] if problem else [name]
-    return wanted, sound, problems
+    shapes = {name: same[0][0].stored_shape(cfg) for name, same in wanted.items()}
+    faults = {name: checkpoint.problem(name, shapes[name]) for name in wanted if name in present}
+    sound = [name for name, fault in faults.items() if not fault]
+    return wanted, sound, [*problems, *filter(None, faults.values())]
 
 
 def refuse_faulty(checkpoint: Any, problems: Sequence[str]) -> None:
@@ -200,10 +195,9 @@ def check_tied_head(checkpoint: Any, cfg: ModelConfig) -> None:
     if not cfg.tied_head or _HEAD not in checkpoint.names():
         return
     if not np.array_equal(checkpoint.read(_HEAD), checkpoint.read(_EMBEDDING)):
-        raise UserError(
-            f"{checkpoint.path}: `tie_word_embeddings` is true, and lm_head.weight is not the "
-            "embedding; set it to false in config.json or take an unmodified checkpoint"
-        )
+        what = "`tie_word_embeddings` is true, and lm_head.weight is not the embedding"
+        how = "set it to false in config.json or take an unmodified checkpoint"
+        raise UserError(f"{checkpoint.path}: {what}; {how}")
 
 
 def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | None = None) -> str:
@@ -227,10 +221,6 @@ def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | Non
 
 def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
     """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
-    return nested(_empty_arrays(cfg, dtype))
-
-
-def _empty_arrays(cfg: ModelConfig, dtype: jnp.dtype) -> dict[str, np.ndarray]:
     arrays = {}
     for leaf in leaves_of(cfg):
         shape = leaf.shape(cfg)
@@ -238,7 +228,7 @@ def _empty_arrays(cfg: ModelConfig, dtype: jnp.dtype) -> dict[str, np.ndarray]:
         shape = shape[::-1] if leaf.transposed else shape
         shape = (cfg.n_layers, *shape) if leaf.stacked else shape
         arrays[leaf.name] = aligned_empty(shape, kept)
-    return arrays
+    return nested(arrays)
 
 
 def _place(to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> None:
@@ -261,7 +251,5 @@ def is_matrix(path: tuple) -> bool:
 
 def cast_matrices(params: Any, dtype: str) -> Any:
     """The parameters with matrices in `dtype`; norms, biases and what has it as they are."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.astype(dtype) if is_matrix(path) and leaf.dtype != dtype else leaf,
-        params,
-    )
+    narrow = lambda path, w: w.astype(dtype) if is_matrix(path) and w.dtype != dtype else w
+    return jax.tree_util.tree_map_with_path(narrow, params)
