@@ -125,6 +125,7 @@ def _write(folder: Path, config: dict[str, Any], params: Any, tokenizer: Tokeniz
 @functools.cache
 def _reader_version() -> str:
     """Of everything that decides what a GGUF file is opened to."""
-    sources = b"".join(Path(module.__file__).read_bytes() for module in _READERS)
+    files = [*(Path(module.__file__) for module in _READERS), gguf_tokenizer.CUTS]
+    sources = b"".join(file.read_bytes() for file in files)
     packages = versions(("gguf", "tokenizers", "transformers"))
     return hashlib.sha256(sources + " ".join(packages.values()).encode()).hexdigest()
