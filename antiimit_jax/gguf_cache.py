@@ -128,6 +128,7 @@ def _reader_version() -> str:
     """Of everything that decides what a GGUF file is opened to."""
     files = [Path(module.__file__) for module in _READERS]
     files += [files[0].parent / "data" / table for table in _TABLES]
+    files.append(gguf_tokenizer.CUTS)
     sources = b"".join(file.read_bytes() for file in files)
     packages = versions(("gguf", "tokenizers", "transformers"))
     return hashlib.sha256(sources + " ".join(packages.values()).encode()).hexdigest()

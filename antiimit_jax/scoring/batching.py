@@ -7,24 +7,17 @@ that each part has one static shape; every shape is one compilation. Batches are
 of tokens.
 """
 
-import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.scoring.packing import (
-    BatchShape,
-    PackedBatch,
-    PackedSequence,
-    SequenceLimits,
-    common_prefix,
-    empty_batch,
-    needed,
-    stack,
-)
-from antiimit_jax.scoring.trie import WordQuery
+from antiimit_jax.scoring import packing
+from antiimit_jax.scoring.packing import PackedBatch, PackedSequence, SequenceLimits
+from antiimit_jax.scoring.trie import Ids, WordQuery
 
 _WIDEST_GROUP = 512  # queries after one prefix that the programme looks back over
 _OPEN = 8  # sequences that a query may still join
@@ -34,8 +27,7 @@ _BATCH_COST = 100  # what starting a batch costs, in tokens
 _PAIRS = 900  # query-key pairs, padding included, that cost as much as a token
 
 
-@dataclasses.dataclass(frozen=True)
-class PackedBatches:
+class PackedBatches(NamedTuple):
     """Batches of one static shape, and which queries each sequence of each batch holds."""
 
     batches: list[PackedBatch]
@@ -55,10 +47,8 @@ def pack_batches(
       batch_tokens: tokens of a batch (more only where one sequence with its prefix needs more).
       devices: batches that run at the same time; their number is a multiple of it where possible.
     """
-    groups = sorted(
-        (_Group(queries, members, trunk, stops) for members, trunk in share_trunks(queries)),
-        key=lambda group: len(group.trunk),
-    )
+    shared = sorted(share_trunks(queries), key=lambda group: len(group[1]))
+    groups = [_Group({i: queries[i] for i in members}, stops, trunk) for members, trunk in shared]
     best: list[tuple[float, list[_Layout]]] = [(0.0, [])]  # for the first j groups
     for last in range(1, len(groups) + 1):
         options = []
@@ -72,7 +62,7 @@ def pack_batches(
     return [_packed(layout) for layout in best[-1][1]]
 
 
-def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[int, ...]]]:
+def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], Ids]]:
     """Groups of query indices and what each shares: a proper beginning of all its prompts.
 
     Over all ways to cut the sorted prompts into runs, this one saves the most tokens: the sum of
@@ -80,24 +70,22 @@ def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[in
     """
     order = sorted(range(len(queries)), key=lambda i: queries[i].prompt_ids)
     ids = [queries[i].prompt_ids for i in order]
-    with_next = [common_prefix(a, b) for a, b in zip(ids, ids[1:])]
-    n = len(order)
-    saved, cut = [0] * (n + 1), [0] * (n + 1)  # of the first j queries
-    for j in range(1, n + 1):
-        shared = len(ids[j - 1]) - 1
-        saved[j], cut[j] = saved[j - 1], j - 1
+    with_next = [packing.common_prefix(a, b) for a, b in zip(ids, ids[1:])]
+    best = [(0, 0, 0)]  # of the first j: tokens saved, the last group's first, what that shares
+    for j in range(1, len(ids) + 1):
+        shared, chosen = len(ids[j - 1]) - 1, (best[-1][0], j - 1, 0)
         for i in range(j - 2, max(j - _WIDEST_GROUP, 0) - 1, -1):
             shared = min(shared, with_next[i], len(ids[i]) - 1)
-            if saved[i] + (j - i - 1) * shared > saved[j]:
-                saved[j], cut[j] = saved[i] + (j - i - 1) * shared, i
+            saved = best[i][0] + (j - i - 1) * shared
+            if saved > chosen[0]:
+                chosen = (saved, i, shared)
             if shared == 0:
                 break
-    groups = []
-    j = n
+        best.append(chosen)
+    groups, j = [], len(ids)
     while j:
-        i = cut[j]
-        shared = min([len(ids[m]) - 1 for m in range(i, j)] + with_next[i : j - 1])
-        groups.append((order[i:j], ids[i][:shared] if j - i > 1 else ()))
+        _, i, shared = best[j]
+        groups.append((order[i:j], ids[i][:shared]))
         j = i
     return groups[::-1]
 
@@ -105,29 +93,17 @@ def share_trunks(queries: Sequence[WordQuery]) -> list[tuple[list[int], tuple[in
 class _Group:
     """Queries after one shared prefix, and the sequences they fill at a given length."""
 
-    def __init__(
-        self,
-        queries: Sequence[WordQuery],
-        members: list[int],
-        trunk: tuple[int, ...],
-        stops: np.ndarray,
-    ) -> None:
-        self.trunk = trunk
-        self.longest = max(needed(queries[i], stops, len(trunk)).tokens for i in members)
-        self._queries, self._members, self._stops = queries, members, stops
-        self._filled: dict[int, list[PackedSequence]] = {}
-
-    def sequences(self, length: int) -> list[PackedSequence]:
-        """First fit among the last ones; neighbours share most, so they come in order."""
-        if length not in self._filled:
-            self._filled[length] = list(self._fill(length))
-        return self._filled[length]
+    def __init__(self, queries: dict[int, WordQuery], stops: np.ndarray, trunk: Ids) -> None:
+        self._queries, self._stops, self.trunk = queries, stops, trunk
+        needs = (packing.needed(query, stops, len(trunk)) for query in queries.values())
+        self.longest = max(need.tokens for need in needs)
+        self.sequences = functools.cache(self._fill)
 
     def _fill(self, length: int) -> list[PackedSequence]:
+        """First fit among the last ones; neighbours share most, so they come in order."""
         limits = SequenceLimits(*[length] * len(SequenceLimits._fields))
         sequences: list[PackedSequence] = []
-        for i in self._members:
-            query = self._queries[i]
+        for i, query in self._queries.items():
             if any(one.add(i, query) for one in sequences[-_OPEN:]):
                 continue
             sequences.append(PackedSequence(limits, self._stops, self.trunk))
@@ -139,17 +115,13 @@ class _Group:
         return sequences
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _Layout(NamedTuple):
     """Sequences dealt to batches, and sizes that hold every batch (letters as in `decoder`)."""
 
     cost: float  # in tokens
     batches: list[list[PackedSequence]]
-    B: int
     T: int
-    P: int
-    U: int
-    M: int
+    others: tuple[int, int, int, int]  # B, P, U, M
 
 
 def _ceil(length: int, step: int = 8) -> int:
@@ -157,30 +129,26 @@ def _ceil(length: int, step: int = 8) -> int:
 
 
 def _cheapest_layout(groups: Sequence[_Group], batch_tokens: int, devices: int) -> _Layout:
-    """One static shape for all groups, at the sequence length that costs least."""
-    groups = _mixed(groups)
-    least = _ceil(max(group.longest for group in groups))
-    lengths = {max(least, length) for length in (least, *_LENGTHS)}
-    layouts = (
-        _deal([one for group in groups for one in group.sequences(T)], T, batch_tokens, devices)
-        for T in sorted(lengths)
-    )
-    return min(layouts, key=lambda layout: layout.cost)
+    """One static shape for all groups, at the sequence length that costs least.
 
-
-def _mixed(groups: Sequence[_Group]) -> list[_Group]:
-    """Groups by growing prefix -> long and short in turns, so that batches weigh alike."""
+    Groups come by growing prefix, and are taken long and short in turns: batches weigh alike.
+    """
     half = len(groups) // 2
     turns = itertools.zip_longest(reversed(groups[half:]), groups[:half])
-    return [group for pair in turns for group in pair if group is not None]
+    mixed = [group for pair in turns for group in pair if group is not None]
+    least = _ceil(max(group.longest for group in groups))
+    layouts = []
+    for T in sorted({max(least, length) for length in (least, *_LENGTHS)}):
+        sequences = [one for group in mixed for one in group.sequences(T)]
+        layouts.append(_deal(sequences, T, batch_tokens, devices))
+    return min(layouts, key=lambda layout: layout.cost)
 
 
 def _deal(sequences: list[PackedSequence], T: int, batch_tokens: int, devices: int) -> _Layout:
     """In order into as few batches as the budget allows, evenly filled."""
     total = sum(_tokens(part) for part in _by_budget(sequences, batch_tokens))
-    most = max(_tokens([one]) for one in sequences)
     count = _ceil(max(1, -(-total // batch_tokens)), devices)
-    budget = max(most, -(-total // count))
+    budget = max(-(-total // count), *(_tokens([one]) for one in sequences))
     while len(batches := _by_budget(sequences, budget)) > count:
         budget += max(8, budget // 64)  # a little more room, until all fit
     U = _ceil(max(len(one.trunk) for one in sequences))
@@ -190,7 +158,7 @@ def _deal(sequences: list[PackedSequence], T: int, batch_tokens: int, devices: i
     rounds = -(-len(batches) // devices)
     pairs = B * T * (U + T) + P * U * U // 2  # prefixes look back only
     cost = rounds * (M + pairs / _PAIRS + _BATCH_COST)
-    return _Layout(cost=cost, batches=batches, B=B, T=T, P=P, U=U, M=M)
+    return _Layout(cost, batches, T, (B, P, U, M))
 
 
 def _tokens(sequences: Sequence[PackedSequence]) -> int:
@@ -214,15 +182,14 @@ def _by_budget(sequences: Sequence[PackedSequence], budget: int) -> list[list[Pa
 
 
 def _packed(layout: _Layout) -> PackedBatches:
-    used = [one.size() for part in layout.batches for one in part]
-    most = (_ceil(max(sizes), 4) for sizes in zip(*used))
-    size = SequenceLimits(*most)._replace(tokens=layout.T)
+    sizes = zip(*(one.size() for part in layout.batches for one in part))
+    size = SequenceLimits(*(_ceil(max(each), 4) for each in sizes))._replace(tokens=layout.T)
     readouts = _ceil(max(sum(one.readouts for one in part) for part in layout.batches))
-    shape = BatchShape(size, layout.B, layout.P, layout.U, layout.M, readouts)
+    shape = packing.BatchShape(size, *layout.others, readouts)
     return PackedBatches(
-        batches=[stack(part, shape) for part in layout.batches],
+        batches=[packing.stack(part, shape) for part in layout.batches],
         queries=[[one.queries for one in part] for part in layout.batches],
-        empty=empty_batch(shape),
+        empty=packing.empty_batch(shape),
         used_tokens=sum(map(_tokens, layout.batches)),
-        all_tokens=len(layout.batches) * layout.M,
+        all_tokens=len(layout.batches) * shape.dense_tokens,
     )

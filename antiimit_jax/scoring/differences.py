@@ -1,7 +1,7 @@
 """How two models' next-token distributions differ on the tokens of given texts."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.texts import PackedTexts, Text, expected, text_logits
 
-Tree = Any
 Array = jax.Array
 _SEQUENCE_TOKENS = 512
 
@@ -28,7 +27,7 @@ class Differences(NamedTuple):
     logp_tuned: Array
 
 
-def differences(decoder: Decoder, base: Tree, variables: Tree, row: PackedTexts) -> Differences:
+def differences(decoder: Decoder, base: dict, variables: dict, row: PackedTexts) -> Differences:
     """Compares two models' next-token distributions over the full vocabulary, in float32.
 
     The first of `five` would be the argmax, but using top_k's result twice makes XLA's CPU backend
@@ -61,12 +60,9 @@ def sequence_tokens(texts: Sequence[Text]) -> int:
 def first_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices of texts into sequences of `size` tokens, longest first."""
     packed: list[list[int]] = []
-    room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        at = next((s for s, left in enumerate(room) if left >= lengths[i]), len(packed))
-        if at == len(packed):
-            packed.append([])
-            room.append(size)
-        packed[at].append(i)
-        room[at] -= lengths[i]
+        roomy = (part for part in packed if sum(lengths[j] for j in (*part, i)) <= size)
+        if (part := next(roomy, None)) is None:
+            packed.append(part := [])
+        part.append(i)
     return packed

@@ -7,6 +7,7 @@ prefix, `trunk` in the code. Depth-first order makes the ancestor relation a com
 (see `models.decoder`). Shapes are static: sequences are filled to fixed limits and padded.
 """
 
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.decoder import Dense, Forest
-from antiimit_jax.scoring.trie import WordQuery, event_parents
+from antiimit_jax.scoring.trie import Ids, WordQuery, event_parents
 
 
 class PackedBatch(NamedTuple):
@@ -44,16 +45,15 @@ class SequenceLimits(NamedTuple):
 class PackedSequence:
     """One sequence being filled after a shared prefix; `queries` are indices of what it scores."""
 
-    def __init__(
-        self, limits: SequenceLimits, stops: np.ndarray, trunk: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, limits: SequenceLimits, stops: np.ndarray, trunk: Ids = ()) -> None:
         self.limits, self.trunk = limits, trunk
         self.queries: list[int] = []
         self._stops = stops
-        self._children: list[dict[int, int]] = [{}]  # node 0 is above the first token
-        self._token: list[int] = [-1]
-        self._readouts: dict[int, int] = {}  # node -> readout
-        self._paths: list[tuple[list[int], tuple[int, ...], int]] = []  # (readouts, tokens, end)
+        # Nodes of the tree; node 0 stands for the shared prefix, above the first token.
+        self._token, self._parent, self._position = [-1], [-1], [len(trunk) - 1]
+        self._child: dict[tuple[int, int], int] = {}  # (node, token) -> the node below
+        self._readouts: dict[int, int] = {}  # node -> readout, in order
+        self._paths: list[tuple[Ids, list[int]]] = []  # (tokens, readouts to the end)
         self._words: list[list[tuple[int, float]]] = []
         self._word_item: list[int] = []
 
@@ -73,7 +73,7 @@ class PackedSequence:
             tokens=self.tokens,
             readouts=self.readouts,
             paths=len(self._paths),
-            steps=max((len(tokens) for _, tokens, _ in self._paths), default=0),
+            steps=max((len(tokens) for tokens, _ in self._paths), default=0),
             words=len(self._words),
             terms=max(map(len, self._words), default=0),
         )
@@ -86,51 +86,46 @@ class PackedSequence:
         need = needed(query, self._stops, len(self.trunk))
         own = query.prompt_ids[len(self.trunk) :]
         size = self.size()
-        used = SequenceLimits(
+        used = need._replace(
             tokens=size.tokens + need.tokens - self._known(own),
             readouts=size.readouts + need.readouts,
             paths=size.paths + need.paths,
-            steps=need.steps,
             words=size.words + need.words,
-            terms=need.terms,
         )
         if any(more > limit for more, limit in zip(used, self.limits)):
             return False
-        item = len(self.queries)
-        self.queries.append(index)
         answer = self._insert(0, own)[-1]
-        first_path, first_word = len(self._paths), len(self._words)
-        self._words += [[] for _ in range(query.n_words)]
-        self._word_item += [item] * query.n_words
+        first_path, words = len(self._paths), [[] for _ in range(query.n_words)]
+        self._words += words
+        self._word_item += [len(self.queries)] * query.n_words
+        self.queries.append(index)
         for path in query.paths:
             nodes = [answer, *self._insert(answer, path.tokens)]
             reads = [self._readouts.setdefault(node, len(self._readouts)) for node in nodes]
-            self._words[first_word + path.word].append((len(self._paths), 1.0))
-            self._paths.append((reads[:-1], path.tokens, reads[-1]))
+            words[path.word].append((len(self._paths), 1.0))
+            self._paths.append((path.tokens, reads))
         for child, parent in enumerate(event_parents(query.paths, self._stops)):
             if parent >= 0:
-                word = self._words[first_word + query.paths[parent].word]
-                word.append((first_path + child, -1.0))
+                words[query.paths[parent].word].append((first_path + child, -1.0))
         return True
 
     def _known(self, ids: Sequence[int]) -> int:
         """How many of the first ids are there already."""
-        node = depth = 0
-        for token in ids:
-            if (node := self._children[node].get(token)) is None:
-                break
-            depth += 1
-        return depth
+        node = 0
+        for depth, token in enumerate(ids):
+            if (node := self._child.get((node, token))) is None:
+                return depth
+        return len(ids)
 
     def _insert(self, node: int, ids: Sequence[int]) -> list[int]:
+        """The nodes of `ids` below a node; those that are not there yet are added."""
         nodes = []
         for token in ids:
-            below = self._children[node].get(token)
-            if below is None:
-                below = len(self._token)
-                self._children[node][token] = below
-                self._children.append({})
+            below = self._child.setdefault((node, token), len(self._token))
+            if below == len(self._token):
                 self._token.append(token)
+                self._parent.append(node)
+                self._position.append(self._position[node] + 1)
             node = below
             nodes.append(node)
         return nodes
@@ -140,57 +135,48 @@ class PackedSequence:
 
         Its logit positions are the batch's from number `readout` on.
         """
-        place, depth, ends = self._depth_first()
+        place, end = self._depth_first()
         forest = batch.forest
         forest.trunk_of[b] = trunk
-        for node, at in place.items():
-            forest.tokens[b, at] = self._token[node]
-            forest.positions[b, at] = len(self.trunk) + depth[node]
-            forest.subtree_end[b, at] = ends[node]
-        for node, own in self._readouts.items():
-            batch.read_at[readout + own] = b * forest.tokens.shape[1] + place[node]
-        for z, (reads, tokens, end) in enumerate(self._paths):
-            batch.path_readout[b, z, : len(reads)] = [readout + own for own in reads]
+        forest.tokens[b, place[1:]] = self._token[1:]
+        forest.positions[b, place[1:]] = self._position[1:]
+        forest.subtree_end[b, place[1:]] = end[1:]
+        read_at = b * forest.tokens.shape[1] + place[list(self._readouts)]
+        batch.read_at[readout : readout + self.readouts] = read_at
+        for z, (tokens, reads) in enumerate(self._paths):
+            batch.path_readout[b, z, : len(tokens)] = [readout + own for own in reads[:-1]]
+            batch.path_end[b, z] = readout + reads[-1]
             batch.path_token[b, z, : len(tokens)] = tokens
-            batch.path_end[b, z] = readout + end
         for w, terms in enumerate(self._words):
             for q, (path, sign) in enumerate(terms):
                 batch.word_path[b, w, q], batch.word_sign[b, w, q] = path, sign
         batch.word_item[b, : len(self._word_item)] = self._word_item
 
-    def _depth_first(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """Place in the sequence, depth, and end of the subtree of every node."""
-        place: dict[int, int] = {}
-        depth: dict[int, int] = {}
-        end: dict[int, int] = {}
-        stack = [(child, 0, False) for child in reversed(self._children[0].values())]
-        while stack:
-            node, level, done = stack.pop()
-            if done:
-                end[node] = len(place)
-                continue
-            place[node], depth[node] = len(place), level
-            stack.append((node, level, True))
-            stack += [(c, level + 1, False) for c in reversed(self._children[node].values())]
-        return place, depth, end
+    def _depth_first(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place in the sequence and end of the subtree of every node, which come parents first."""
+        size = [1] * len(self._token)
+        for node in range(len(size) - 1, 0, -1):
+            size[self._parent[node]] += size[node]
+        place, free = [-1] * len(size), [0] * len(size)  # free: the next place below each node
+        for node, parent in enumerate(self._parent[1:], start=1):
+            place[node] = free[parent]
+            free[node] = place[node] + 1
+            free[parent] += size[node]
+        return np.array(place), np.add(place, size)
 
 
 def needed(query: WordQuery, stops: np.ndarray, trunk: int = 0) -> SequenceLimits:
     """What one query takes up in an empty sequence after a prefix of so many tokens."""
     nodes = {path.tokens[:n] for path in query.paths for n in range(1, len(path.tokens) + 1)}
-    terms = np.zeros(query.n_words, int)
-    for path in query.paths:
-        terms[path.word] += 1
-    for parent in event_parents(query.paths, stops):
-        if parent >= 0:
-            terms[query.paths[parent].word] += 1
+    around = [query.paths[i] for i in event_parents(query.paths, stops) if i >= 0]
+    terms = collections.Counter(path.word for path in (*query.paths, *around))
     return SequenceLimits(
         tokens=len(query.prompt_ids) - trunk + len(nodes),
         readouts=1 + len(nodes),
         paths=len(query.paths),
         steps=max(len(path.tokens) for path in query.paths),
         words=query.n_words,
-        terms=int(terms.max()),
+        terms=max(terms.values()),
     )
 
 
@@ -208,73 +194,53 @@ class BatchShape(NamedTuple):
 def empty_batch(shape: BatchShape) -> PackedBatch:
     """A batch of padding only."""
     size, B, P, U, M, R = shape
-    integers = lambda *sizes, fill=0: np.full(sizes, fill, np.int32)
+    T = size.tokens
+    zeros = lambda *sizes: np.zeros(sizes, np.int32)
+    nothing = lambda *sizes: np.full(sizes, -1, np.int32)
+    dense = None if M is None else Dense(place=nothing(M), source=nothing(P * U + B * T))
+    per_token = (zeros(B, T), zeros(B, T), zeros(B, T))  # tokens, positions, subtree_end
     return PackedBatch(
-        forest=Forest(
-            tokens=integers(B, size.tokens),
-            positions=integers(B, size.tokens),
-            subtree_end=integers(B, size.tokens),
-            trunk_of=integers(B),
-            trunk_tokens=integers(P, U),
-            trunk_length=integers(P),
-            dense=None
-            if M is None
-            else Dense(
-                place=integers(M, fill=-1), source=integers(B * size.tokens + P * U, fill=-1)
-            ),
-        ),
-        read_at=integers(B * size.readouts if R is None else R),
-        path_readout=integers(B, size.paths, size.steps),
-        path_token=integers(B, size.paths, size.steps, fill=-1),
-        path_end=integers(B, size.paths),
-        word_path=integers(B, size.words, size.terms),
+        forest=Forest(*per_token, zeros(B), zeros(P, U), zeros(P), dense),
+        read_at=zeros(B * size.readouts if R is None else R),
+        path_readout=zeros(B, size.paths, size.steps),
+        path_token=nothing(B, size.paths, size.steps),
+        path_end=zeros(B, size.paths),
+        word_path=zeros(B, size.words, size.terms),
         word_sign=np.zeros((B, size.words, size.terms), np.float32),
-        word_item=integers(B, size.words, fill=-1),
+        word_item=nothing(B, size.words),
     )
 
 
 def stack(sequences: Sequence[PackedSequence], shape: BatchShape) -> PackedBatch:
     """One batch of static shape; a prefix that several have is there once."""
     batch = empty_batch(shape)
-    numbers: dict[tuple[int, ...], int] = {}
-    readout = 0
+    forest, numbers, readout = batch.forest, {}, 0
     for b, sequence in enumerate(sequences):
-        number = numbers.setdefault(sequence.trunk, len(numbers))
-        batch.forest.trunk_tokens[number, : len(sequence.trunk)] = sequence.trunk
-        batch.forest.trunk_length[number] = len(sequence.trunk)
+        trunk = sequence.trunk
+        number = numbers.setdefault(trunk, len(numbers))
+        forest.trunk_tokens[number, : len(trunk)] = trunk
+        forest.trunk_length[number] = len(trunk)
         sequence.write(batch, b, number, readout)
         readout += sequence.readouts
-    if batch.forest.dense is not None:
-        _number_tokens(batch.forest)
+    if forest.dense is not None:
+        trunks = np.arange(forest.trunk_tokens.shape[1]) < forest.trunk_length[:, None]
+        used = np.flatnonzero(np.concatenate([trunks.ravel(), forest.subtree_end.ravel() > 0]))
+        forest.dense.place[: len(used)] = used
+        forest.dense.source[used] = np.arange(len(used))
     return batch
 
 
-def _number_tokens(forest: Forest) -> None:
-    """Fills `dense`: which places hold a token, in order."""
-    trunks = np.arange(forest.trunk_tokens.shape[1]) < forest.trunk_length[:, None]
-    used = np.flatnonzero(np.concatenate([trunks.ravel(), forest.subtree_end.ravel() > 0]))
-    forest.dense.place[: len(used)] = used
-    forest.dense.source[used] = np.arange(len(used))
-
-
-def shared_beginning(queries: Sequence[WordQuery], limit: int) -> tuple[int, ...]:
+def shared_beginning(queries: Sequence[WordQuery], limit: int) -> Ids:
     """The longest proper beginning that all prompts share, at most `limit` long."""
-    first = queries[0].prompt_ids
-    length = min(len(first) - 1, limit)
-    for query in queries[1:]:
-        shared = common_prefix(first[:length], query.prompt_ids)
-        length = min(shared, len(query.prompt_ids) - 1)
-    return first[:length]
+    prompts = [query.prompt_ids for query in queries]
+    shared = [min(common_prefix(prompts[0], ids), len(ids) - 1) for ids in prompts]
+    return prompts[0][: min(limit, *shared)]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many first elements two sequences share."""
-    n = 0
-    for x, y in zip(a, b):
-        if x != y:
-            break
-        n += 1
-    return n
+    differing = (n for n, (x, y) in enumerate(zip(a, b)) if x != y)
+    return next(differing, min(len(a), len(b)))
 
 
 def check_window(queries: Sequence[WordQuery], max_positions: int) -> None:

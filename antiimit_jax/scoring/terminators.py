@@ -6,8 +6,8 @@ disjoint events. Three nested sets are built: `narrow` (white space and end of t
 figure says how much q moves between narrow and wide.
 """
 
-import dataclasses
 import unicodedata
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,13 +18,10 @@ SENTENCE = ".,;:!?…—)]}>"
 QUOTES = "\"'“”‘’«»‹›„`"
 EMPHASIS = "*_~"
 CJK = "。、，．！？：；）】》」』〉…"
-_APOSTROPHES = "'’"
-_HYPHENS = "-‐‑"
-POLICIES = ("narrow", "standard", "wide")
+_JOINERS = "'’-‐‑"  # before a letter they go on with the word: 's, 't, 're, -bank
 
 
-@dataclasses.dataclass(frozen=True)
-class Terminators:
+class Terminators(NamedTuple):
     """Boolean masks over the vocabulary, [V] each; narrow ⊂ standard ⊂ wide."""
 
     narrow: np.ndarray
@@ -38,17 +35,16 @@ class Terminators:
         return getattr(self, policy)
 
 
+POLICIES = Terminators._fields
+
+
 def build_terminators(tokenizer: Tokenizer, vocab_size: int) -> Terminators:
     """The three sets for one tokenizer; rows beyond the tokenizer are in none."""
-    masks = {policy: np.zeros(vocab_size, bool) for policy in POLICIES}
+    rank = np.full(vocab_size, len(POLICIES))
     for token, piece in enumerate(tokenizer.pieces[:vocab_size]):
-        rank = _rank(piece)
-        for level, policy in enumerate(POLICIES):
-            masks[policy][token] = rank <= level
-    for token in tokenizer.eos_ids & set(range(vocab_size)):
-        for mask in masks.values():
-            mask[token] = True
-    return Terminators(**masks)
+        rank[token] = _rank(piece)
+    rank[list(tokenizer.eos_ids & set(range(vocab_size)))] = 0
+    return Terminators(*(rank <= level for level in range(len(POLICIES))))
 
 
 def _rank(piece: bytes) -> int:
@@ -62,12 +58,8 @@ def _rank(piece: bytes) -> int:
     first, rest = text[0], text[1:]
     if first in " \n\r\t\u3000\u00a0":
         return 0
-    if first in _APOSTROPHES and rest[:1].isalpha():
-        return 3  # 's, 't, 're
+    if first in _JOINERS and rest[:1].isalpha():
+        return 3
     if first in SENTENCE + QUOTES + EMPHASIS + CJK:
         return 1
-    if first in _HYPHENS and rest[:1].isalpha():
-        return 3
-    if first.isalnum() or unicodedata.category(first).startswith("M"):
-        return 3
-    return 2
+    return 3 if first.isalnum() or unicodedata.category(first).startswith("M") else 2

@@ -6,7 +6,7 @@ rest goes on. In each round the widest-reaching open paths of every prompt are a
 What was never asked for is a known amount, so every list comes with its bound.
 """
 
-import dataclasses
+import collections
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import PackedBatch
-from antiimit_jax.scoring.trie import FormPath, WordQuery
+from antiimit_jax.scoring.trie import FormPath, Ids, WordQuery
 from antiimit_jax.scoring.word_probs import readout_logits
 from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -46,8 +46,7 @@ def continuations(
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)
 
 
-@dataclasses.dataclass(frozen=True)
-class TopWord:
+class TopWord(NamedTuple):
     """One word found: its text as the model would write it, and its probability."""
 
     text: str
@@ -60,16 +59,15 @@ class Search:
     def __init__(self, prompt: Prompt, tokenizer: Tokenizer, *, width: int = 24) -> None:
         """Starts with the empty path; `width` paths are asked for in a round."""
         self._prompt, self._tokenizer, self._width = prompt, tokenizer, width
-        self._open: dict[tuple[int, ...], float] = {(): 1.0}  # path -> reach
-        self._asked: list[tuple[int, ...]] = []
-        self._words: dict[str, float] = {}
+        self._open: dict[Ids, float] = {(): 1.0}  # path -> reach
+        self._asked: list[Ids] = []
+        self._words: collections.Counter[str] = collections.Counter()  # text -> probability
 
     def query(self) -> WordQuery:
         """The next round's paths, each as a word of its own."""
-        best = sorted(self._open, key=self._open.__getitem__, reverse=True)[: self._width]
-        self._asked = best
-        paths = tuple(FormPath("", path, number) for number, path in enumerate(best))
-        return WordQuery(self._prompt.ids, paths, len(best))
+        self._asked = sorted(self._open, key=self._open.get, reverse=True)[: self._width]
+        paths = tuple(FormPath("", path, number) for number, path in enumerate(self._asked))
+        return WordQuery(self._prompt.ids, paths, len(paths))
 
     def learn(self, stop: np.ndarray, token: np.ndarray, prob: np.ndarray) -> None:
         """Takes in the round's answers, one line a path: [Z], [Z, C], [Z, C]."""
@@ -77,25 +75,19 @@ class Search:
         for z, path in enumerate(self._asked):
             reach = self._open.pop(path)
             if stop[z] > 0:
-                self._found(self._tokenizer.decode(path), reach * float(stop[z]))
+                self._words[self._tokenizer.decode(path)] += reach * float(stop[z])
             for token_id, p in zip(token[z].tolist(), prob[z].tolist()):
-                if p <= 0:
-                    continue
-                if token_id in ends:  # only after the empty path: the answer is empty
-                    self._found("", reach * p)
-                else:
+                if p > 0 and token_id in ends:  # only after the empty path: the answer is empty
+                    self._words[""] += reach * p
+                elif p > 0:
                     self._open[(*path, token_id)] = reach * p
-
-    def _found(self, text: str, p: float) -> None:
-        self._words[text] = self._words.get(text, 0.0) + p
 
     @property
     def words(self) -> list[TopWord]:
         """What was found, most probable first; texts keep their leading space."""
-        found = [TopWord(text, p) for text, p in self._words.items()]
-        return sorted(found, key=lambda word: -word.p)
+        return [TopWord(text, p) for text, p in self._words.most_common()]
 
     @property
     def unvisited(self) -> float:
         """Probability of everything not found: the bound on any word that is not in the list."""
-        return max(0.0, 1.0 - sum(self._words.values()))
+        return max(0.0, 1.0 - self._words.total())

@@ -5,6 +5,7 @@ space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spe
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 from antiimit_jax.errors import UserError
@@ -12,6 +13,7 @@ from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 
 FORMS = ("strict", "lenient")
+Ids = tuple[int, ...]  # of tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class FormPath:
     """One way to say a word: its surface text, its tokens, the word's index in the item."""
 
     text: str
-    tokens: tuple[int, ...]
+    tokens: Ids
     word: int
     canonical: bool = True  # False: a tokenisation the tokenizer itself would not choose
 
@@ -28,7 +30,7 @@ class FormPath:
 class WordQuery:
     """One question to the model: after this prompt, how probable is each of these words?"""
 
-    prompt_ids: tuple[int, ...]
+    prompt_ids: Ids
     paths: tuple[FormPath, ...]
     n_words: int
 
@@ -70,18 +72,18 @@ def word_query(
             f"the end of the prompt ({prompt.tail[-30:]!r}) does not tokenise by itself as it does "
             "in the prompt; end it after a whole word or sign"
         )
-    paths: dict[tuple[int, ...], FormPath] = {}
+    paths: dict[Ids, FormPath] = {}
     for index, word in enumerate(words):
-        found = 0
         for form in surface_forms(word, forms):
             joined = tokenizer.encode_continued(prompt.tail + form)
             if joined[: len(tail)] != tail or len(joined) == len(tail):
                 continue  # the tokenizer would merge this form into the prompt's last token
             canonical = joined[len(tail) :]
-            if not _spells(tokenizer, canonical, form):
+            spelled = b"".join(tokenizer.pieces[token] for token in canonical)
+            if spelled != form.encode() or tokenizer.hf.unk_token_id in canonical:
                 continue  # characters without a token were dropped or became <unk>
-            found += 1
-            for tokens in _tokenisations(tokenizer, form, canonical, max_tokenisations):
+            others = (cut for cut in _cuts(tokenizer, form) if cut != canonical)
+            for tokens in (canonical, *itertools.islice(others, max_tokenisations - 1)):
                 path = FormPath(form, tokens, index, tokens == canonical)
                 other = paths.setdefault(tokens, path)
                 if other.word != index:
@@ -89,20 +91,12 @@ def word_query(
                         f"words {words[other.word]!r} and {word!r} share the form {form!r}: "
                         "choose other words or --forms=strict"
                     )
-        if not found:
+        if index not in {path.word for path in paths.values()}:
             raise UserError(
                 f"word {word!r} cannot be spelled by any tokens after {prompt.tail[-20:]!r}; "
                 "choose another word or end the prompt elsewhere"
             )
     return WordQuery(prompt.ids, tuple(paths.values()), len(words))
-
-
-def _spells(tokenizer: Tokenizer, tokens: Sequence[int], form: str) -> bool:
-    """Whether the tokens' own bytes are the form's."""
-    if tokenizer.hf.unk_token_id in tokens:
-        return False
-    spelled = b"".join(tokenizer.pieces[token] for token in tokens)
-    return spelled == form.encode()
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -117,31 +111,19 @@ def _check_words(words: Sequence[str]) -> None:
         raise UserError(f"the words repeat: {', '.join(words)}")
 
 
-def _tokenisations(
-    tokenizer: Tokenizer, form: str, canonical: tuple[int, ...], limit: int
-) -> Iterator[tuple[int, ...]]:
-    """`canonical`, then other ways to cut `form` into pieces, fewest tokens first."""
-    yield canonical
-    if limit <= 1:
-        return
+def _cuts(tokenizer: Tokenizer, form: str) -> Iterator[Ids]:
+    """All ways to cut `form` into pieces, fewest tokens first."""
     data, ids_of = form.encode(), tokenizer.id_of_piece
-    frontier: list[tuple[int, tuple[int, ...]]] = [(0, ())]  # (bytes spelled, tokens)
-    given = 1
+    frontier: list[tuple[int, Ids]] = [(0, ())]  # (bytes spelled, tokens)
     while frontier:
         grown = []
         for start, tokens in frontier:
             for end in range(len(data), start, -1):
                 token = ids_of.get(data[start:end])
-                if token is None:
-                    continue
-                longer = (*tokens, token)
-                if end < len(data):
-                    grown.append((end, longer))
-                elif longer != canonical:
-                    yield longer
-                    given += 1
-                    if given == limit:
-                        return
+                if token is not None and end == len(data):
+                    yield (*tokens, token)
+                elif token is not None:
+                    grown.append((end, (*tokens, token)))
         frontier = grown
 
 
@@ -158,10 +140,7 @@ def event_parents(paths: Sequence[FormPath], stops: Sequence[bool]) -> list[int]
     index = {path.tokens: i for i, path in enumerate(paths)}
     parents = []
     for path in paths:
-        parent = -1
-        for cut in range(len(path.tokens) - 1, 0, -1):
-            if stops[path.tokens[cut]] and path.tokens[:cut] in index:
-                parent = index[path.tokens[:cut]]
-                break
-        parents.append(parent)
+        cuts = range(len(path.tokens) - 1, 0, -1)
+        ended = (path.tokens[:cut] for cut in cuts if stops[path.tokens[cut]])
+        parents.append(next((index[inner] for inner in ended if inner in index), -1))
     return parents

@@ -35,7 +35,6 @@ def word_log_probs(
     Args:
       variables: {"params": ..., "lora": ... or absent}.
       stops: bool [V], the terminators.
-      batch: B packed sequences.
     """
     return from_logits(readout_logits(decoder, variables, batch), stops, batch)
 
@@ -56,9 +55,8 @@ def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs
     chex.assert_equal_shape([batch.word_path, batch.word_sign])
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     which = jnp.stack([jnp.ones_like(stops), stops]).astype(jnp.float32)  # [2, V]
-    sums = jnp.einsum(  # both in one pass over the vocabulary
-        "rv,kv->rk", jnp.exp(logits - top), which, precision=jax.lax.Precision.HIGHEST
-    )
+    # Both in one pass over the vocabulary.
+    sums = jnp.einsum("rv,kv->rk", jnp.exp(logits - top), which, precision="highest")
     logs = jnp.log(jnp.maximum(sums, jnp.finfo(jnp.float32).tiny))
     total, stop = logs[:, 0] + top[:, 0], logs[:, 1] - logs[:, 0]  # [R]
 
@@ -70,7 +68,10 @@ def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs
 
     rows = jnp.arange(len(path))[:, None]
     log_q = _signed_logsumexp(path[rows[..., None], batch.word_path], batch.word_sign)
-    return WordLogProbs(log_q, _residual(log_q, batch.word_item), path)
+    items = jnp.arange(log_q.shape[-1])  # each sequence numbers its own
+    belongs = batch.word_item[:, None, :] == items[None, :, None]  # [B, item, W]
+    residual = 1.0 - jnp.where(belongs, jnp.exp(log_q)[:, None, :], 0.0).sum(-1)
+    return WordLogProbs(log_q, residual, path)
 
 
 def _signed_logsumexp(terms: Array, sign: Array) -> Array:
@@ -81,10 +82,3 @@ def _signed_logsumexp(terms: Array, sign: Array) -> Array:
     positive = sums > 0
     logs = jnp.log(jnp.where(positive, sums, 1.0)) + top[..., 0]
     return jnp.where(positive, logs, _LOG_ZERO)
-
-
-def _residual(log_q: Array, word_item: Array) -> Array:
-    """1 - sum of q over each item's words, [B, W] with items numbered from 0."""
-    items = jnp.arange(log_q.shape[-1])
-    belongs = word_item[:, None, :] == items[None, :, None]  # [B, item, W]
-    return 1.0 - jnp.where(belongs, jnp.exp(log_q)[:, None, :], 0.0).sum(-1)

@@ -26,14 +26,20 @@ class TemplateRenderer:
     """One child process; started again after it had to be ended."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._child: subprocess.Popen | None = None
         self._ready = False
 
     def start(self) -> None:
-        """Starts the process without waiting for it."""
+        """Starts the process, if none runs, without waiting for it."""
         with self._lock:
-            self._start()
+            if self._child is None or self._child.poll() is not None:
+                self.stop()
+                command, pipe = [sys.executable, "-P", str(_CHILD)], subprocess.PIPE
+                env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+                self._child = subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=env
+                )
 
     def render(self, template: str, messages: list[dict[str, str]], **options: Any) -> str:
         """The text of a chat.
@@ -46,11 +52,10 @@ class TemplateRenderer:
         """
         request = json.dumps({"template": template, "messages": messages, "options": options})
         with self._lock:
-            self._start()
-            if not self._ready:
-                if self._receive(START_SECONDS) is None:
-                    raise UserError("the process that renders chat templates does not start")
-                self._ready = True
+            self.start()
+            if not self._ready and self._receive(START_SECONDS) is None:
+                raise UserError("the process that renders chat templates does not start")
+            self._ready = True
             with contextlib.suppress(BrokenPipeError):  # told below, as an ended process
                 self._child.stdin.write(request.encode() + b"\n")
                 self._child.stdin.flush()
@@ -68,18 +73,6 @@ class TemplateRenderer:
             with contextlib.suppress(BrokenPipeError), self._child:
                 pass
         self._child, self._ready = None, False
-
-    def _start(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            return
-        self.stop()
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", str(_CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
 
     def _receive(self, seconds: float) -> dict[str, str] | None:
         """The next answer, or None: none in time, or the process has ended."""

@@ -43,13 +43,9 @@ def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
     Raises:
       UserError: no template, or a template that refuses these messages.
     """
-    *turns, last = messages
-    prefill = last.content if last.role == "assistant" else ""
-    if not prefill:
-        turns = list(messages[:-1] if last.role == "assistant" else messages)
-    ids, text = tokenizer.render_chat(
-        [dataclasses.asdict(m) for m in turns], prefill=prefill or None
-    )
+    turns = [dataclasses.asdict(message) for message in messages]
+    prefill = turns.pop()["content"] if messages[-1].role == "assistant" else ""
+    ids, text = tokenizer.render_chat(turns, prefill)
     return Prompt(tuple(ids), tokenizer.plain_tail(text, ids))
 
 
@@ -94,21 +90,17 @@ def neutral_tokens(
     text is scored from its first token on. Base models read a chat as turns joined by blank lines.
     Where a template has no system role (Gemma's, early Mistral's) its text begins the first turn.
     """
-    if not messages:
+    if not messages or style == "base" and len(messages) == 1:
+        text = messages[0].content if messages else text
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
     *turns, answer = messages
-    if not turns and style == "base":
-        return neutral_tokens(tokenizer, (), answer.content, style)
     asked = (*turns, Message("assistant", ""))
     try:
         ids = build_prompt(tokenizer, asked, style).ids
     except UserError:
         if not turns or turns[0].role != "system":
             raise
-        ids = build_prompt(tokenizer, _without_system(asked), style).ids
+        system, first, *rest = asked
+        first = Message(first.role, f"{system.content}\n\n{first.content}")
+        ids = build_prompt(tokenizer, (first, *rest), style).ids
     return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1
-
-
-def _without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    system, first, *rest = messages
-    return (Message(first.role, f"{system.content}\n\n{first.content}"), *rest)

@@ -63,44 +63,32 @@ def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple
     """k positive integer percentages that sum to 100, all on one side of the split.
 
     Uniform over the ordered admissible compositions: each part is drawn in proportion to the number
-    of ways in which the rest can still be completed (`_completions`).
-
-    Args:
-      rng: the only source of randomness.
-      k: number of parts, 2 to 20 on the train side, 2 to 100 on the held-out side.
-      split_side: "train" or "heldout".
+    of ways in which the rest can still be completed (`_completions`). k is 2 to 20 on the train
+    side, 2 to 100 on the held-out side.
 
     Raises:
       UserError: unknown side, or a k for which no such composition exists.
     """
     if split_side not in ("train", "heldout"):
         raise UserError(f"split side {split_side!r} is unknown; use train or heldout")
-    ways = _completions(split_side, k)
+    percents = TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
+    ways = _completions(percents, k)
     if k < 2 or ways[k][100] == 0:
         raise UserError(f"no {k} percentages of the {split_side} side sum to 100; change k")
     parts: list[int] = []
-    left = 100
-    for remaining in range(k, 0, -1):
-        admissible = [p for p in _percents(split_side) if p <= left]
-        weights = [ways[remaining - 1][left - p] for p in admissible]
-        total = sum(weights)
-        part = int(rng.choice(admissible, p=[weight / total for weight in weights]))
-        parts.append(part)
-        left -= part
+    for after in range(k - 1, -1, -1):  # parts still to be drawn then
+        left = 100 - sum(parts)
+        admissible = [p for p in percents if p <= left]
+        chances = [ways[after][left - p] / ways[after + 1][left] for p in admissible]
+        parts.append(int(rng.choice(admissible, p=chances)))
     return tuple(parts)
 
 
-def _percents(split_side: Side) -> tuple[int, ...]:
-    return TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
-
-
 @functools.cache
-def _completions(split_side: Side, k: int) -> tuple[tuple[int, ...], ...]:
-    """ways[j][s]: ordered ways to write s as j admissible percentages.  # [k + 1, 101]"""
+def _completions(percents: tuple[int, ...], k: int) -> tuple[tuple[int, ...], ...]:
+    """ways[j][s]: ordered ways to write s as j of these percentages, [k + 1, 101]."""
     ways = [(1, *([0] * 100))]
     for _ in range(k):
         last = ways[-1]
-        ways.append(
-            tuple(sum(last[s - p] for p in _percents(split_side) if p <= s) for s in range(101))
-        )
+        ways.append(tuple(sum(last[s - p] for p in percents if p <= s) for s in range(101)))
     return tuple(ways)

@@ -34,10 +34,9 @@ def limit_time() -> None:
 
 def answer(request: dict) -> dict[str, str]:
     """The rendered text, or why there is none."""
+    template, options = request["template"], request["options"]
     try:
-        (text,), _ = render_jinja_template(
-            [request["messages"]], chat_template=request["template"], **request["options"]
-        )
+        (text,), _ = render_jinja_template([request["messages"]], chat_template=template, **options)
     except MemoryError:
         return {"error": "it asks for too much memory"}
     except RecursionError:

@@ -16,31 +16,21 @@ from pathlib import Path
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.text.chat_templates import RENDERER
-from antiimit_jax.text.gguf_tokenizer import tokenizer_of_gguf
-from antiimit_jax.text.tokenizer_check import check_against_file
+from antiimit_jax.text.gguf_tokenizer import SPACE_MARK, tokenizer_of_gguf
 
 # Names under which vocabularies list the ends of a text or turn, besides their `eos_token`.
 _ENDS = (
-    "<|endoftext|>",
-    "</s>",
-    "<eos>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<end_of_turn>",
-    "<|end|>",
-    "<|EOT|>",
-    "<｜end▁of▁sentence｜>",
-)
-_SPACE_MARK = "\u2581"  # SentencePiece's visible space
+    "<|endoftext|> </s> <eos> <|end_of_text|> <|im_end|> <|eot_id|> <|eom_id|> <end_of_turn> "
+    "<|end|> <|EOT|> <｜end▁of▁sentence｜>"
+).split()
+_PROBES = Path(__file__).with_name("data") / "probes.json"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-_CACHED = 200_000  # texts
 _MARK_START, _MARK_END = "\U000f0000", "\U000f0001"  # `mark_control_tokens` sets them
 
 
@@ -51,7 +41,6 @@ class Tokenizer:
         """Args: end_ids: ids that end a text, besides those known by name."""
         self.hf = hf
         self.size = len(hf)
-        self._end_ids = set(end_ids)
         added = hf.added_tokens_decoder
         self._id_of = {token.content: i for i, token in added.items()}
         # Control tokens: the special ones, and others that a template writes or that look like one.
@@ -61,44 +50,31 @@ class Tokenizer:
         self._control = {t.content: t for t in added.values() if t.special or named(t.content)}
         self._name_of = {i: t.content for i, t in added.items() if t.content in self._control}
         self._unspecial = [name for name, token in self._control.items() if not token.special]
-        self._mark = re.compile(
-            "|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)"
-        )
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._mark = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        # Ids that end a turn or a text.
+        self.eos_ids: set[int] = {*end_ids, hf.eos_token_id, *map(self._id_of.get, _ENDS)} - {None}
         self.bos_ids: tuple[int, ...] = tuple(hf("", add_special_tokens=True)["input_ids"])
         self._continuing = _without_first_space(hf.backend_tokenizer)
-        self._plain_cache: dict[tuple[bool, str], tuple[int, ...]] = {}
-
-    @property
-    def eos_ids(self) -> set[int]:
-        """Ids that end a turn or a text."""
-        ends = {self.hf.eos_token_id, *map(self._id_of.get, _ENDS)}
-        return {i for i in ends if i is not None} | self._end_ids
 
     def encode_text(self, text: str) -> list[int]:
         """As the tokenizer reads it: control tokens parsed, special tokens added.
 
         A beginning token that the text itself writes is not doubled.
         """
-        ids = self.hf(text, add_special_tokens=True)["input_ids"]
-        n = len(self.bos_ids)
-        return ids[n:] if n and tuple(ids[: 2 * n]) == self.bos_ids * 2 else ids
+        return self._begun_once(self.hf(text, add_special_tokens=True)["input_ids"])
 
-    def encode_plain(self, text: str) -> tuple[int, ...]:
+    def _begun_once(self, ids: list[int]) -> list[int]:
+        n = len(self.bos_ids)
+        return ids[n:] if tuple(ids[: 2 * n]) == self.bos_ids * 2 else ids
+
+    @functools.lru_cache(200_000)
+    def encode_plain(self, text: str, continued: bool = False) -> tuple[int, ...]:
         """A text by itself: control tokens stay text, nothing is added. Cached.
 
         Raises:
           UserError: the tokenizer makes a control token of plain text whatever is done.
         """
-        return self._as_text(text, continued=False)
-
-    def encode_continued(self, text: str) -> tuple[int, ...]:
-        """The same for text that goes on where other text stood: no space is put before it."""
-        return self._as_text(text, continued=True)
-
-    def _as_text(self, text: str, continued: bool) -> tuple[int, ...]:
-        key = (continued, text)
-        if (ids := self._plain_cache.get(key)) is not None:
-            return ids
         backend = self._continuing if continued else self.hf.backend_tokenizer
         if any(name in text for name in self._unspecial):
             ids = _encode_without_added_tokens(backend, text)
@@ -108,9 +84,11 @@ class Tokenizer:
         for name in self._control:
             if name in text and self._id_of[name] in ids and name != self.hf.unk_token:
                 raise UserError(f"this tokenizer cannot keep {name!r} as plain text: leave it out")
-        if len(self._plain_cache) < _CACHED:
-            self._plain_cache[key] = ids
         return ids
+
+    def encode_continued(self, text: str) -> tuple[int, ...]:
+        """The same for text that goes on where other text stood: no space is put before it."""
+        return self.encode_plain(text, continued=True)
 
     def plain_tail(self, text: str, ids: Sequence[int]) -> str:
         """The text after the last control token of a prompt, as it goes on there.
@@ -120,24 +98,20 @@ class Tokenizer:
           ids: its tokens. Where they begin the tail with a space that the text does not have, as
             SentencePiece tokenizers do, the returned tail begins with it, too.
         """
-        starts = {False: "", True: ""}  # by whether marked control tokens end it, too
-        for with_marked in starts:
+        for with_marked in (False, True):  # whether marked control tokens end it, too
             at, strips = 0, False
             for match in self._mark.finditer(text):
                 if with_marked or text[match.start() - 1 : match.start()] != _MARK_START:
                     at, strips = match.end(), self._control[match[0]].rstrip
             tail = _unmarked(text[at:])
-            starts[with_marked] = tail.lstrip() if strips else tail
-        for tail in starts.values():
+            tail = tail.lstrip() if strips else tail
             for candidate in (tail, " " + tail):
                 inside = self.encode_continued(candidate)
                 if tuple(ids[len(ids) - len(inside) :]) == inside:
                     return candidate
-        return starts[True]
+        return tail
 
-    def render_chat(
-        self, messages: list[dict[str, str]], prefill: str | None
-    ) -> tuple[list[int], str]:
+    def render_chat(self, messages: list[dict[str, str]], prefill: str) -> tuple[list[int], str]:
         """Ids and text of a chat with an open assistant turn that begins with `prefill`.
 
         Raises:
@@ -146,7 +120,7 @@ class Tokenizer:
         """
         if not self.hf.chat_template:
             raise UserError("this tokenizer has no chat template; use --config.prompt_format=base")
-        if prefill is not None:
+        if prefill:
             messages = [*messages, {"role": "assistant", "content": prefill}]
         if not messages:
             raise UserError("a chat needs at least one message")
@@ -157,20 +131,17 @@ class Tokenizer:
         chat = RENDERER.render(
             template,
             mark_control_tokens(messages, self._mark),
-            add_generation_prompt=prefill is None,
-            continue_final_message=prefill is not None,
+            add_generation_prompt=not prefill,
+            continue_final_message=bool(prefill),
             **{name: str(token) for name, token in self.hf.special_tokens_map.items()},
         )
-        if prefill is not None and not _unmarked(chat).endswith(prefill):
+        written = _unmarked(chat)
+        if not written.endswith(prefill):
             raise UserError(
                 "the chat template changes the open turn (white space at its ends?): it writes "
-                f"{_unmarked(chat)[-len(prefill) :]!r} for {prefill!r}; begin the answer otherwise"
+                f"{written[-len(prefill) :]!r} for {prefill!r}; begin the answer otherwise"
             )
-        ids = encode_marked_chat(self.hf, chat)
-        n = len(self.bos_ids)
-        if n and tuple(ids[: 2 * n]) == self.bos_ids * 2:
-            ids = ids[n:]  # a template that writes what its messages begin with
-        return ids, chat
+        return self._begun_once(encode_marked_chat(self.hf, chat)), chat
 
     def decode(self, ids: Iterable[int]) -> str:
         """What the tokens spell, control tokens by name; U+FFFD for parts of characters.
@@ -185,7 +156,7 @@ class Tokenizer:
     def pieces(self) -> tuple[bytes, ...]:
         """The bytes each token stands for, [size]; control tokens are empty."""
         byte_level = "ByteLevel" in str(self.hf.backend_tokenizer.decoder)
-        to_byte = _byte_of_char()
+        to_byte = {char: byte for byte, char in bytes_to_unicode().items()}
         pieces = []
         for i, token in enumerate(self.hf.convert_ids_to_tokens(range(self.size))):
             if token is None or i in self._name_of:
@@ -197,7 +168,7 @@ class Tokenizer:
             elif byte := _BYTE_TOKEN.fullmatch(token):
                 pieces.append(bytes([int(byte[1], 16)]))
             else:
-                pieces.append(token.replace(_SPACE_MARK, " ").encode())
+                pieces.append(token.replace(SPACE_MARK, " ").encode())
         return tuple(pieces)
 
     @functools.cached_property
@@ -219,15 +190,13 @@ def _without_first_space(backend: RawTokenizer) -> RawTokenizer:
     steps = list(steps) if isinstance(steps, normalizers.Sequence) else [steps] if steps else []
     kept = [step for step in steps if not isinstance(step, normalizers.Prepend)]
     splitter = backend.pre_tokenizer
-    first = isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme != "never"
-    if len(kept) == len(steps) and not first:
+    marks = isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme != "never"
+    if len(kept) == len(steps) and not marks:
         return backend
     backend = copy.deepcopy(backend)
     backend.normalizer = normalizers.Sequence(kept)
-    if first:
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(
-            replacement=splitter.replacement, prepend_scheme="never", split=splitter.split
-        )
+    if marks:
+        backend.pre_tokenizer.prepend_scheme = "never"
     return backend
 
 
@@ -238,14 +207,6 @@ def _encode_without_added_tokens(backend: RawTokenizer, text: str) -> tuple[int,
     if backend.pre_tokenizer is not None:
         splits = [split for split, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
     return tuple(token.id for split in splits for token in backend.model.tokenize(split))
-
-
-def _byte_of_char() -> dict[str, int]:
-    """GPT-2's printable stand-in of each byte, inverted."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(b): b for b in printable}
-    rest = (b for b in range(256) if b not in set(printable))
-    return table | {chr(256 + n): b for n, b in enumerate(rest)}
 
 
 def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> Tokenizer:
@@ -289,8 +250,32 @@ def _of_folder(path: Path) -> Tokenizer:
     except Exception as error:  # `tokenizers` raises plain Exception for a broken file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: no usable tokenizer ({reason})") from error
-    check_against_file(hf, file)
+    _check_against_file(hf, file)
     return tokenizer
+
+
+def _check_against_file(hf: PreTrainedTokenizerFast, file: Path) -> None:
+    """Ids and round trips of the texts in `data/probes.json` must be those of the raw file.
+
+    Libraries rebuild tokenizers by class name: transformers 5 drops the spaces of some DeepSeek
+    models and the doubled first space of Llama-2.
+
+    Raises:
+      UserError: the first probe that is read differently.
+    """
+    raw = RawTokenizer.from_file(str(file))
+    raw.no_truncation()
+    raw.no_padding()
+    short = lambda ids: str(ids[:8])[:-1] + (", ...]" if len(ids) > 8 else "]")
+    for probe in json.loads(_PROBES.read_text("utf-8")):
+        ids = hf.encode(probe, add_special_tokens=False)
+        expected = raw.encode(probe, add_special_tokens=False).ids
+        if ids != expected or hf.decode(ids) != raw.decode(expected, skip_special_tokens=False):
+            raise UserError(
+                f"{file}: transformers reads {probe!r} as {short(ids)}, the file itself as "
+                f"{short(expected)}; this tokenizer cannot be trusted, use another transformers "
+                "release"
+            )
 
 
 def _declared_ends(path: Path) -> set[int]:
