@@ -11,11 +11,10 @@ from absl import flags
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import write_results
-from antiimit_jax.suites import SUITES
 from launch import cli
+from launch.workdir import print_results
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
 
@@ -29,9 +28,7 @@ def main() -> None:
     except UserError as error:
         file = workdir / run_files.CONFIG
         raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
-    report = write_results(workdir, config, info)
-    print(console_table(workdir, SUITES), end="")
-    print(f"report: {report}")
+    print_results(write_results(workdir, config, info))
 
 
 if __name__ == "__main__":
