@@ -66,11 +66,9 @@ def run_config(backend: str | None = None) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision"):
-        if FLAGS[flag].value is not None:
+    for flag in ("model", "revision", "suites"):
+        if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
-    if "suites" in FLAGS and FLAGS.suites is not None:
-        values["suites"] = tuple(FLAGS.suites)
     return from_dict(values).on(backend or jax.default_backend())
 
 
