@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend, and the names that a mistaken one is near to."""
+"""The one exception for what a user can mend, and what its message is made of."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,6 +15,11 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         line = " ".join(str(message).splitlines())
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
+
+def first_line(error: Exception) -> str:
+    """Of another library's message; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def near_misses(name: str, known: Iterable[str]) -> str:

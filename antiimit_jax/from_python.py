@@ -55,35 +55,22 @@ class Model:
           UserError: a word that cannot be tokenised, or a prompt beyond the model's window.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        asks = [
-            Ask(messages=(Message("user", text), Message("assistant", prefill)), words=tuple(words))
-            for text in prompts
-        ]
-        answers = self.asker(BASE, Scoring(forms=forms), 0).words(asks, what="words")
-        found = [
-            Probabilities(
-                words=dict(zip(words, answer.q.tolist())),
-                residual=answer.residual,
-                prompt=answer.prompt,
-            )
-            for answer in answers
-        ]
+        begun, words = Message("assistant", prefill), tuple(words)
+        asks = [Ask(messages=(Message("user", text), begun), words=words) for text in prompts]
+        found = []
+        for answer in self.asker(BASE, Scoring(forms=forms), 0).words(asks, what="words"):
+            q = dict(zip(words, answer.q.tolist()))
+            found.append(Probabilities(words=q, residual=answer.residual, prompt=answer.prompt))
         return found[0] if isinstance(prompt, str) else found
 
     def asker(self, stage: Stage, scoring: Scoring, seed: int) -> LocalAsker:
         """What suites ask: this model, as one stage of a run."""
-        variant = self.runner.base
+        runner, adapter = self.runner, None
         if self.adapter:
             adapter = load_adapter(Path(self.adapter), self.lm.cfg)
-            variant = self.runner.adapted(adapter.tree, adapter.scale)
-        return LocalAsker(
-            runner=self.runner,
-            variant=variant,
-            stage=stage,
-            scoring=scoring,
-            seed=seed,
-            progress=silent,
-        )
+        variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
+        how = {"scoring": scoring, "seed": seed, "progress": silent}
+        return LocalAsker(runner=runner, variant=variant, stage=stage, **how)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,9 +121,9 @@ def evaluate(
         asked = model if stage.kind != "base" else dataclasses.replace(model, adapter="")
         found = measure(asked.asker(stage, config.rule, config.seed), config)
         for name, columns in found.items():
-            table = joined.setdefault(name, {column: [] for column in columns})
+            table = joined.setdefault(name, {})
             for column, cells in columns.items():
-                table[column] += cells
+                table.setdefault(column, []).extend(cells)
     kinds = schemas(SUITES)
     tables = {n: columns_of(to_table(n, columns, kinds[n])) for n, columns in joined.items()}
     return Evaluation(table=score(tables, config, stages), tables=tables, config=config)

@@ -5,7 +5,7 @@ Weights are placed once: a copy on every device, or of every large array a slice
 is filled with empty batches whose results are dropped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +13,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
+Devices = Sequence[jax.Device]
 AXIS = "data"  # of `pmap`
 WEIGHTS = ("replicated", "sharded")  # how weights may lie on several devices
 
 
-def place(
-    tree: Tree, devices: Sequence[jax.Device] | None = None, axes: Tree | None = None
-) -> Tree:
+def place(tree: Tree, devices: Devices | None = None, axes: Tree = None) -> Tree:
     """Puts a tree of arrays on every device: leaves [...] become [devices, ...] for `pmap`.
 
     Args:
@@ -35,7 +34,7 @@ def place(
         else:
             shards = [
                 jax.block_until_ready(jax.device_put(part[None], device))  # one slice at a time
-                for part, device in zip(_slices(leaf, axis, len(devices)), devices)
+                for part, device in zip(np.split(leaf, len(devices), axis), devices)
             ]
         shape = (len(devices), *shards[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, shards)
@@ -43,19 +42,13 @@ def place(
     return jax.tree.map(put, tree) if axes is None else jax.tree.map(put, tree, axes)
 
 
-def scatter(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
+def scatter(tree: Tree, devices: Devices) -> Tree:
     """Puts host arrays [devices, ...] on the devices, one entry on each, for `pmap`."""
     return jax.device_put(tree, _one_each(devices))
 
 
-def _one_each(devices: Sequence[jax.Device]) -> NamedSharding:
+def _one_each(devices: Devices) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
-
-
-def _slices(leaf: Any, axis: int, count: int) -> Iterator[Any]:
-    size = leaf.shape[axis] // count
-    for number in range(count):
-        yield leaf[(slice(None),) * axis + (slice(number * size, (number + 1) * size),)]
 
 
 def gather(tree: Tree, axes: Tree) -> Tree:
@@ -70,9 +63,7 @@ def gather(tree: Tree, axes: Tree) -> Tree:
 class Pmapped:
     """`jax.pmap` of a function; compiled once for all arguments of the same shapes."""
 
-    def __init__(
-        self, fn: Callable, devices: Sequence[jax.Device], donate: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, fn: Callable, devices: Devices, donate: tuple[int, ...] = ()) -> None:
         self._fn = jax.pmap(fn, axis_name=AXIS, devices=list(devices), donate_argnums=donate)
         self._compiled: dict[Any, Callable] = {}
 
@@ -92,7 +83,7 @@ class Pmapped:
 class DataParallel:
     """`fn(placed, batch)` on every local device at once; compiled once for each batch shape."""
 
-    def __init__(self, fn: Callable, devices: Sequence[jax.Device] | None = None) -> None:
+    def __init__(self, fn: Callable, devices: Devices | None = None) -> None:
         self.devices = list(devices or jax.local_devices())
         self._run = Pmapped(fn, self.devices)
 
@@ -104,16 +95,15 @@ class DataParallel:
           batches: host arrays of equal shapes.
           empty: a batch of padding only, which fills the last round.
         """
-        pending = None
-        for group in _rounds(batches, len(self.devices)):
-            filled = [*group, *[empty] * (len(self.devices) - len(group))]
+        n, before = len(self.devices), (None, 0)  # the last round's result, of so many batches
+        for start in range(0, len(batches), n):
+            group = list(batches[start : start + n])
+            filled = group + [empty] * (n - len(group))
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
             result = self._run(placed, stacked)
-            if pending is not None:
-                yield from _unstack(*pending)  # while the devices work on the next round
-            pending = result, len(group)
-        if pending is not None:
-            yield from _unstack(*pending)
+            yield from _unstack(*before)  # while the devices work on the next round
+            before = result, len(group)
+        yield from _unstack(*before)
 
     def compiled(self, placed: Tree, stacked: Tree) -> Callable:
         """The program for these shapes; leaves of `stacked` are [devices, ...]."""
@@ -129,12 +119,6 @@ def compiler_options() -> dict[str, str] | None:
     if jax.default_backend() == "cpu":
         return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
     return None
-
-
-def _rounds(batches: Iterable[Tree], size: int) -> Iterator[list[Tree]]:
-    batches = list(batches)
-    for start in range(0, len(batches), size):
-        yield batches[start : start + size]
 
 
 def _unstack(result: Tree, count: int) -> Iterator[Tree]:

@@ -18,6 +18,9 @@ from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.suites import SUITES
 from antiimit_jax.training.config import DTYPES, TrainConfig
+from antiimit_jax.trees import flat
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,24 +95,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def field_names(cls: type = RunConfig, prefix: str = "") -> list[str]:
+def field_names() -> list[str]:
     """Dotted names of all fields."""
-    names = []
-    for name, kind in _kinds(cls).items():
-        nested = dataclasses.is_dataclass(kind)
-        names += field_names(kind, f"{prefix}{name}.") if nested else [prefix + name]
-    return names
-
-
-def _kinds(cls: type) -> dict[str, Any]:
-    """Field -> type, of the fields that a file may set."""
-    kinds = typing.get_type_hints(cls)
-    return {field.name: kinds[field.name] for field in own_fields(cls)}
+    return list(flat(to_dict(RunConfig())))
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str, found: list[str]) -> Any:
-    kinds = _kinds(cls)
-    made = {}
+    hints, made = typing.get_type_hints(cls), {}
+    kinds = {field.name: hints[field.name] for field in own_fields(cls)}
     for name, value in values.items():
         dotted = prefix + name
         if name not in kinds:
@@ -142,6 +135,4 @@ def _convert(kind: Any, value: Any) -> Any:
 def _described(kind: Any) -> str:
     if isinstance(kind, types.GenericAlias):
         return f"a list of {typing.get_args(kind)[0].__name__}"
-    return {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}[
-        kind.__name__
-    ]
+    return _KINDS[kind]

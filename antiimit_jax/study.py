@@ -4,6 +4,7 @@ Every part leaves its result in the run's folder and is skipped when it is there
 was stopped goes on where it stood.
 """
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,13 +63,9 @@ def score(tables: Tables, config: RunConfig, order: Sequence[Stage]) -> list[Row
 
 
 def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Path:
-    """metrics.json, TensorBoard and report.html from the tables in a run's folder.
+    """metrics.json with `info` as its run block, TensorBoard and report.html, from a run's tables.
 
-    Args:
-      info: the run block of metrics.json.
-
-    Returns:
-      The path of report.html.
+    Returns the path of report.html.
 
     Raises:
       UserError: there is no table, or one is corrupt.
@@ -90,29 +87,19 @@ class Study:
     def __init__(self, config: RunConfig, workdir: Path, *, tell: Tell, progress: Progress) -> None:
         self.config, self.workdir = config, workdir
         self._tell, self._progress = tell, progress
-        self._lm: LanguageModel | None = None
-        self._runner: Runner | None = None
 
-    @property
+    @functools.cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded at first use."""
-        if self._lm is None:
-            config = self.config
-            self._tell(f"loading {config.model}")
-            self._lm = load_language_model(
-                config.model,
-                revision=config.revision or None,
-                dtype=config.dtype,
-                prompt_format=config.prompt_format,
-            )
-        return self._lm
+        config = self.config
+        self._tell(f"loading {config.model}")
+        how = {"dtype": config.dtype, "prompt_format": config.prompt_format}
+        return load_language_model(config.model, revision=config.revision or None, **how)
 
-    @property
+    @functools.cached_property
     def runner(self) -> Runner:
         """The model on all devices, copied or shared, at first use."""
-        if self._runner is None:
-            self._runner = Runner(self.lm, weights=self.config.weights)
-        return self._runner
+        return Runner(self.lm, weights=self.config.weights)
 
     @property
     def finished(self) -> bool:
@@ -169,19 +156,11 @@ class Study:
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
 
     def write(self) -> Path:
-        """Joins what there is into the run's tables, metrics.json, TensorBoard and report.html.
-
-        Returns:
-          The path of report.html.
-        """
-        logs = [
-            row
-            for stage in self.config.stages()
-            if self._log_file(stage).exists()
-            for row in json.loads(self._log_file(stage).read_text(encoding="utf-8"))
-        ]
-        if logs:
-            run_files.write_training(self.workdir, logs)
+        """Joins what there is into the run's tables and their `write_results`."""
+        logs = filter(Path.exists, map(self._log_file, self.config.stages()))
+        rows = [row for log in logs for row in json.loads(log.read_text(encoding="utf-8"))]
+        if rows:
+            run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))
         return write_results(self.workdir, self.config, self._info())
 

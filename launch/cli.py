@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.errors import UserError, first_line, near_misses
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.gguf_cache import user_cache
 from antiimit_jax.models.config import ModelConfig
@@ -26,12 +26,8 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 def define_config() -> None:
     """--config and all its fields, --model, --revision."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
-        "--config.train.steps=50.",
-    )
+    said = f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
+    config_flags.DEFINE_config_file("config", None, said + "--config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
     _show("config", "model", "revision")
@@ -47,9 +43,8 @@ def define_workdir() -> None:
 
 def define_suites() -> None:
     """--suites."""
-    flags.DEFINE_list(
-        "suites", None, f"What to evaluate, of {', '.join(SUITES)}; else the config's."
-    )
+    known = ", ".join(SUITES)
+    flags.DEFINE_list("suites", None, f"What to evaluate, of {known}; else the config's.")
     _show("suites")
 
 
@@ -71,11 +66,9 @@ def run_config(backend: str | None = None) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision"):
-        if getattr(FLAGS, flag) is not None:
-            values[flag] = getattr(FLAGS, flag)
-    if "suites" in FLAGS and FLAGS.suites is not None:
-        values["suites"] = tuple(FLAGS.suites)
+    for flag in ("model", "revision", "suites"):
+        if flag in FLAGS and FLAGS[flag].value is not None:
+            values[flag] = FLAGS[flag].value
     return from_dict(values).on(backend or jax.default_backend())
 
 
@@ -108,9 +101,16 @@ def run(main: Callable[[], None]) -> None:
     _keep_compilations()
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+        app.run(lambda argv: main(), flags_parser=_parse)
     except UserError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror} (what was written before is intact)")
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from the last checkpoint")
 
 
 def _keep_compilations() -> None:
@@ -130,54 +130,30 @@ def _parse(argv: Sequence[str]) -> list[str]:
         if not any(arg.startswith(("--config=", "-config=")) or arg == "--config" for arg in argv):
             argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
     try:
-        return FLAGS(argv)
+        program, *rest = FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         hint = near_misses(error.flagname, list(FLAGS))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from error
     except (SyntaxError, NameError, ImportError) as error:
         raise UserError(f"--config: the file cannot be executed ({error})") from error
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(first_line(error)) from error
+    if rest:
+        raise UserError(f"not understood: {' '.join(rest)}; see --help")
+    return [program]
 
 
 def _refuse_unknown_fields(argv: Sequence[str]) -> None:
-    known = field_names()
-    unknown = [
-        name
-        for name in (arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config."))
-        if name.removeprefix("config.") not in known
-    ]
-    if unknown:
-        hints = [
-            f"--{name}{near_misses(name, [f'config.{field}' for field in known])}"
-            for name in unknown
-        ]
+    known = [f"config.{field}" for field in field_names()]
+    set_here = [arg[2:].split("=")[0] for arg in argv if arg.startswith("--config.")]
+    hints = [f"--{name}{near_misses(name, known)}" for name in set_here if name not in known]
+    if hints:
         raise UserError(f"unknown field {'; '.join(hints)}")
-
-
-def _guarded(main: Callable[[], None], argv: Sequence[str]) -> None:
-    try:
-        if len(argv) > 1:
-            raise UserError(f"not understood: {' '.join(argv[1:])}; see --help")
-        main()
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror} (what was written before is intact)")
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from the last checkpoint")
 
 
 def _fail(message: str) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def say(text: str) -> None:

@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import BASE, Stage, stage_named
-from antiimit_jax.study import Study
-from antiimit_jax.suites import SUITES
 from launch import cli
-from launch.workdir import open_workdir
+from launch.workdir import open_study, print_results
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -44,32 +41,20 @@ def foreign_stages(given: Sequence[str]) -> list[Stage]:
         if stage_named(name).kind != "other":
             raise UserError(f"--adapter={text}: {name} is a stage of the run itself; name another")
         if name in [stage.name for stage in stages]:
-            raise UserError(
-                f"--adapter={text}: two adapters are called {name}; name them, as "
-                "--adapter=NAME=FOLDER"
-            )
+            hint = "name them, as --adapter=NAME=FOLDER"
+            raise UserError(f"--adapter={text}: two adapters are called {name}; {hint}")
         stages.append(Stage(name=name, kind="other", folder=folder))
     return stages
 
 
 def main() -> None:
-    config = cli.run_config()
-    name = cli.needed("workdir")
-    with (
-        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
-        cli.progress(workdir) as progress,
-    ):
-        study = Study(config, workdir, tell=cli.say, progress=progress)
-        adapters = {
-            stage: cli.read_adapter(stage.folder, study.lm.cfg, config.model)
-            for stage in foreign_stages(cli.FLAGS.adapter)
-        }
+    with open_study() as study:
+        read = lambda stage: cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
+        adapters = {stage: read(stage) for stage in foreign_stages(cli.FLAGS.adapter)}
         study.evaluate(BASE)
         for stage, adapter in adapters.items():
             study.evaluate(stage, adapter)
-        report = study.write()
-        print(console_table(workdir, SUITES), end="")
-        print(f"report: {report}")
+        print_results(study.write())
 
 
 if __name__ == "__main__":

@@ -36,8 +36,7 @@ flags.DEFINE_bool("overwrite", False, "Replace an earlier export in --out.")
 def main() -> None:
     out = Path(cli.needed("out")).expanduser()
     for flag, known in (("format", FORMATS), ("dtype", DTYPES)):
-        if cli.FLAGS[flag].value not in known:
-            given = cli.FLAGS[flag].value
+        if (given := cli.FLAGS[flag].value) not in known:
             raise UserError(f"--{flag}={given}: one of {', '.join(known)}")
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", cli.FLAGS.max_shard_size):
         raise UserError(f"--max_shard_size={cli.FLAGS.max_shard_size}: write it as 500MB or 5GB")

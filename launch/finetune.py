@@ -10,9 +10,8 @@ stopped goes on with the same command.
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.study import Study
 from launch import cli
-from launch.workdir import open_workdir
+from launch.workdir import open_study
 
 _KINDS = ("tuned", "placebo")
 cli.define_config()
@@ -21,20 +20,16 @@ flags.DEFINE_list("adapters", list(_KINDS), "Which to train, of tuned and placeb
 
 
 def main() -> None:
-    config = cli.run_config()
     unknown = [name for name in cli.FLAGS.adapters if name not in _KINDS]
     if unknown:
         raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(_KINDS)}")
-    name = cli.needed("workdir")
-    with (
-        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
-        cli.progress(workdir) as progress,
-    ):
-        study = Study(config, workdir, tell=cli.say, progress=progress)
-        for stage in config.stages():
+    with open_study() as study:
+        for stage in study.config.stages():
             if stage.kind in cli.FLAGS.adapters:
                 trained = study.train(stage)
-                print(f"{stage.name}: {workdir / stage.folder} (sha256 {trained.sha256[:16]})")
+                print(
+                    f"{stage.name}: {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})"
+                )
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ class Profiled:
         jax.profiler.stop_trace()
         traces = self._folder.glob("plugins/profile/*/*.xplane.pb")
         newest = max(traces, key=lambda file: file.stat().st_mtime)
-        shares = list(time_by_operation(newest).items())[:_SHOWN]
+        shares = [f"{name} {share:.0%}" for name, share in time_by_operation(newest).items()]
         if shares:
-            top = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+            top = ", ".join(shares[:_SHOWN])
             self._tell(f"{what}: {top} of the time ({newest.parent})")
 
 

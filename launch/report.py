@@ -13,12 +13,12 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import schemas
-from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.page import before_after
 from launch import cli
+from launch.workdir import print_results
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
 flags.DEFINE_string("picture", None, "An SVG file: calibration before and after fine-tuning.")
@@ -42,8 +42,7 @@ def main() -> None:
         svg = plots.svg(picture.drawing, picture.name, picture.label)
         on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
         run_files.write_text(Path(cli.FLAGS.picture), on_white)
-    print(console_table(workdir, SUITES), end="")
-    print(f"report: {report}")
+    print_results(report)
 
 
 if __name__ == "__main__":

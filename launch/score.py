@@ -9,8 +9,8 @@ A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -21,18 +21,16 @@ from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
 from launch import cli
 
+_DTYPE_HELP = (
+    "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored."
+)
 flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
 flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
 flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
 flags.DEFINE_string("prompt", None, "The prompt as text.")
 flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
 flags.DEFINE_string("messages", None, "A JSON file with a chat.")
-flags.DEFINE_enum(
-    "dtype",
-    "auto",
-    DTYPES,
-    "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored.",
-)
+flags.DEFINE_enum("dtype", "auto", DTYPES, _DTYPE_HELP)
 flags.DEFINE_list("words", None, "The words, with commas between.")
 flags.DEFINE_string("forms", "strict", "What counts as saying a word: strict or lenient.")
 
@@ -56,9 +54,8 @@ def main() -> None:
     (answer,) = runner.word_probs(variant, [query])
     forms: dict[str, list] = {word: [] for word in words}
     for path, mass in zip(query.paths, answer.path_mass):
-        forms[words[path.word]].append(
-            {"text": path.text, "tokens": list(path.tokens), "p": float(mass)}
-        )
+        form = {"text": path.text, "tokens": list(path.tokens), "p": float(mass)}
+        forms[words[path.word]].append(form)
     result = {
         "model": cli.FLAGS.model,
         "prompt_ids": list(prompt.ids),
@@ -67,8 +64,7 @@ def main() -> None:
         "residual": answer.residual,
         "forms": forms,
     }
-    json.dump(result, sys.stdout, ensure_ascii=False)
-    print()
+    print(json.dumps(result, ensure_ascii=False))
 
 
 def _text(lm: LanguageModel) -> Prompt:
@@ -96,21 +92,16 @@ def read_messages(file: Path) -> tuple[Message, ...]:
         raise UserError(f"--messages={file}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--messages={file}: not valid JSON ({error})") from error
-    good = (
-        isinstance(turns, list)
-        and turns
-        and all(
-            isinstance(turn, dict)
-            and set(turn) == {"role", "content"}
-            and all(isinstance(text, str) for text in turn.values())
-            for turn in turns
-        )
-    )
-    if not good:
+    if not isinstance(turns, list) or not turns or not all(map(_is_turn, turns)):
         raise UserError(
             f'--messages={file}: must be a list of {{"role": ..., "content": ...}} with texts'
         )
     return tuple(Message(**turn) for turn in turns)
+
+
+def _is_turn(value: Any) -> bool:
+    of_texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return of_texts and set(value) == {"role", "content"}
 
 
 if __name__ == "__main__":

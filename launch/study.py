@@ -7,11 +7,8 @@
 A study that was stopped goes on with the same command; --overwrite starts anew.
 """
 
-from antiimit_jax.reporting.summary import console_table
-from antiimit_jax.study import Study
-from antiimit_jax.suites import SUITES
 from launch import cli
-from launch.workdir import open_workdir
+from launch.workdir import open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
@@ -19,17 +16,11 @@ cli.define_suites()
 
 
 def main() -> None:
-    config = cli.run_config()
-    name = cli.needed("workdir")
-    with (
-        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
-        cli.progress(workdir) as progress,
-    ):
-        study = Study(config, workdir, tell=cli.say, progress=progress)
+    with open_study() as study:
         if study.finished:
             cli.say("this study is done; --overwrite starts it anew")
         else:
-            base, *adapters = config.stages()
+            base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)
@@ -38,10 +29,8 @@ def main() -> None:
                 trained = study.train(stage)
                 cli.say(f"{2 * number + 3}/{parts} the {stage.name} model")
                 study.evaluate(stage, trained)
-        report = study.write()
-        print(console_table(workdir, SUITES), end="")
-        print(f"report: {report}")
-        print(f"TensorBoard: tensorboard --logdir {workdir / 'tensorboard'}")
+        print_results(study.write())
+        print(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
 
 
 if __name__ == "__main__":

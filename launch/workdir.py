@@ -9,10 +9,35 @@ from pathlib import Path
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.run_config import RunConfig, to_dict
+from antiimit_jax.study import Study
+from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
+from launch import cli
 
 _LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def open_study() -> Iterator[Study]:
+    """The study that the flags tell of, alone in its folder.
+
+    Raises:
+      UserError: the configuration makes no sense, or the folder is not free for it.
+    """
+    config, name = cli.run_config(), cli.needed("workdir")
+    with (
+        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
+        cli.progress(workdir) as progress,
+    ):
+        yield Study(config, workdir, tell=cli.say, progress=progress)
+
+
+def print_results(report: Path) -> None:
+    """A run's main figures and where its page is, on standard output."""
+    print(console_table(report.parent, SUITES), end="")
+    print(f"report: {report}")
 
 
 @contextlib.contextmanager
@@ -27,8 +52,7 @@ def open_workdir(name: str, config: RunConfig, *, overwrite: bool) -> Iterator[P
     workdir = Path(name).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={name}: is a file; name a folder")
-    foreign = workdir.is_dir() and any(workdir.iterdir()) and not (workdir / _LOCK).exists()
-    if foreign:
+    if workdir.is_dir() and any(workdir.iterdir()) and not (workdir / _LOCK).exists():
         raise UserError(f"--workdir={name}: holds files that are not of a run; name another folder")
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / _LOCK, "a", encoding="utf-8") as lock:
@@ -64,11 +88,9 @@ def _settle_config(workdir: Path, config: RunConfig) -> None:
         return
     theirs, ours = flat(stored["config"]), flat(json.loads(json.dumps(values)))
     differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-    shown = ", ".join(
-        f"{key} (there {theirs.get(key)}, now {ours.get(key)})" for key in differing[:4]
-    )
+    shown = [f"{key} (there {theirs.get(key)}, now {ours.get(key)})" for key in differing[:4]]
+    shown += ["..."] if len(differing) > 4 else []
     raise UserError(
-        f"--workdir={workdir}: holds a run with another config: {shown}"
-        + (", ..." if len(differing) > 4 else "")
-        + "; name another folder, or --overwrite to start anew"
+        f"--workdir={workdir}: holds a run with another config: {', '.join(shown)}; "
+        "name another folder, or --overwrite to start anew"
     )

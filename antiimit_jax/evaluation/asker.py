@@ -8,12 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
-from antiimit_jax.parallel import place
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
-from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.top_words import Search, continuations
@@ -51,32 +49,26 @@ class Asker(Protocol):
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
         """Probabilities of every ask's words, in order; under the run's own scoring or another."""
-        ...
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
         """The most probable words over the open vocabulary after each prompt, with their bound."""
-        ...
 
     def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
         """This stage's next-token distributions on given texts, compared with the base's.
 
         Answers come in the order in which they were computed.
         """
-        ...
 
     @property
     def base(self) -> Asker:
         """The same model without an adapter."""
-        ...
 
     @property
     def stored(self) -> Asker:
         """The base in float32, with weights as precise as the checkpoint's."""
-        ...
 
     def changed(self, change: Callable[[Tree], Tree]) -> Asker:
         """The base with changed weights: `change` maps the tree of host arrays."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,9 +95,8 @@ class LocalAsker:
     def stored(self) -> LocalAsker:
         if self.dtype == "float32":
             return self.base
-        runner = Runner(
-            in_float32(self.runner.lm), self.runner.devices, weights=self.runner.weights
-        )
+        lm = in_float32(self.runner.lm)
+        runner = Runner(lm, self.runner.devices, weights=self.runner.weights)
         return dataclasses.replace(self, runner=runner, variant=runner.base, stage=BASE)
 
     def changed(self, change: Callable[[Tree], Tree]) -> LocalAsker:
@@ -116,62 +107,39 @@ class LocalAsker:
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
         rules, lm = scoring or self.scoring, self.runner.lm
-        queries = [
-            word_query(
-                lm.tokenizer,
-                lm.prompt(ask.messages),
-                ask.words,
-                forms=rules.forms,
-                max_tokenisations=rules.tokenisations,
-            )
-            for ask in asks
-        ]
+        how = {"forms": rules.forms, "max_tokenisations": rules.tokenisations}
+        queries = [word_query(lm.tokenizer, lm.prompt(a.messages), a.words, **how) for a in asks]
+        bar = self._bar(what, len(asks))
         found = self.runner.word_probs(
-            self.variant,
-            queries,
-            terminators=rules.terminators,
-            progress=self._bar(what, len(asks)),
+            self.variant, queries, terminators=rules.terminators, progress=bar
         )
-        return [
-            Answer(
-                q=answer.q,
-                q_low=answer.q,
-                q_high=answer.q,
-                residual=answer.residual,
-                prompt=lm.tokenizer.decode(query.prompt_ids),
-                prompt_ids=tuple(query.prompt_ids),
-                form_counts=tuple(
-                    sum(path.word == j for path in query.paths) for j in range(query.n_words)
-                ),
-                token_counts=token_counts(query),
-            )
-            for query, answer in zip(queries, found)
-        ]
+        return [self._answer(query, probs) for query, probs in zip(queries, found)]
+
+    def _answer(self, query: WordQuery, probs: WordProbs) -> Answer:
+        lengths: list[list[int]] = [[] for _ in range(query.n_words)]  # of each word's forms
+        for path in query.paths:
+            lengths[path.word].append(len(path.tokens))
+        return Answer(
+            q=probs.q,
+            q_low=probs.q,
+            q_high=probs.q,
+            residual=probs.residual,
+            prompt=self.runner.lm.tokenizer.decode(query.prompt_ids),
+            prompt_ids=tuple(query.prompt_ids),
+            form_counts=tuple(map(len, lengths)),
+            token_counts=tuple(min(found, default=0) for found in lengths),
+        )
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
         """Searches all prompts round by round together."""
-        runner, lm, bar = self.runner, self.runner.lm, self._bar(what, len(prompts))
-        stops = lm.terminators.mask(self.scoring.terminators)
-        arguments = (self.variant.variables, place(stops, runner.devices))
+        lm, bar, ends = self.runner.lm, self._bar(what, len(prompts)), self.scoring.terminators
         searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
         for number in range(_ROUNDS):
             queries = [search.query() for search in searches]
-            for work in pack_batches(queries, stops, devices=len(runner.devices)):
-                results = runner.map(
-                    "continuations",
-                    continuations,
-                    self.variant,
-                    arguments,
-                    work.batches,
-                    work.empty,
-                )
-                for rows, result in zip(work.queries, results):
-                    for b, members in enumerate(rows):
-                        at = 0
-                        for i in members:
-                            part = slice(at, at + queries[i].n_words)
-                            searches[i].learn(*(array[b, part] for array in result))
-                            at = part.stop
+            asked = self.runner.ask(continuations, self.variant, queries, ends)
+            for result, places in asked:
+                for i, b, words, _ in places:
+                    searches[i].learn(*(array[b, words] for array in result))
             bar(len(searches) * (number + 1) // _ROUNDS - len(searches) * number // _ROUNDS)
         return searches
 
@@ -188,20 +156,15 @@ class LocalAsker:
         size = sequence_tokens(read)
         packed = first_fit([len(ids) for ids, _ in read], size)
         batches = [pack_texts([read[i] for i in members], size) for members in packed]
-        arguments = (runner.base.variables, self.variant.variables)
-        bar = self._bar(what, len(texts))
-        answers: list[TextAnswer] = []
-        results = runner.map(
-            "differences", differences, self.variant, arguments, batches, pack_texts([], size)
-        )
+        both, empty = (runner.base.variables, self.variant.variables), pack_texts([], size)
+        results = runner.map(differences, self.variant, both, batches, empty)
+        bar, answers = self._bar(what, len(texts)), []
         for members, result in zip(packed, results):
             at = 0
             for i in members:
                 ids, first = read[i]
-                where = slice(at + first, at + len(ids) - 1)
-                found = {
-                    name: values[0, where].tolist() for name, values in result._asdict().items()
-                }
+                where, columns = slice(at + first, at + len(ids) - 1), result._asdict()
+                found = {name: values[0, where].tolist() for name, values in columns.items()}
                 positions = list(range(first, len(ids) - 1))
                 answers.append(TextAnswer(texts[i], positions, list(ids[first + 1 :]), found))
                 at += len(ids)
@@ -210,11 +173,3 @@ class LocalAsker:
 
     def _bar(self, what: str, total: int) -> Callable[[int], None]:
         return self.progress(f"{self.stage.name}: {what}", total)
-
-
-def token_counts(query: WordQuery) -> tuple[int, ...]:
-    """Tokens of each word's shortest form."""
-    lengths: list[list[int]] = [[] for _ in range(query.n_words)]
-    for path in query.paths:
-        lengths[path.word].append(len(path.tokens))
-    return tuple(min(found, default=0) for found in lengths)

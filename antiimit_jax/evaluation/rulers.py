@@ -4,7 +4,6 @@ Each takes the tree of numpy arrays and gives one of the same shapes in float32;
 norms and biases do not.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,12 +19,12 @@ _NOISE = 1e-5  # standard deviation of the noise added to every weight
 
 def int8_channel(name: str, w: np.ndarray) -> np.ndarray:
     """Symmetric int8 per output channel: a row of the embedding, a column of a kernel."""
-    return _rounded(w, axis=-1 if name == "embedding" or name == "head" else -2)
+    return _rounded(w, _input_axis(name))
 
 
 def int8_block(name: str, w: np.ndarray) -> np.ndarray:
     """Symmetric int8 in blocks of 32 along the input dimension, as in Q8_0."""
-    axis = -1 if name == "embedding" or name == "head" else -2
+    axis = _input_axis(name)
     inner = np.moveaxis(w, axis, -1)
     if inner.shape[-1] % _BLOCK:
         return _rounded(w, axis)
@@ -35,7 +34,6 @@ def int8_block(name: str, w: np.ndarray) -> np.ndarray:
 
 def bf16(name: str, w: np.ndarray) -> np.ndarray:
     """Weights rounded to bfloat16; the arithmetic stays float32."""
-    del name
     return w.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
@@ -45,18 +43,17 @@ def noise(name: str, w: np.ndarray) -> np.ndarray:
     return w + np.float32(_NOISE) * rng.standard_normal(w.shape, np.float32)
 
 
+def _input_axis(name: str) -> int:
+    return -1 if name in ("embedding", "head") else -2
+
+
 def _rounded(w: np.ndarray, axis: int) -> np.ndarray:
     scale = np.abs(w).max(axis=axis, keepdims=True) / 127.0
     scale = np.where(scale == 0, 1.0, scale)
     return (np.round(w / scale) * scale).astype(np.float32)
 
 
-RULERS: dict[str, Callable[[str, np.ndarray], np.ndarray]] = {
-    "int8_channel": int8_channel,
-    "int8_block": int8_block,
-    "bf16": bf16,
-    "noise": noise,
-}
+RULERS = {change.__name__: change for change in (int8_channel, int8_block, bf16, noise)}
 
 
 def apply_ruler(ruler: str, params: Tree) -> Tree:

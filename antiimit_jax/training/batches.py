@@ -16,15 +16,7 @@ import jax
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.scoring.packing import (
-    BatchShape,
-    PackedBatch,
-    PackedSequence,
-    SequenceLimits,
-    needed,
-    shared_beginning,
-    stack,
-)
+from antiimit_jax.scoring import packing
 from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.neutral import load_neutral
@@ -97,7 +89,7 @@ SAMPLED = Transform(_LABEL_STREAM, sample_targets)
 class ControlBatch(NamedTuple):
     """Packed requests, the target share of every word slot, and the items of the whole step."""
 
-    packed: PackedBatch
+    packed: packing.PackedBatch
     target: np.ndarray  # [A, B, W] 0 on padding
     n_items: np.ndarray  # float32 [A], the same for all
 
@@ -113,17 +105,20 @@ class BatchSource:
         self._transforms = transforms + ((SAMPLED,) if cfg.objective == "sampled" else ())
         canonical = cfg.objective == "kl_canonical"
         self._query = asking.canonical_query if canonical else asking.query
-        self._limits = row_limits(cfg)
+        size = cfg.row_tokens  # a full row of ordinary items stays under these limits
+        self._limits = packing.SequenceLimits(
+            tokens=size, readouts=size // 3, paths=size // 5, steps=8, words=size // 10, terms=6
+        )
 
     @functools.cached_property
-    def _shape(self) -> BatchShape:
+    def _shape(self) -> packing.BatchShape:
         """The static size of a group."""
         cfg, prefix = self._cfg, self._longest_prefix()
         tokens = cfg.rows * cfg.row_tokens + prefix
         # More than full rows, since none is quite full; and some for short prefixes' sake.
         spare = max(1, cfg.rows // 4) + min(cfg.rows, prefix // cfg.row_tokens)
         rows, positions = cfg.rows + spare, tokens // _TOKENS_A_POSITION
-        return BatchShape(self._limits, rows, 1, prefix, tokens, positions)
+        return packing.BatchShape(self._limits, rows, 1, prefix, tokens, positions)
 
     def __call__(self, step: int) -> ControlBatch:
         """The requests of one step.
@@ -147,30 +142,24 @@ class BatchSource:
             found += [(queries[i], shares[i]) for row in rows for i in row.queries]
         return found
 
-    def _micro(self, step: int, number: int) -> tuple[PackedBatch, np.ndarray, int]:
+    def _micro(self, step: int, number: int) -> tuple[packing.PackedBatch, np.ndarray, int]:
         """A microbatch: its packed requests, their target shares and how many they are."""
-        groups = self._cfg.groups
-        rows, targets, n_items = [], [], 0
-        for group in range(number * groups, (number + 1) * groups):
+        n, one = self._cfg.groups, self._shape
+        rows, targets = [], []
+        for group in range(number * n, (number + 1) * n):
             filled, _, shares = self._group(step, group)
             rows += filled
             targets += [[t for i in row.queries for t in shares[i]] for row in filled]
-            n_items += sum(len(row.queries) for row in filled)
         target = np.zeros((len(rows), self._limits.words), np.float32)
         for b, of_row in enumerate(targets):
             target[b, : len(of_row)] = of_row
-        one = self._shape
-        shape = one._replace(
-            sequences=len(rows),
-            trunks=groups,
-            dense_tokens=groups * one.dense_tokens,
-            readouts=groups * one.readouts,
-        )
-        return stack(rows, shape), target, n_items
+        tokens, readouts = n * one.dense_tokens, n * one.readouts
+        shape = one._replace(sequences=len(rows), trunks=n, dense_tokens=tokens, readouts=readouts)
+        return packing.stack(rows, shape), target, sum(len(row.queries) for row in rows)
 
     def _group(
         self, step: int, group: int
-    ) -> tuple[list[PackedSequence], list[WordQuery], list[Shares]]:
+    ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares]]:
         """The rows of one group, the questions they number, and each one's target shares."""
         rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
         stream = self._cfg.mixture.training(rng)
@@ -182,39 +171,36 @@ class BatchSource:
             targets = transform.change(targets, rng)
         return self._fill(queries), queries, targets
 
-    def _fill(self, queries: list[WordQuery]) -> list[PackedSequence]:
+    def _fill(self, queries: list[WordQuery]) -> list[packing.PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""
         shape, stops = self._shape, self._asking.stops
-        prefix = shared_beginning(queries, shape.trunk_tokens)
-        rows: list[PackedSequence] = [PackedSequence(self._limits, stops, prefix)]
-        left = shape.dense_tokens - len(prefix)
+        prefix = packing.shared_beginning(queries, shape.trunk_tokens)
+        rows = [packing.PackedSequence(self._limits, stops, prefix) for _ in range(shape.sequences)]
+        left, at = shape.dense_tokens - len(prefix), 0
         for i, query in enumerate(queries):
-            need = needed(query, stops, len(prefix))
+            need = packing.needed(query, stops, len(prefix))
             if need.tokens > left - sum(row.tokens for row in rows):
                 break
             if need.readouts > shape.readouts - sum(row.readouts for row in rows):
                 break
-            if rows[-1].add(i, query):
+            if rows[at].add(i, query):
                 continue
-            if rows[-1].queries:
-                if len(rows) == shape.sequences:
-                    break
-                rows.append(PackedSequence(self._limits, stops, prefix))
-            if not rows[-1].add(i, query):
+            at += bool(rows[at].queries)
+            if at == len(rows):
+                break
+            if not rows[at].add(i, query):
                 raise UserError(
                     f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
                     f"raise train.row_tokens (now {self._cfg.row_tokens})"
                 )
-        return rows + [
-            PackedSequence(self._limits, stops, prefix) for _ in range(shape.sequences - len(rows))
-        ]
+        return rows
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
         longest = 0
         for pair in self._cfg.mixture.longest():
             queries = [self._query(item.messages, item.words) for item in pair]
-            longest = max(longest, len(shared_beginning(queries, 1 << 20)))
+            longest = max(longest, len(packing.shared_beginning(queries, 1 << 20)))
         return longest
 
 
@@ -227,29 +213,12 @@ class AnchorSource:
 
     @functools.cached_property
     def _texts(self) -> list[tuple[tuple[int, ...], int]]:
-        return [
-            neutral_tokens(
-                self._asking.tokenizer, prompt.messages, prompt.text, self._asking.prompt_format
-            )
-            for prompt in load_neutral("anchor")
-        ]
+        tokenizer, style = self._asking.tokenizer, self._asking.prompt_format
+        texts = load_neutral("anchor")
+        return [neutral_tokens(tokenizer, text.messages, text.text, style) for text in texts]
 
     def __call__(self, step: int) -> PackedTexts:
         """Texts in random order, side by side, until the row is full; one microbatch."""
-        order = np.random.default_rng([self._seed, _ANCHOR_STREAM, step]).permutation(
-            len(self._texts)
-        )
-        row = pack_texts([self._texts[i] for i in order], self._size)
+        rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
+        row = pack_texts([self._texts[i] for i in rng.permutation(len(self._texts))], self._size)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], row)
-
-
-def row_limits(cfg: TrainConfig) -> SequenceLimits:
-    """Static sizes that a full row of ordinary items stays under."""
-    return SequenceLimits(
-        tokens=cfg.row_tokens,
-        readouts=cfg.row_tokens // 3,
-        paths=cfg.row_tokens // 5,
-        steps=8,
-        words=cfg.row_tokens // 10,
-        terms=6,
-    )

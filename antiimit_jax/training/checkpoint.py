@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import args
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.training.step import TrainState
 
 Log = list[dict[str, Any]]
@@ -22,22 +23,14 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, create=True, enable_async_checkpointing=False
-            ),
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, log: Log) -> None:
         """Writes the state at its step, with the log of all steps before."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()), log=ocp.args.JsonSave(log)
-            ),
-            force=True,
-        )
+        tree = args.StandardSave(state._asdict())
+        parts = args.Composite(state=tree, log=args.JsonSave(log))
+        self._manager.save(int(state.step), args=parts, force=True)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Log] | None:
         """The newest state and its log, or None where there is none.
@@ -48,19 +41,14 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        tree = args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict()))
+        parts = args.Composite(state=tree, log=args.JsonRestore())
         try:
-            found = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target), log=ocp.args.JsonRestore()
-                ),
-            )
+            found = self._manager.restore(step, args=parts)
         except (ValueError, KeyError, TypeError, FileNotFoundError, json.JSONDecodeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self._folder / str(step)}: the checkpoint cannot be restored ({reason}); "
-                "start anew with --overwrite"
+                f"{self._folder / str(step)}: the checkpoint cannot be restored "
+                f"({first_line(error)}); start anew with --overwrite"
             ) from error
         return TrainState(**found["state"]), list(found["log"])
 

@@ -1,5 +1,6 @@
 """The training loop of one adapter: resume, step, log, checkpoint, stop in order."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 
 from antiimit_jax.errors import UserError
@@ -24,6 +24,7 @@ from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
 from antiimit_jax.training.step import (
+    Optimizer,
     TrainState,
     init_state,
     make_optimizer,
@@ -85,20 +86,17 @@ def train(
     key = jax.random.fold_in(jax.random.key(job.seed), _INIT_STREAM)
     adapter = init_adapter(key, lm.cfg, job.lora)
     optimizer = make_optimizer(cfg, job.steps, train_mask(adapter, lm.cfg, job.lora))
-    state, log = init_state(adapter, optimizer), []
-    checkpoints = Checkpoints(folder)
-    if (found := checkpoints.restore(state)) is not None:
-        state, log = found
-    for row in log:
-        on_step(row)
-    if len(log) >= job.steps:
-        checkpoints.close()
-        return jax.device_get(state.adapter), log
-
-    terms = make_terms(cfg, job.asking(lm), seed=job.seed, transforms=job.transforms)
-    stepper = _Stepper(lm, job, terms, optimizer)
-    state, schedule = stepper.placed(state), make_schedule(cfg, job.steps)
-    with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one runs
+    state = init_state(adapter, optimizer)
+    # The next batch is made ahead, while a step runs.
+    with contextlib.closing(Checkpoints(folder)) as checkpoints, ThreadPoolExecutor(1) as ahead:
+        state, log = checkpoints.restore(state) or (state, [])
+        for row in log:
+            on_step(row)
+        if len(log) >= job.steps:
+            return jax.device_get(state.adapter), log
+        terms = make_terms(cfg, job.asking(lm), seed=job.seed, transforms=job.transforms)
+        stepper = _Stepper(lm, job, terms, optimizer)
+        state, schedule = stepper.placed(state), make_schedule(cfg, job.steps)
         following = ahead.submit(make_batch, terms, len(log))
         for step in range(len(log), job.steps):
             began = time.monotonic()
@@ -113,25 +111,19 @@ def train(
             if stop or step + 1 == job.steps or (step + 1) % cfg.checkpoint_every == 0:
                 checkpoints.save(stepper.held(state), log)
             if stop:
-                checkpoints.close()
                 raise UserError(
                     f"{name}: {cfg.max_skips} steps in a row had a loss or gradient that is not "
                     f"finite; stopped at step {step + 1}, state saved in {folder}. Lower "
                     "train.learning_rate or use train.dtype=float32"
                 )
-    checkpoints.close()
-    return jax.device_get(stepper.held(state).adapter), log
+        return jax.device_get(stepper.held(state).adapter), log
 
 
 class _Stepper:
     """Steps of a job on as many devices as take part; all transfers are explicit."""
 
     def __init__(
-        self,
-        lm: LanguageModel,
-        job: Job,
-        terms: Sequence[Term],
-        optimizer: optax.GradientTransformation,
+        self, lm: LanguageModel, job: Job, terms: Sequence[Term], optimizer: Optimizer
     ) -> None:
         cfg, devices = job.train, jax.local_devices()
         devices = devices[: n_step_devices(cfg.accumulate, job.weights, len(devices))]
@@ -144,7 +136,12 @@ class _Stepper:
         else:
             self._step = pmap_step(decoder, terms, optimizer, devices)
             self._params = place(params, devices, split_axes(lm.cfg, shards))
-            _tell_idle(cfg.accumulate, len(devices))
+            if idle := -cfg.accumulate % len(devices):
+                logging.info(
+                    f"train.accumulate={cfg.accumulate} on {len(devices)} devices that share the "
+                    f"weights: {idle} compute nothing that counts in a step's last round; a "
+                    f"multiple of {len(devices)} takes no longer"
+                )
 
     def placed(self, state: TrainState) -> TrainState:
         """A state of host or device arrays where the steps need it."""
@@ -154,9 +151,7 @@ class _Stepper:
         """The state that all devices hold alike."""
         return state if self._alone else of_one_device(state)
 
-    def __call__(
-        self, state: TrainState, batch: Tree
-    ) -> tuple[TrainState, dict[str, np.ndarray], int]:
+    def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, Any], int]:
         """The next state, the metrics, and how many steps in a row were skipped."""
         if self._alone:
             state, metrics = self._step(state, self._params, jax.device_put(batch))
@@ -176,33 +171,17 @@ def training_params(params: Tree, dtype: str) -> Tree:
     return params | {"layers": cast_matrices(params["layers"], dtype)}
 
 
-def jit_step(
-    decoder: Decoder, terms: Sequence[Term], optimizer: optax.GradientTransformation
-) -> Callable:
+def jit_step(decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer) -> Callable:
     """`make_step`, to be compiled at its first call; the state is donated."""
-    return jax.jit(
-        make_step(decoder, terms, optimizer), donate_argnums=0, compiler_options=compiler_options()
-    )
-
-
-def _tell_idle(accumulate: int, n: int) -> None:
-    if idle := -accumulate % n:
-        logging.info(
-            "train.accumulate=%d on %d devices that share the weights: %d compute nothing that "
-            "counts in a step's last round; a multiple of %d takes no longer",
-            accumulate,
-            n,
-            idle,
-            n,
-        )
+    step = make_step(decoder, terms, optimizer)
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
 
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"adapter": name, "step": step + 1}
-    for key in sorted(metrics.keys() - {"skipped", "skipped_now"}):
-        value = float(metrics[key])
-        row[key] = value if abs(value) < float("inf") else None
-    return row | {"lr": lr, "skipped": bool(metrics["skipped_now"])}
+    keys = sorted(metrics.keys() - {"skipped", "skipped_now"})
+    finite = {key: float(metrics[key]) if np.isfinite(metrics[key]) else None for key in keys}
+    skipped = bool(metrics["skipped_now"])
+    return {"adapter": name, "step": step + 1} | finite | {"lr": lr, "skipped": skipped}
 
 
 def _tokens(batch: Tree) -> int:

@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.parallel import AXIS, Pmapped
-from antiimit_jax.training.step import make_step
+from antiimit_jax.parallel import AXIS, Devices, Pmapped
+from antiimit_jax.training.step import Optimizer, make_step
 from antiimit_jax.training.terms import Term
 
 Tree = Any
@@ -43,10 +42,7 @@ def deal(batch: dict[str, Tree], n: int) -> tuple[dict[str, Tree], dict[str, np.
 
 
 def pmap_step(
-    decoder: Decoder,
-    terms: Sequence[Term],
-    optimizer: optax.GradientTransformation,
-    devices: Sequence[jax.Device],
+    decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer, devices: Devices
 ) -> Pmapped:
     """`make_step` on all `devices`: placed state, placed weights, dealt batch and counts.
 
@@ -57,6 +53,5 @@ def pmap_step(
 
 def of_one_device(tree: Tree) -> Tree:
     """Host arrays [...] of what all devices hold alike, [devices, ...]."""
-    return jax.tree.map(
-        lambda leaf: np.array(jax.device_get(leaf.addressable_data(0)))[0, ...], tree
-    )
+    first = lambda leaf: np.array(jax.device_get(leaf.addressable_data(0)))[0, ...]
+    return jax.tree.map(first, tree)

@@ -18,6 +18,7 @@ from antiimit_jax.training.terms import Term
 
 Array = jax.Array
 Tree = Any
+Optimizer = optax.GradientTransformation
 
 
 class TrainState(NamedTuple):
@@ -41,19 +42,13 @@ def make_schedule(cfg: TrainConfig, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(cfg: TrainConfig, steps: int, mask: Tree) -> optax.GradientTransformation:
+def make_optimizer(cfg: TrainConfig, steps: int, mask: Tree) -> Optimizer:
     """clip -> adamw (decay on b only) -> warm-up and cosine; only masked adapters move."""
-    only_trained = optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, mask)
-    )
-    return optax.chain(
-        only_trained,
-        optax.clip_by_global_norm(cfg.clip_norm),
-        optax.adamw(
-            make_schedule(cfg, steps), b2=cfg.adam_b2, weight_decay=cfg.weight_decay, mask=_decays
-        ),
-        only_trained,
-    )
+    masked = lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, mask)
+    rate, decay = make_schedule(cfg, steps), cfg.weight_decay
+    adamw = optax.adamw(rate, b2=cfg.adam_b2, weight_decay=decay, mask=_decays)
+    clip, only_trained = optax.clip_by_global_norm(cfg.clip_norm), optax.stateless(masked)
+    return optax.chain(only_trained, clip, adamw, only_trained)
 
 
 def _decays(adapter: Tree) -> Tree:
@@ -61,7 +56,7 @@ def _decays(adapter: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", adapter)
 
 
-def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(adapter: Tree, optimizer: Optimizer) -> TrainState:
     zero = lambda: jnp.zeros((), jnp.int32)  # separate buffers: the state is donated
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
@@ -104,24 +99,20 @@ def make_gradient(decoder: Decoder, terms: Sequence[Term]) -> Callable:
             if term.weight == 0:
                 (_, unused), _ = jax.eval_shape(one_term, microbatches)
                 columns |= jax.tree.map(jnp.zeros_like, unused)
-            elif grads is None:
-                (total, columns_of_term), grads = one_term(microbatches)
-                columns |= columns_of_term
-            else:  # one after the other
+                continue
+            if grads is not None:  # one after the other
                 microbatches, grads = jax.lax.optimization_barrier((microbatches, grads))
-                (loss, columns_of_term), more = one_term(microbatches)
-                columns |= columns_of_term
-                total, grads = total + loss, jax.tree.map(jnp.add, grads, more)
+            (loss, of_this), more = one_term(microbatches)
+            columns |= of_this
+            total = loss if grads is None else total + loss
+            grads = more if grads is None else jax.tree.map(jnp.add, grads, more)
         return columns | {"loss": total}, grads
 
     return gradient
 
 
 def make_step(
-    decoder: Decoder,
-    terms: Sequence[Term],
-    optimizer: optax.GradientTransformation,
-    axis: str | None = None,
+    decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer, axis: str | None = None
 ) -> Callable:
     """step(state, params, batch, counts=None) -> (state, metrics); jit it with the state donated.
 

@@ -17,6 +17,7 @@ from antiimit_jax.training.objectives import OBJECTIVES, anchor_kl, forward_kl
 
 Array = jax.Array
 Tree = Any
+Loss = tuple[Array, dict[str, Array]]  # with log columns
 
 
 class Term(Protocol):
@@ -28,7 +29,7 @@ class Term(Protocol):
     def batch(self, step: int) -> Tree:
         """Host arrays [A, ...] of a step: A microbatches whose losses add up."""
 
-    def loss(self, decoder: Decoder, variables: Tree, batch: Tree) -> tuple[Array, dict]:
+    def loss(self, decoder: Decoder, variables: Tree, batch: Tree) -> Loss:
         """A microbatch's part of the step's loss in nats, and of its log columns (sums as well).
 
         Args:
@@ -50,9 +51,7 @@ class Control:
     name: str = "control"
     weight: float = 1.0
 
-    def loss(
-        self, decoder: Decoder, variables: Tree, batch: ControlBatch
-    ) -> tuple[Array, dict[str, Array]]:
+    def loss(self, decoder: Decoder, variables: Tree, batch: ControlBatch) -> Loss:
         out = word_log_probs(decoder, variables, jnp.asarray(self.stops), batch.packed)
         log_q, target, exists = _by_item(out.log_q, batch.target, batch.packed.word_item)
         mean = lambda of_items: jnp.where(exists, of_items, 0.0).sum() / batch.n_items
@@ -80,9 +79,7 @@ class Anchor:
     batch: Callable[[int], PackedTexts]
     name: str = "anchor"
 
-    def loss(
-        self, decoder: Decoder, variables: Tree, batch: PackedTexts
-    ) -> tuple[Array, dict[str, Array]]:
+    def loss(self, decoder: Decoder, variables: Tree, batch: PackedTexts) -> Loss:
         base = text_logits(decoder, {"params": variables["params"]}, batch)
         tuned = text_logits(decoder, variables, batch)
         kl = anchor_kl(base, tuned, batch.scored)
@@ -92,11 +89,7 @@ class Anchor:
 def make_terms(
     cfg: TrainConfig, asking: Asking, *, seed: int = 0, transforms: tuple[Transform, ...] = ()
 ) -> tuple[Term, ...]:
-    """The terms of a configuration.
-
-    Args:
-      transforms: of control's targets: (PLACEBO,) for the placebo.
-    """
+    """The terms of a configuration; `transforms` of control's targets make a placebo of it."""
     requests = BatchSource(cfg, asking, seed=seed, transforms=transforms)
     texts = AnchorSource(max(cfg.anchor_tokens, 1), asking, seed=seed)
     return (

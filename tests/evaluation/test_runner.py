@@ -92,12 +92,7 @@ def test_parameters_are_placed_once_on_each_device(tiny):
     before = pointers()
     arguments = (runner.base.params, place(np.ones(2, np.float32), devices))
     echo = runner.map(
-        "echo",
-        lambda decoder, params, x, batch: batch,
-        runner.base,
-        arguments,
-        [np.ones(3)],
-        np.ones(3),
+        lambda decoder, params, x, batch: batch, runner.base, arguments, [np.ones(3)], np.ones(3)
     )
     assert len(list(echo)) == 1
     assert pointers() == before

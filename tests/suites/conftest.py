@@ -65,7 +65,7 @@ def run(config, lm, runner, tmp_path_factory) -> Path:
     stage = Stage(name="mine", kind="other", folder=str(folder / "mine"))
     save_adapter(Path(stage.folder), random_adapter(lm.cfg, LORA, 1), lm.cfg, LORA, "tiny")
     study = Study(config, folder / "run", tell=lambda text: None, progress=silent)
-    study._lm, study._runner = lm, runner  # known already, with what they compiled
+    study.lm, study.runner = lm, runner  # known already, with what they compiled
     study.evaluate(BASE)
     study.evaluate(stage, load_adapter(Path(stage.folder), lm.cfg))
     write_config(folder / "run", to_dict(config))
