@@ -28,11 +28,11 @@ from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.reporting import run_files
 from launch import cli
-from launch.benchmark import results, tables
-from launch.benchmark.compare import Comparison
-from launch.benchmark.growth import AXES, Growth
+from launch.benchmark import growth, results, tables
+from launch.benchmark.compare import compare
+from launch.benchmark.growth import AXES
 from launch.benchmark.job import PEERS, WHAT
-from launch.benchmark.workloads import STANDARD, WORKLOADS
+from launch.benchmark.workloads import STANDARD, WORKLOADS, Setup
 
 _CORES = 2
 
@@ -69,19 +69,17 @@ def main() -> None:
     found: dict[str, Any] = {"schema": results.SCHEMA, "model": asked.model}
     found |= {"rows": [], "figures": [], "behind_one_prompt": [], "growth": []}
     with tempfile.TemporaryDirectory() as scratch:
-        common = dict(lm=lm, model=asked.model, repeats=asked.repeats, n_items=asked.n_items)
-        common["scratch"] = Path(scratch)
-        comparison = Comparison(peers=peers, cores=cores, rate=rate, **common)
+        given = dict(lm=lm, model=asked.model, repeats=asked.repeats, n_items=asked.n_items)
+        setup = Setup(peers=peers, cores=cores, rate=rate, scratch=Path(scratch), **given)
         for name in names:
             for kind in what or WORKLOADS[name].what:
-                rows, figures = comparison.compare(name, kind)
+                rows, figures = compare(setup, name, kind)
                 found["rows"] += rows
                 found["figures"] += figures
                 _write(found, results.machine(cores, rate), workdir)  # the next may need too much
-        growth = Growth(**common)
         if "one-prompt" in axes and "evaluate" in (what or WHAT):
-            found["behind_one_prompt"] = growth.behind_one_prompt()
-        found["growth"] = growth.measure(what or WHAT, axes)
+            found["behind_one_prompt"] = growth.behind_one_prompt(setup)
+        found["growth"] = growth.measure(setup, what or WHAT, axes)
     _write(found, results.machine(cores, rate), workdir)
     print(tables.plain(found), end="")
     print(f"written: {workdir / 'benchmark.json'}, benchmark.md and benchmark.png")

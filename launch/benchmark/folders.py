@@ -12,27 +12,20 @@ from antiimit_jax.export.folder import Form, export
 from antiimit_jax.export.merged import stored_tensors
 from antiimit_jax.files import write_json
 from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint, save_tensors
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.text.tokenizer import Tokenizer
 from launch.benchmark.job import SEED
 
-_CONFIG_1B = {  # the shape of Llama 3.2 1B
-    "model_type": "llama",
+Config, Tensors = Mapping[str, Any], Mapping[str, np.ndarray]
+
+# The shape of Llama 3.2 1B, rotated plainly.
+_CONFIG_1B = CATALOG["llama-3.2-1b"].config | {
     "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128256,
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "intermediate_size": 8192,
     "max_position_embeddings": 8192,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 500_000.0,
-    "tie_word_embeddings": True,
+    "rope_scaling": None,
 }
 
 
@@ -69,9 +62,7 @@ def random_1b(lm: LanguageModel, into: Path) -> LanguageModel:
     return dataclasses.replace(lm, cfg=cfg, params=None, terminators=stops)
 
 
-def _write(
-    into: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokenizer: Tokenizer
-) -> None:
+def _write(into: Path, config: Config, tensors: Tensors, tokenizer: Tokenizer) -> None:
     into.mkdir(parents=True)
     write_json(into / "config.json", config)
     save_tensors(tensors, into / "model.safetensors")

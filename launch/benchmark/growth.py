@@ -12,23 +12,26 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from antiimit_jax.export.merged import total_bytes
-from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.tasks.output_control import Mixture
 from launch import cli
 from launch.benchmark import folders, work, workloads
 from launch.benchmark.job import Job
 from launch.benchmark.ours import LORA
+from launch.benchmark.results import Row, spread
 from launch.benchmark.sides import Worker, interleave
-from launch.benchmark.workloads import Workload
+from launch.benchmark.workloads import Setup, Workload
 
 AXES = ("one-prompt", "words", "prompt", "batch", "depth", "devices")
 _DEVICES = 8
 _ENOUGH_S = 30.0
+_AFTER_ONE_PROMPT = (  # axis, before, after, the most that may be
+    ("words 2 to 5", "two", "five", 1.25),
+    ("forms strict to lenient", "five", "lenient", 1.5),
+)
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 
@@ -62,103 +65,83 @@ class Point:
         return held
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Growth:
-    """What all axes have in common."""
+Points = Mapping[str, Point]
 
-    lm: LanguageModel
-    model: str
-    repeats: int
-    n_items: int | None  # of an evaluation, else 128, or 48 after one prompt
-    scratch: Path  # for the models of fewer layers
 
-    def measure(self, what: Sequence[str], axes: Sequence[str]) -> list[dict[str, Any]]:
-        """Rows {what, axis, factor, seconds and memory with exponents} of the axes that apply."""
-        if not set(axes) & set(AXES[1:]):
-            return []
-        depth = max(1, min(4, self.lm.cfg.n_layers // 2))
-        whole = folders.peer_folder(self.lm, self.scratch / "model")
-        for layers in (depth, 2 * depth):
-            folders.first_layers(self.lm, whole, self.scratch / str(layers), layers)
-        found = []
-        for kind in what:
-            for axis, (before, after, factor) in self._axes(kind, depth).items():
-                if axis in axes:
-                    cli.say(f"growth, {kind}: {axis}")
-                    points = {"before": before, "after": after}
-                    found.append(_row(kind, axis, points, _figures(points, self.repeats), factor))
-        return found
+def measure(setup: Setup, what: Sequence[str], axes: Sequence[str]) -> list[Row]:
+    """Rows {what, axis, factor, seconds and memory with exponents} of the axes that apply."""
+    if not set(axes) & set(AXES[1:]):
+        return []
+    depth = max(1, min(4, setup.lm.cfg.n_layers // 2))
+    whole = folders.peer_folder(setup.lm, setup.scratch / "model")
+    for layers in (depth, 2 * depth):
+        folders.first_layers(setup.lm, whole, setup.scratch / str(layers), layers)
+    found = []
+    for kind in what:
+        for axis, (before, after, factor) in _axes(setup, kind, depth).items():
+            if axis in axes:
+                cli.say(f"growth, {kind}: {axis}")
+                points = {"before": before, "after": after}
+                found.append(_row(kind, axis, points, _figures(points, setup.repeats), factor))
+    return found
 
-    def _axes(self, what: str, depth: int) -> dict[str, tuple[Point, Point, float]]:
-        """Of each axis: the cases before and after, and the factor between them."""
 
-        def point(mixture: Mixture, size: int = 1, layers: int = depth) -> Point:
-            cfg = dataclasses.replace(self.lm.cfg, n_layers=layers)
-            model, adapter = str(self.scratch / str(layers)), self.scratch / f"adapter-{layers}"
-            training = {"groups": 2 * size, "accumulate": 1, "row_tokens": 256}
-            count = size * (self.n_items or 128)
-            workload = Workload(mixture=mixture, n_items=count, training=training)
-            if what == "train":
-                smaller = dataclasses.replace(self.lm, cfg=cfg)
-                job = workloads.training_job(smaller, workload, model, adapter)
-            else:
-                job = workloads.evaluation_job(self.lm, workload, model)
-            return Point(job=job, cfg=cfg, per=len(job.queries))
+def _axes(setup: Setup, what: str, depth: int) -> dict[str, tuple[Point, Point, float]]:
+    """Of each axis: the cases before and after, and the factor between them."""
 
-        two, ten = Mixture(ks=(2,)), Mixture(ks=(10,))
-        short, long = (point(Mixture(shots=(turns,))) for turns in (4, 9))
-        tokens = lambda at: statistics.fmean(len(query.prompt_ids) for query in at.job.queries)
-        base = point(two)
-        alone, more = (dataclasses.replace(at, per=1) for at in (base, point(two, 2)))
-        axes = {
-            "words": (base, point(ten), 5.0),
-            "prompt": (short, long, tokens(long) / tokens(short)),
-            "batch": (alone, more, 2.0),
-            "depth": (base, point(two, layers=2 * depth), 2.0),
-        }
-        if what == "evaluate":  # as in the study, where training takes one device
-            many = point(two, 4)
-            axes["devices"] = many, dataclasses.replace(many, devices=_DEVICES), float(_DEVICES)
-        return axes
+    def point(mixture: Mixture, size: int = 1, layers: int = depth) -> Point:
+        cfg = dataclasses.replace(setup.lm.cfg, n_layers=layers)
+        model, adapter = str(setup.scratch / str(layers)), setup.scratch / f"adapter-{layers}"
+        training = {"groups": 2 * size, "accumulate": 1, "row_tokens": 256}
+        count = size * (setup.n_items or 128)
+        workload = Workload(mixture=mixture, n_items=count, training=training)
+        smaller = dataclasses.replace(setup.lm, cfg=cfg)
+        job = workloads.make_job(what, smaller, workload, model, adapter)
+        return Point(job=job, cfg=cfg, per=len(job.queries))
 
-    def behind_one_prompt(self) -> list[dict[str, Any]]:
-        """What more words, and more ways to write them, cost after the same prompts.
+    two, ten = Mixture(ks=(2,)), Mixture(ks=(10,))
+    short, long = (point(Mixture(shots=(turns,))) for turns in (4, 9))
+    tokens = lambda at: statistics.fmean(len(query.prompt_ids) for query in at.job.queries)
+    base = point(two)
+    alone, more = (dataclasses.replace(at, per=1) for at in (base, point(two, 2)))
+    axes = {
+        "words": (base, point(ten), 5.0),
+        "prompt": (short, long, tokens(long) / tokens(short)),
+        "batch": (alone, more, 2.0),
+        "depth": (base, point(two, layers=2 * depth), 2.0),
+    }
+    if what == "evaluate":  # as in the study, where training takes one device
+        many = point(two, 4)
+        axes["devices"] = many, dataclasses.replace(many, devices=_DEVICES), float(_DEVICES)
+    return axes
 
-        Returns:
-          Rows {axis, seconds, ratio, limit, needed}: five words against two, all surface forms
-          against strict, without examples and after eleven turns of them.
-        """
-        cli.say("words and forms after one prompt")
-        return [row for turns in (0, 11) for row in self._behind(turns)]
 
-    def _behind(self, turns: int) -> list[dict[str, Any]]:
-        workload = Workload(mixture=Mixture(ks=(5,), shots=(turns,)), n_items=self.n_items or 48)
-        five = workloads.evaluation_job(self.lm, workload, self.model)
+def behind_one_prompt(setup: Setup) -> list[Row]:
+    """What more words, and more ways to write them, cost after the same prompts.
+
+    Returns:
+      Rows {axis, seconds, ratio, limit, needed}: five words against two, all surface forms
+      against strict, without examples and after eleven turns of them.
+    """
+    cli.say("words and forms after one prompt")
+    lm, query, rows = setup.lm, workloads.item_query, []
+    for turns in (0, 11):
+        workload = Workload(mixture=Mixture(ks=(5,), shots=(turns,)), n_items=setup.n_items or 48)
+        five = workloads.evaluation_job(lm, workload, setup.model)
         asked = workloads.items(workload.mixture, workload.n_items)
-        query = workloads.item_query
-        few = [query(self.lm, dataclasses.replace(one, words=one.words[:2])) for one in asked]
-        lenient = [query(self.lm, one, "lenient") for one in asked]
-        cases = {"two": few, "five": five.queries, "lenient": lenient}
+        few = [query(lm, dataclasses.replace(one, words=one.words[:2])) for one in asked]
+        lenient = [query(lm, one, "lenient") for one in asked]
         points = {
-            name: Point(job=dataclasses.replace(five, queries=queries), cfg=self.lm.cfg)
-            for name, queries in cases.items()
+            name: Point(job=dataclasses.replace(five, queries=queries), cfg=lm.cfg)
+            for name, queries in (("two", few), ("five", five.queries), ("lenient", lenient))
         }
-        figures = _figures(points, self.repeats)
-        seconds = {name: figure["seconds"] for name, figure in figures.items()}
-        pairs = (
-            ("words 2 to 5", "two", "five", 1.25),
-            ("forms strict to lenient", "five", "lenient", 1.5),
-        )
-        return [
-            {
-                "axis": f"{axis}, {turns} turns",
-                "seconds": [seconds[before], seconds[after]],
-                "ratio": seconds[after] / seconds[before],
-                "limit": limit,
-                "needed": points[after].flops / points[before].flops,
-            }
-            for axis, before, after, limit in pairs
-        ]
+        figures = _figures(points, setup.repeats)
+        for axis, before, after, limit in _AFTER_ONE_PROMPT:
+            seconds = [figures[name]["seconds"] for name in (before, after)]
+            needed = points[after].flops / points[before].flops
+            row = {"axis": f"{axis}, {turns} turns", "seconds": seconds}
+            rows.append(row | {"ratio": seconds[1] / seconds[0], "limit": limit, "needed": needed})
+    return rows
 
 
 def devices(count: int) -> dict[str, str]:
@@ -167,7 +150,7 @@ def devices(count: int) -> dict[str, str]:
     return {"JAX_NUM_CPU_DEVICES": str(count), "XLA_FLAGS": " ".join(others)}
 
 
-def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, Any]]:
+def _figures(points: Points, repeats: int) -> dict[str, Row]:
     """Seconds and memory of each point, in turns, each in a process of its own."""
     with contextlib.ExitStack() as stack:
         workers = {
@@ -182,7 +165,7 @@ def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, A
         each = [seconds / points[name].per for seconds in turns[name].seconds]
         figures[name] = {
             "seconds": statistics.median(each),
-            "spread": [min(each), max(each)],
+            "spread": spread(each),
             "devices": turns[name].facts["devices"],
             "expected_bytes": points[name].held_bytes(turns[name].facts),
             "memory_mb": worker.memory.peak_mb,
@@ -191,20 +174,13 @@ def _figures(points: Mapping[str, Point], repeats: int) -> dict[str, dict[str, A
     return figures
 
 
-def _row(
-    what: str,
-    axis: str,
-    points: Mapping[str, Point],
-    figures: Mapping[str, dict[str, Any]],
-    factor: float,
-) -> dict[str, Any]:
+def _row(what: str, axis: str, points: Points, figures: Mapping[str, Row], factor: float) -> Row:
     both = lambda key: [figures[name][key] for name in ("before", "after")]
     exponent = lambda a, b: math.log(b / a) / math.log(factor) if a and b and b > 0 < a else None
     own = [held and held - before for held, before in zip(both("memory_mb"), both("started_mb"))]
+    case = {"what": what, "axis": axis, "factor": factor}
     return {
-        "what": what,
-        "axis": axis,
-        "factor": factor,
+        **case,
         **{key: both(key) for key in ("seconds", "spread", "devices")},
         "time_exponent": exponent(*both("seconds")),
         "time_expected": exponent(points["before"].flops, points["after"].flops),

@@ -2,16 +2,24 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from antiimit_jax.scoring.trie import WordQuery
-from antiimit_jax.training.config import TrainConfig
 
 WHAT = ("evaluate", "train")
 OURS, PEERS = "ours", ("usual", "strong")
 TERMINATORS, FORMS, SEED = "standard", "strict", 0
+
+
+class Descent(NamedTuple):
+    """How a peer moves its adapters: what it needs of a TrainConfig, which comes with JAX."""
+
+    learning_rates: Sequence[float]  # of each step
+    weight_decay: float
+    adam_b2: float
+    clip_norm: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,9 +33,9 @@ class Job:
     shares: Sequence[Sequence[float]] = ()  # train: the targets of each query's words
     stops: np.ndarray  # bool [V], the terminators
     prompt_format: str = "auto"
-    train: TrainConfig | None = None
+    train: Any = None  # train: a TrainConfig (ours)
+    descent: Descent | None = None  # train: of a peer
     adapter: str = ""  # train: a folder in PEFT's format
-    learning_rates: Sequence[float] = ()  # train: of each step (a peer)
     threads: int = 2  # of a peer
     batch: int = 0  # of a peer, in items; 0 where none is chosen yet
 

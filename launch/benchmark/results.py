@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from antiimit_jax.versions import versions
 
 Row = dict[str, Any]
+Seconds = Sequence[float]
 SCHEMA = 2
 TOLERANCE = 1e-3  # a peer whose probabilities or losses are further from ours does not count
 _PACKAGES = "antiimit_jax jax jaxlib flax optax numpy torch transformers peft".split()
@@ -36,13 +37,7 @@ def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
     return float(np.max(np.abs(a - b) / larger))  # NaN stays NaN
 
 
-def make_row(
-    case: Mapping[str, Any],
-    peer: str,
-    ours_s: Sequence[float],
-    peer_s: Sequence[float],
-    difference: float,
-) -> Row:
+def make_row(case: Row, peer: str, ours_s: Seconds, peer_s: Seconds, difference: float) -> Row:
     """One row of benchmark.json: medians of seconds, spreads as [least, most].
 
     A peer that is further from ours than TOLERANCE has no time and no ratio.
@@ -59,10 +54,7 @@ def make_row(
         "ratio": theirs / ours if agrees else None,
         "ours_s": ours,
         "peer_s": theirs if agrees else None,
-        "spread": {
-            "ours": [min(ours_s), max(ours_s)],
-            "peer": [min(peer_s), max(peer_s)] if agrees else None,
-        },
+        "spread": {"ours": spread(ours_s), "peer": spread(peer_s) if agrees else None},
         "repeats": {"ours": len(ours_s), "peer": len(peer_s)},
         "difference": difference if np.isfinite(difference) else None,
         "note": None if agrees else note,
@@ -70,12 +62,7 @@ def make_row(
 
 
 def make_figures(
-    case: Mapping[str, Any],
-    side: str,
-    seconds: Sequence[float],
-    flops: float,
-    rate: float,
-    facts: Mapping[str, Any],
+    case: Row, side: str, seconds: Seconds, flops: float, rate: float, facts: Row
 ) -> Row:
     """How one side did.
 
@@ -90,13 +77,18 @@ def make_figures(
         **case,
         "side": side,
         "seconds": took,
-        "spread": [min(seconds), max(seconds)],
+        "spread": spread(seconds),
         "items_per_s": case["n_items"] / took,
         "tokens_per_s": facts["tokens"] / took,
         "matmul_share": flops / took / rate,
         "needed_flops": flops,
         **facts,
     }
+
+
+def spread(values: Seconds) -> list[float]:
+    """The least and the most."""
+    return [min(values), max(values)]
 
 
 def hold_cores(count: int) -> int:
@@ -117,7 +109,7 @@ class MatmulRate:
     def __init__(self) -> None:
         self._matrix = jax.random.normal(jax.random.key(0), (_MATMUL_SIZE, _MATMUL_SIZE))
         self._matmul = jax.jit(jnp.matmul)
-        self._rates: list[float] = []
+        self.rates: list[float] = []  # of all matmuls so far
         jax.block_until_ready(self._matmul(self._matrix, self._matrix))
 
     def measure(self) -> float:
@@ -125,24 +117,18 @@ class MatmulRate:
         for _ in range(5):
             began = time.perf_counter()
             jax.block_until_ready(self._matmul(self._matrix, self._matrix))
-            self._rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
-        return statistics.median(self._rates[-5:])
-
-    def summary(self) -> dict[str, Any]:
-        """Median and [least, most] of all matmuls so far, in GFLOP/s."""
-        return {
-            "median": 1e-9 * statistics.median(self._rates),
-            "spread": [1e-9 * min(self._rates), 1e-9 * max(self._rates)],
-        }
+            self.rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
+        return statistics.median(self.rates[-5:])
 
 
 def machine(cores: int, rate: MatmulRate) -> dict[str, Any]:
     """Where and with what the run was made."""
+    gflops = [1e-9 * each for each in rate.rates]
     return {
         "cpu": _cpu_name(),
         "cores": cores,
         "system": platform.platform(),
-        "matmul_gflops_float32": rate.summary(),
+        "matmul_gflops_float32": {"median": statistics.median(gflops), "spread": spread(gflops)},
         "malloc": {name: value for name, value in os.environ.items() if name.startswith(_MALLOC)},
         "versions": versions(_PACKAGES),
     }

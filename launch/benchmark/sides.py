@@ -1,13 +1,13 @@
 """The sides of a comparison as seen by the benchmark: processes, their turns and their memory."""
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,12 @@ _ALWAYS_TRIED = 4  # up to this size, since small batches are soon timed and tim
 _CLEARLY_SLOWER = 1.1  # larger batches are not tried after one that is slower by so much
 _ROOT = Path(__file__).resolve().parents[2]
 # Compilation is measured cold, and the peers find nothing on a hub.
-_QUIET = {
-    "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+_QUIET = dict(
+    JAX_ENABLE_COMPILATION_CACHE="false", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"
+)
 
 
-class Worker:
+class Worker(contextlib.AbstractContextManager):
     """A process that holds one side; to be closed, or used as a context manager."""
 
     def __init__(self, job: Job, environment: Mapping[str, str] | None = None) -> None:
@@ -38,23 +36,17 @@ class Worker:
         """
         self._side = job.side
         self._pipe, theirs = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "launch.benchmark.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            cwd=_ROOT,
-            env=os.environ | _QUIET | dict(environment or {}),
-        )
+        command = [sys.executable, "-m", "launch.benchmark.worker", str(theirs.fileno())]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": sys.stderr, "pass_fds": [theirs.fileno()]}
+        env = os.environ | _QUIET | dict(environment or {})
+        self._process = subprocess.Popen(command, cwd=_ROOT, env=env, **streams)
         theirs.close()
         self.memory = MemoryWatch(self._process.pid)
         self.started_mb: float | None = None  # held when its libraries were imported
         self.loaded_mb: float | None = None  # and when its model was loaded
         self._loading = True
-        self._send(job)
-
-    def __enter__(self) -> Worker:
-        return self
+        with self._connected() as pipe:
+            pipe.send(job)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -72,29 +64,23 @@ class Worker:
         Raises:
           UserError: the process ended.
         """
-        if self._loading:
-            self.started_mb, self.loaded_mb = self._receive(), self._receive()
-            self._loading = False
-        self._send((name, arguments))
-        return self._receive()
+        with self._connected() as pipe:
+            if self._loading:
+                self.started_mb, self.loaded_mb = pipe.recv(), pipe.recv()
+                self._loading = False
+            pipe.send((name, arguments))
+            return pipe.recv()
 
-    def _send(self, message: Any) -> None:
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Connection]:
         try:
-            self._pipe.send(message)
-        except BrokenPipeError as error:
-            raise self._ended() from error
-
-    def _receive(self) -> Any:
-        try:
-            return self._pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            raise self._ended() from error
-
-    def _ended(self) -> UserError:
-        return UserError(
-            f"the process of side {self._side!r} ended with status {self._process.wait()}; what it "
-            "said stands above (status -9: memory ran out, take fewer --workloads or --n_items)"
-        )
+            yield self._pipe
+        except (EOFError, ConnectionError) as error:
+            raise UserError(
+                f"the process of side {self._side!r} ended with status {self._process.wait()}; "
+                "what it said stands above (status -9: memory ran out, take fewer --workloads or "
+                "--n_items)"
+            ) from error
 
 
 @dataclasses.dataclass
@@ -103,8 +89,7 @@ class Turns:
 
     seconds: list[float] = dataclasses.field(default_factory=list)
     results: list[Any] = dataclasses.field(default_factory=list)
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    ended: bool = False
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # asked for after the last run
 
 
 def interleave(
@@ -119,12 +104,12 @@ def interleave(
     for turn in range(1, repeats + 1):
         for name, worker in workers.items():
             own = seen[name]
-            if not own.ended:
+            if not own.facts:
                 took, result = worker.call("run")
                 own.seconds.append(took)
                 own.results.append(result)
                 if turn == repeats or sum(own.seconds) >= enough_s:
-                    own.facts, own.ended = worker.call("facts")[1], True
+                    own.facts = worker.call("facts")[1]
                     worker.close()
             done(1)
     return seen

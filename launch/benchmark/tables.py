@@ -1,68 +1,19 @@
 """The benchmark's tables, for a terminal and for a README, and its plot."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Result = Mapping[str, Any]  # what benchmark.json holds, or one row of it
 Lines = list[list[str]]  # head and lines of a table
 COLOURS = {"ours": "#1b6ca8", "ours bfloat16": "#7fb3d5", "usual": "#b0413e", "strong": "#e09f3e"}
 
-
-_TABLES = {  # title: what it shows, and its columns, each a template that a row fills
-    "Against the peers, in seconds: median (least-most)": (
-        "rows",
-        {
-            "workload": "{workload}",
-            "what": "{what}",
-            "peer": "{peer}",
-            "ours": "{ours_s:.2f} ({spread[ours][0]:.2f}-{spread[ours][1]:.2f})",
-            "peer's": "{peer_s:.2f} ({spread[peer][0]:.2f}-{spread[peer][1]:.2f})",
-            "ratio": "{ratio:.2f}",
-        },
-    ),
-    "Figures": (
-        "figures",
-        {
-            "workload": "{workload}",
-            "what": "{what}",
-            "side": "{side}",
-            "items/s": "{items_per_s:.2f}",
-            "tokens/s": "{tokens_per_s:.0f}",
-            "of matmul rate": "{matmul_share:.0%}",
-            "padded": "{padded_share:.1%}",
-            "peak MiB": "{peak_memory_mb:.0f}",
-            "loaded MiB": "{loaded_memory_mb:.0f}",
-            "compile s": "{compile_s:.1f}",
-            "first s": "{first_s:.1f}",
-            "batch": "{batch:d}",
-        },
-    ),
-    "After one prompt": (
-        "behind_one_prompt",
-        {
-            "from, to": "{axis}",
-            "before s": "{seconds[0]:.2f}",
-            "after s": "{seconds[1]:.2f}",
-            "ratio": "{ratio:.2f}",
-            "at most": "{limit:.2f}",
-            "by operations": "{needed:.2f}",
-        },
-    ),
-    "Growth: exponents, measured against expected": (
-        "growth",
-        {
-            "what": "{what}",
-            "axis": "{axis}",
-            "factor": "{factor:.2f}",
-            "time": "{time_exponent:.2f}",
-            "time expected": "{time_expected:.2f}",
-            "memory": "{memory_exponent:.2f}",
-            "memory expected": "{memory_expected:.2f}",
-        },
-    ),
-}
+# Titles, what they show, and the columns, each a template that a row fills.
+_TABLES = json.loads((Path(__file__).parent / "tables.json").read_text("utf-8"))
 
 
 def _cell(template: str, row: Result) -> str:
@@ -94,10 +45,11 @@ def markdown(result: Result) -> str:
 
 def _page(result: Result, heading: str, table: Callable[[Lines], list[str]]) -> str:
     parts: list[str] = []
-    for title, (key, columns) in _TABLES.items():
-        if result[key]:
-            lines = [[_cell(each, row) for each in columns.values()] for row in result[key]]
-            parts += [heading.format(title), *table([list(columns), *lines]), ""]
+    for shown in _TABLES:
+        columns, rows = shown["columns"], result[shown["rows"]]
+        if rows:
+            lines = [[_cell(each, row) for each in columns.values()] for row in rows]
+            parts += [heading.format(shown["title"]), *table([list(columns), *lines]), ""]
     parts += [
         f"{row['workload']}, {row['what']}, {row['peer']}: {row['note']}."
         for row in result["rows"]
@@ -126,11 +78,8 @@ def plot(result: Result, file: Path) -> None:
         shown = [one for one in figures if one["side"] == side and one["counted"]]
         at = [cases.index((one["workload"], one["what"])) + number * width for one in shown]
         each = [one["seconds"] / one["n_items"] for one in shown]
-        ends = [[end / one["n_items"] for end in one["spread"]] for one in shown]
-        errors = [
-            [s - least for s, (least, _) in zip(each, ends)],
-            [most - s for s, (_, most) in zip(each, ends)],
-        ]
+        ends = [[one["spread"][end] / one["n_items"] for one in shown] for end in (0, 1)]
+        errors = np.abs(np.subtract(ends, each))  # below and above
         above.bar(at, each, width, color=COLOURS[side], label=side, yerr=errors, capsize=2)
         memory = [(one["peak_memory_mb"] or 0) / 1024 for one in shown]
         below.bar(at, memory, width, color=COLOURS[side])

@@ -5,6 +5,7 @@
 Processes of their own keep the sides' memory apart; a peer's process holds no JAX.
 """
 
+import importlib
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -16,11 +17,7 @@ from launch.benchmark.memory import held_mb
 
 def module_of(side: str) -> ModuleType:
     """The module whose `build(job)` makes a side, with all libraries that the side needs."""
-    if side == OURS:
-        from launch.benchmark import ours as module
-    else:
-        from launch.benchmark import peers as module
-    return module
+    return importlib.import_module(f"launch.benchmark.{'ours' if side == OURS else 'peers'}")
 
 
 def serve(pipe: Connection) -> None:

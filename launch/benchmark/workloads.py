@@ -1,26 +1,42 @@
 """What the benchmark asks: the standard workloads, as jobs for our side."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.models.lora import init_adapter
+from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, Mixture
 from antiimit_jax.tasks.templates import TEMPLATES
+from antiimit_jax.training.batches import BatchSource
 from antiimit_jax.training.config import TrainConfig
-from launch.benchmark import ours
-from launch.benchmark.job import FORMS, OURS, SEED, TERMINATORS, Job
+from antiimit_jax.training.step import make_schedule
+from launch.benchmark.job import FORMS, OURS, SEED, TERMINATORS, WHAT, Descent, Job
+from launch.benchmark.ours import LORA, asking
+from launch.benchmark.results import MatmulRate
 
-_TRAINING = {
-    "groups": 1,
-    "accumulate": 2,
-    "rows": 4,
-    "row_tokens": 128,
-    "dtype": "float32",
-    "anchor_weight": 0.0,
-}
+_RATES = 64  # steps that a peer is told the learning rates of
+_TRAINING = dict(groups=1, accumulate=2, rows=4, row_tokens=128, dtype="float32", anchor_weight=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all measurements have in common."""
+
+    lm: LanguageModel
+    model: str  # what ours loads it by
+    peers: Sequence[str]
+    repeats: int
+    n_items: int | None  # of an evaluation; else the workload's
+    cores: int
+    rate: MatmulRate
+    scratch: Path  # for the models and the adapters that all sides start from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,30 +50,20 @@ class Workload:
     random_model: bool = False  # the shape of Llama 3.2 1B with random weights
 
 
-_KS, _SHOTS = (2, 3, 4, 5), (0, 2, 11)
+_ALL = tuple(range(len(TEMPLATES)))
+_MIXED = Mixture(
+    templates=_ALL, ks=(2, 3, 4, 5), k_weights=(1.0,) * 4, shots=(0, 2, 11), shot_weights=(1.0,) * 3
+)
 WORKLOADS = {
     # eleven turns before the question, each of eight shot sets before four items
     "given-fewshot": Workload(
-        mixture=Mixture(shots=(11,)), n_items=32, what=("evaluate", "train"), training={"rows": 2}
+        mixture=Mixture(shots=(11,)), n_items=32, what=WHAT, training={"rows": 2}
     ),
     "given-bare": Workload(
-        mixture=Mixture(),
-        n_items=64,
-        what=("evaluate", "train"),
-        training={"rows": 8, "row_tokens": 64},
+        mixture=Mixture(), n_items=64, what=WHAT, training={"rows": 8, "row_tokens": 64}
     ),
     "five-words": Workload(mixture=Mixture(ks=(5,)), n_items=32, training={"row_tokens": 192}),
-    "mixed": Workload(
-        mixture=Mixture(
-            templates=tuple(range(len(TEMPLATES))),
-            ks=_KS,
-            k_weights=(1.0,) * len(_KS),
-            shots=_SHOTS,
-            shot_weights=(1.0,) * len(_SHOTS),
-        ),
-        n_items=24,
-        training={"rows": 2, "row_tokens": 192},
-    ),
+    "mixed": Workload(mixture=_MIXED, n_items=24, training={"rows": 2, "row_tokens": 192}),
     "given-bare-1b": Workload(
         mixture=Mixture(), n_items=4, training={"accumulate": 1, "rows": 1}, random_model=True
     ),
@@ -75,19 +81,17 @@ def item_query(lm: LanguageModel, item: Item, forms: str = FORMS) -> WordQuery:
     return word_query(lm.tokenizer, lm.prompt(item.messages), item.words, forms=forms)
 
 
-def evaluation_job(
-    lm: LanguageModel, workload: Workload, model: str, n_items: int | None = None
-) -> Job:
-    """Our job for a workload's evaluation; `model` is what our side loads."""
-    asked = items(workload.mixture, n_items or workload.n_items)
-    return Job(
-        side=OURS,
-        what="evaluate",
-        model=model,
-        queries=[item_query(lm, item) for item in asked],
-        stops=lm.terminators.mask(TERMINATORS),
-        prompt_format=lm.prompt_format,
-    )
+def make_job(what: str, lm: LanguageModel, workload: Workload, model: str, adapter: Path) -> Job:
+    """Our job for a workload; `model` is what our side loads, `adapter` where training starts."""
+    if what == "train":
+        return training_job(lm, workload, model, adapter)
+    return evaluation_job(lm, workload, model)
+
+
+def evaluation_job(lm: LanguageModel, workload: Workload, model: str) -> Job:
+    """Our job for a workload's evaluation."""
+    asked = items(workload.mixture, workload.n_items)
+    return _job(lm, "evaluate", model, [item_query(lm, item) for item in asked])
 
 
 def training_job(lm: LanguageModel, workload: Workload, model: str, adapter: Path) -> Job:
@@ -96,4 +100,22 @@ def training_job(lm: LanguageModel, workload: Workload, model: str, adapter: Pat
     The peers do not have the anchor. Writes the adapter that all sides start from.
     """
     cfg = TrainConfig(mixture=workload.mixture, **(_TRAINING | workload.training))
-    return ours.training_job(lm, cfg, model, adapter)
+    if not adapter.exists():
+        tree = jax.tree.map(np.array, init_adapter(jax.random.key(SEED), lm.cfg, LORA))
+        save_adapter(adapter, tree, lm.cfg, LORA, "")
+    queries, shares = zip(*batch_source(lm, cfg).examples(0))
+    schedule = make_schedule(cfg, cfg.steps)
+    rates = [float(schedule(step)) for step in range(_RATES)]
+    descent = Descent(rates, cfg.weight_decay, cfg.adam_b2, cfg.clip_norm)
+    training = dict(shares=shares, train=cfg, descent=descent, adapter=str(adapter))
+    return dataclasses.replace(_job(lm, "train", model, queries), **training)
+
+
+def batch_source(lm: LanguageModel, cfg: TrainConfig) -> BatchSource:
+    """The training batches of the benchmark; step 0 is the one that is timed."""
+    return BatchSource(cfg, asking(lm), seed=SEED)
+
+
+def _job(lm: LanguageModel, what: str, model: str, queries: Sequence[WordQuery]) -> Job:
+    stops, form = lm.terminators.mask(TERMINATORS), lm.prompt_format
+    return Job(side=OURS, what=what, model=model, queries=queries, stops=stops, prompt_format=form)

@@ -19,10 +19,9 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.text.formats import text_prompt
-from launch.benchmark import folders, ours, paths, peers, workloads
+from launch.benchmark import folders, ours, peers, workloads
+from launch.benchmark.scorers import PaddedPaths, SharedPrefixes, word_probs, word_sums
 from launch.benchmark.sides import BATCH_SIZES, Worker
-from launch.benchmark.strong import SharedPrefixes
-from launch.benchmark.usual import PaddedPaths
 from tests.launch.processes import ROOT, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
@@ -74,7 +73,7 @@ def test_each_peers_word_probabilities_are_ours_whatever_its_batch(tiny, folder)
     stops = tiny.terminators.standard
     for scorer in scorers(peers.load(str(folder)), tiny):
         for size in (1, 3, 32):
-            assert_equal(paths.word_probs(scorer, queries, size, stops), expected)
+            assert_equal(word_probs(scorer, queries, size, stops), expected)
         assert 0 < scorer.used <= scorer.computed
 
 
@@ -86,7 +85,7 @@ def test_each_peers_word_probabilities_are_ours_on_the_real_model(smollm2, tmp_p
     assert max(q.max() for q in expected) > 1e-3
     stops = smollm2.terminators.standard
     for scorer in scorers(peers.load(str(folder)), smollm2):
-        assert_equal(paths.word_probs(scorer, job.queries, 2, stops), expected)
+        assert_equal(word_probs(scorer, job.queries, 2, stops), expected)
 
 
 def test_the_strong_peer_computes_a_shared_prefix_once(tiny, folder):
@@ -94,7 +93,7 @@ def test_the_strong_peer_computes_a_shared_prefix_once(tiny, folder):
     job = workloads.evaluation_job(tiny, workload, str(folder))
     usual, strong = scorers(peers.load(str(folder)), tiny)
     for scorer in (usual, strong):
-        paths.word_probs(scorer, job.queries, 4, tiny.terminators.standard)
+        word_probs(scorer, job.queries, 4, tiny.terminators.standard)
     whole = sum(len(query.prompt_ids) for query in job.queries)
     assert usual.used > 4 * whole  # each of four paths behind its own prompt
     assert strong.used < 0.6 * whole
@@ -117,7 +116,7 @@ def test_each_peers_training_steps_are_ours(tiny, folder, tmp_path, side):
 
 def test_examples_of_the_peers_are_the_items_of_our_packed_batch(tiny, folder, tmp_path):
     job = workloads.training_job(tiny, FEW_TURNS, str(folder), tmp_path / "adapter")
-    batch = ours.batch_source(tiny, job.train)(0)
+    batch = workloads.batch_source(tiny, job.train)(0)
     assert len(job.queries) == len(job.shares) == int(batch.n_items[0]) > 4
     used = batch.packed.word_item >= 0
     assert batch.target[used] == pytest.approx([t for shares in job.shares for t in shares])
@@ -142,7 +141,7 @@ def test_the_strong_peers_training_shares_a_prefix_and_its_gradients_are_the_usu
         for batch in scorer.batches(job.queries, 32):
             few = [job.queries[i] for i in batch]
             target = torch.tensor([share for i in batch for share in job.shares[i]])
-            q = paths.word_sums(few, job.stops, scorer.log_mass(few))
+            q = word_sums(few, job.stops, scorer.log_mass(few))
             loss = loss - torch.xlogy(target, q).sum() / len(job.queries)
         losses.append(loss.item())
         gradients.append(torch.autograd.grad(loss, list(trained.values())))
@@ -188,7 +187,7 @@ def test_a_peers_process_holds_no_jax():
 
 
 def test_a_side_that_dies_ends_in_one_line(tiny, tmp_path):
-    job = workloads.evaluation_job(tiny, FEW_TURNS, str(tmp_path / "nowhere"), n_items=1)
+    job = workloads.evaluation_job(tiny, FEW_TURNS, str(tmp_path / "nowhere"))
     with Worker(job) as worker, pytest.raises(UserError, match="'ours' ended"):
         worker.call("run")
 
