@@ -120,10 +120,7 @@ def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, subject: Su
     pairs = {name: pair for group in groups for name, pair in group.items()}
     layers = range(cfg.n_layers)
     adapted = [i for i in layers if any(np.any(pair["a"][i]) for pair in pairs.values())]
-    kind = {
-        "rank": adapter.rank,
-        "alpha": adapter.scale * adapter.rank,
-        "layers": adapted or layers,
-    }
+    rank = adapter.rank
+    kind = {"rank": rank, "alpha": adapter.scale * rank, "layers": adapted or layers}
     base = {"base_model": subject.base, "revision": subject.revision}
     write_adapter(folder, pairs, cfg, **kind, **base)
