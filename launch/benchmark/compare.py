@@ -63,8 +63,8 @@ def _turns(
         jobs[NARROW], facts[NARROW] = dataclasses.replace(job, train=narrow), {"dtype": "bfloat16"}
     for peer in peers:
         cli.say(f"{title}: the best batch of peer {peer}")
-        own = {"side": peer, "model": str(folder), "threads": setup.cores, "train": None}
-        tried = dataclasses.replace(job, **own)
+        own = {"side": peer, "model": str(folder), "threads": setup.cores}
+        tried = dataclasses.replace(job, **own, train=None)  # which would bring JAX along
         with Worker(tried) as worker:
             size, trials = best_batch(worker)
         jobs[peer] = dataclasses.replace(tried, batch=size)

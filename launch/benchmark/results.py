@@ -40,10 +40,8 @@ def distance(ours: Sequence[Any], peer: Sequence[Any]) -> float:
 def make_row(case: Row, peer: str, ours_s: Seconds, peer_s: Seconds, difference: float) -> Row:
     """One row of benchmark.json: medians of seconds, spreads as [least, most].
 
-    A peer that is further from ours than TOLERANCE has no time and no ratio.
-
-    Args:
-      case: workload, what and n_items.
+    A peer that is further from ours than TOLERANCE has no time and no ratio. `case` holds workload,
+    what and n_items.
     """
     agrees = difference <= TOLERANCE  # false where it is not a number
     ours, theirs = statistics.median(ours_s), statistics.median(peer_s)
