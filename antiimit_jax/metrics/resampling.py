@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEW_CLUSTERS = 20  # below: subsets instead of the bootstrap (CONTRACT 7.13)
+FEW_CLUSTERS = 20  # below: subsets instead of the bootstrap
 LEAST_CLUSTERS = 6  # below: no two-sided 95% sign-flip interval exists, 2 / 2^5 > .05
 
 
