@@ -120,19 +120,15 @@ def _skill(tvd, *lazy):
     return 1 - ratio(tvd, np.minimum.reduce(lazy))
 
 
+def _skill_over(name: str, lazy: tuple[str, ...], what: str) -> Statistic:
+    columns = ("tvd_res", *(f"tvd_{behaviour}" for behaviour in lazy))
+    missing = f"{what} already perfect on these targets"
+    return Statistic(name=name, columns=columns, finish=_skill, missing=missing)
+
+
 # The best shares by rank are fitted once, not again in each resample: at its optimum the fit has no
 # first-order effect on the mean.
 ON_ALL = (
-    Statistic(
-        name="skill",
-        columns=("tvd_res", "tvd_uniform", "tvd_argmax"),
-        finish=_skill,
-        missing="a lazy answer is already perfect on these targets",
-    ),
-    Statistic(
-        name="skill_over_rank",
-        columns=("tvd_res", "tvd_rank_only"),
-        finish=_skill,
-        missing="fixed shares by rank are already perfect on these targets",
-    ),
+    _skill_over("skill", ("uniform", "argmax"), "a lazy answer is"),
+    _skill_over("skill_over_rank", ("rank_only",), "fixed shares by rank are"),
 )

@@ -104,14 +104,11 @@ def resample(
         plural = "s" * (len(sets) > 1)
         note = f"spread over {len(sets)} shot set{plural} not included: fewer than {LEAST_CLUSTERS}"
         sets = sets[:0]
+    crossed = (shot_set >= 0) & (len(sets) > 0)
+    shot_set = np.where(crossed, np.searchsorted(sets, shot_set), -1)
     cell = np.full(len(cluster), -1)
-    if len(sets):
-        crossed = shot_set >= 0
-        shot_set = np.where(crossed, np.searchsorted(sets, shot_set), -1)
-        pairs = cluster[crossed] * len(sets) + shot_set[crossed]
-        cell[crossed] = np.unique(pairs, return_inverse=True)[1]
-    else:
-        shot_set = cell
+    pairs = cluster[crossed] * len(sets) + shot_set[crossed]
+    cell[crossed] = np.unique(pairs, return_inverse=True)[1]
     weights = _draw(len(labels), n_boot, rng, enumerate_all=len(sets) == 0)
     set_weights = _draw(len(sets), len(weights), rng, enumerate_all=False)
     return Resampling(

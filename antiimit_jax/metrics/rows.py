@@ -21,13 +21,6 @@ from antiimit_jax.results import Columns, make_row
 
 Figures = dict[str, tuple[Estimate, int, int]]  # metric -> (figure, n, clusters)
 NO_INTERVALS = Bootstrap(n_boot=0)
-REGIONS = {
-    "p=1-20": (0.0, 0.2),
-    "p=21-40": (0.2, 0.4),
-    "p=41-60": (0.4, 0.6),
-    "p=61-80": (0.6, 0.8),
-    "p=81-99": (0.8, 1.0),
-}
 
 
 def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
@@ -44,8 +37,9 @@ def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
     slices |= {"k=2,tokens=1": pairs & (tokens == 1), "k=2,tokens=2+": pairs & (tokens >= 2)}
     for facet, column in (("template", results.template), ("shots", results.n_shots)):
         slices |= {f"{facet}={value}": column == value for value in np.unique(column)}
-    for name, (low, high) in REGIONS.items():
-        slices[f"k=2,{name}"] = pairs & (p > low + 1e-9) & (p <= high + 1e-9) & (p < 1 - 1e-9)
+    for low in range(0, 100, 20):  # percent
+        inside = (p > low / 100 + 1e-9) & (p <= (low + 20) / 100 + 1e-9) & (p < 1 - 1e-9)
+        slices[f"k=2,p={low + 1}-{min(low + 20, 99)}"] = pairs & inside
     return {name: mask for name, mask in slices.items() if mask.any()}
 
 
@@ -79,7 +73,6 @@ def control_rows(
 def baseline_rows(
     results: ControlResults,
     *,
-    suite: str = "control",
     split: str,
     slices: Mapping[str, np.ndarray],
     boot: Bootstrap,
@@ -94,13 +87,15 @@ def baseline_rows(
     """
     rows = []
     for slice_name, mask in slices.items():
-        items = results.take(mask) if np.any(mask) else None
-        for name in names if items is not None else ():
+        if not np.any(mask):
+            continue
+        items = results.take(mask)
+        for name in names:
             answered = baselines.baseline(items, name)
             if answered is None:
                 continue
             figures = _figures(answered, boot if slice_name in interval_slices else NO_INTERVALS)
-            place = dict(stage=f"baseline:{name}", suite=suite, split=split, slice=slice_name)
+            place = dict(stage=f"baseline:{name}", suite="control", split=split, slice=slice_name)
             some, every = len(answered.k), len(items.k)
             rows += _rows(figures, place, f"applies to {some} of {every} items" * (some < every))
     return rows
