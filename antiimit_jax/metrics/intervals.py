@@ -45,10 +45,10 @@ from scipy import stats
 from antiimit_jax.metrics.resampling import (
     FEW_CLUSTERS,
     LEAST_CLUSTERS,
-    Bootstrap,
     Resampling,
     Sums,
     column_sums,
+    resample,
 )
 
 MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined
@@ -160,10 +160,10 @@ def mean(name: str, column: str, *, kind: str = "smooth") -> Statistic:
 
 
 def clustered_mean(
-    values: np.ndarray, cluster: np.ndarray, kind: str = "smooth", boot: Bootstrap | None = None
+    values: np.ndarray, cluster: np.ndarray, kind: str = "smooth"
 ) -> tuple[float, float, float]:
     """Mean over items [n] and the ends of its interval over clusters; NaN where none can be had."""
-    found = _mean_of(values, (boot or Bootstrap(n_boot=1000)).draw(cluster), kind)
+    found = _mean_of(values, resample(cluster, n_boot=1000), kind)
     if found.low is None:
         return found.value, float("nan"), float("nan")
     return found.value, found.low, found.high

@@ -18,23 +18,24 @@ least the greater of the first two.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 FEW_CLUSTERS = 20  # below: subsets instead of the bootstrap
 LEAST_CLUSTERS = 6  # below: no two-sided 95% sign-flip interval exists, 2 / 2^5 > .05
+Table = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
     """Column sums over all items, over each resample, and with parts of the items left out."""
 
-    total: dict[str, np.ndarray]  # name -> scalar
-    resampled: dict[str, np.ndarray]  # name -> [B]
-    without_cluster: dict[str, np.ndarray]  # name -> [clusters]
-    without_set: dict[str, np.ndarray]  # name -> [sets]
-    without_cell: dict[str, np.ndarray]  # name -> [cells], a cell being a cluster in a shot set
+    total: Table  # name -> scalar
+    resampled: Table = field(default_factory=dict)  # name -> [B]
+    without_cluster: Table = field(default_factory=dict)  # name -> [clusters]
+    without_set: Table = field(default_factory=dict)  # name -> [sets]
+    without_cell: Table = field(default_factory=dict)  # name -> [cells]: a cluster in a shot set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +130,7 @@ def column_sums(columns: Mapping[str, np.ndarray], resampling: Resampling | None
     total = values.sum(axis=0)  # [D]
     named = lambda table: dict(zip(columns, table.T))
     if resampling is None:
-        return Sums(
-            total=named(total), resampled={}, without_cluster={}, without_set={}, without_cell={}
-        )
+        return Sums(total=named(total))
     resampled = np.zeros((len(resampling.cluster_weights), values.shape[1]))  # [B, D]
     for shot_set in np.unique(resampling.shot_set):
         inside = resampling.shot_set == shot_set
