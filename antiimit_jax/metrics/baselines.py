@@ -7,13 +7,12 @@ with that q. For more than two words:
   constant_60_40  .6 for the first-named word, .4 split evenly over the others;
   two_level       H_k / k for the largest word, with H_k = 1 + 1/2 + .. + 1/k, and the rest split
                   evenly: the mean largest share of a uniformly random point of the simplex, which
-                  for two words is the .75 of CONTRACT 6. A tie for the largest shares it out (two
+                  for two words is .75. A tie for the largest shares it out (two
                   equal words get .5 each);
   rank_only       the best fixed shares by rank for each k, fitted to these very items
                   (`best_shares_by_rank`);
   few_shot_copy   the shares of the last few-shot turn; prior: the base model without percentages.
                   Both only on items that have them.
-Sources: CONTRACT 6, MEASURES 4-5.
 """
 
 import numpy as np
@@ -22,32 +21,17 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import Statistic, ratio
 
-BASELINES = (
-    "perfect",
-    "uniform",
-    "argmax",
-    "flip",
-    "constant_60_40",
-    "two_level",
-    "rank_only",
-    "few_shot_copy",
-    "prior",
-)
-
 
 def baseline(results: ControlResults, name: str) -> ControlResults | None:
     """The items a behaviour applies to, answered by it; None where it applies to no item."""
     if name not in BASELINES:
         raise UserError(f"unknown baseline {name!r}; choose from {', '.join(BASELINES)}")
-    if name in ("few_shot_copy", "prior"):
-        table = results.last_shot if name == "few_shot_copy" else results.prior
-        known = np.isfinite(np.where(results.named, table, 0)).all(axis=1)
-        return (
-            results.take(known).with_q(np.where(results.named, table, 0)[known])
-            if known.any()
-            else None
-        )
-    return results.with_q(_BEHAVIOURS[name](results))
+    if name in _BEHAVIOURS:
+        return results.with_q(_BEHAVIOURS[name](results))
+    table = results.last_shot if name == "few_shot_copy" else results.prior
+    table = np.where(results.named, table, 0)
+    known = np.isfinite(table).all(axis=1)
+    return results.take(known).with_q(table[known]) if known.any() else None
 
 
 def ranks(results: ControlResults) -> np.ndarray:
@@ -122,38 +106,29 @@ _BEHAVIOURS = {
     "two_level": _two_level,
     "rank_only": _rank_only,
 }
+BASELINES = (*_BEHAVIOURS, "few_shot_copy", "prior")
+_COMPARED = ("uniform", "argmax", "rank_only")
 
 
 def lazy_columns(results: ControlResults) -> dict[str, np.ndarray]:
     """TVD [n] of the behaviours that the skill figures compare with."""
-    tvd = lambda q: abs(q - results.target).sum(axis=1) / 2  #  all of them sum to 1
-    return {
-        f"tvd_{name}": tvd(_BEHAVIOURS[name](results))
-        for name in ("uniform", "argmax", "rank_only")
-    }
+    tvd = lambda q: abs(q - results.target).sum(axis=1) / 2  # all of them sum to 1
+    return {f"tvd_{name}": tvd(_BEHAVIOURS[name](results)) for name in _COMPARED}
 
 
-def _skill(tvd, uniform, argmax):
-    return 1 - ratio(tvd, np.minimum(uniform, argmax))
+def _skill(tvd, *lazy):
+    return 1 - ratio(tvd, np.minimum.reduce(lazy))
 
 
-def _skill_over_rank(tvd, rank_only):
-    return 1 - ratio(tvd, rank_only)
+def _skill_over(name: str, lazy: tuple[str, ...], what: str) -> Statistic:
+    columns = ("tvd_res", *(f"tvd_{behaviour}" for behaviour in lazy))
+    missing = f"{what} already perfect on these targets"
+    return Statistic(name=name, columns=columns, finish=_skill, missing=missing)
 
 
 # The best shares by rank are fitted once, not again in each resample: at its optimum the fit has no
 # first-order effect on the mean.
 ON_ALL = (
-    Statistic(
-        name="skill",
-        columns=("tvd_res", "tvd_uniform", "tvd_argmax"),
-        finish=_skill,
-        missing="a lazy answer is already perfect on these targets",
-    ),
-    Statistic(
-        name="skill_over_rank",
-        columns=("tvd_res", "tvd_rank_only"),
-        finish=_skill_over_rank,
-        missing="fixed shares by rank are already perfect on these targets",
-    ),
+    _skill_over("skill", ("uniform", "argmax"), "a lazy answer is"),
+    _skill_over("skill_over_rank", ("rank_only",), "fixed shares by rank are"),
 )

@@ -9,7 +9,7 @@ Conventions where a formula is silent:
   * `logit_slope` clips c to [LOGIT_CLIP, 1 - LOGIT_CLIP], so that an argmax model gets a large
     slope and not infinity;
   * `corr_within` is the mean of the correlations inside p < .5 and inside p > .5, leaves p = .5 out
-    and needs both halves. It is taken on two-word items only: there a step scores 0 (CONTRACT 6),
+    and needs both halves. It is taken on two-word items only: there a step scores 0,
     while over mixed k even the uniform answer 1/k would follow p. For the same reason read `corr`,
     `r2` and the slopes in a slice of one k;
   * `step_similarity` = D_p / (D_p + D_step), with D_p = mean |c - p|, D_step = mean |c - step(p)|
@@ -17,7 +17,6 @@ Conventions where a formula is silent:
   * `collapse_index` is the fraction of all readable items with max c > .95 while max t <= .8, so it
     cannot exceed the fraction of items with max t <= .8;
   * `ece_share` bins p in ten equal bins.
-Source: MEASURES 4.
 """
 
 import numpy as np
@@ -29,6 +28,7 @@ LOGIT_CLIP = 1e-6
 BINS = 10
 LEAST_VARIANCE = 1e-12  # below, a share or a target does not vary; q itself is good to 1e-5
 LEAST_POINTS = 3
+_MOMENTS = ("n", "x", "y", "xx", "xy", "yy")
 
 
 def calibration_columns(results: ControlResults) -> dict[str, np.ndarray]:
@@ -56,16 +56,14 @@ def _logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
-def _moments(
-    prefix: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Columns whose sums give the second moments of (x, y) over the items of a 0/1 weight."""
-    table = {"n": np.ones(len(x)), "x": x, "y": y, "xx": x * x, "xy": x * y, "yy": y * y}
-    return {prefix + name: column * weight for name, column in table.items()}
-
-
 def _names(prefix: str) -> tuple[str, ...]:
-    return tuple(prefix + name for name in ("n", "x", "y", "xx", "xy", "yy"))
+    return tuple(prefix + name for name in _MOMENTS)
+
+
+def _moments(prefix: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> dict:
+    """Columns [n] whose sums give the second moments of (x, y) over the items of a 0/1 weight."""
+    columns = (np.ones(len(x)), x, y, x * x, x * y, y * y)
+    return dict(zip(_names(prefix), [column * weight for column in columns]))
 
 
 def _covariances(n, x, y, xx, xy, yy):

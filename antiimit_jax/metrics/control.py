@@ -2,7 +2,7 @@
 
 All figures are keyed by word: column j of `q` is compared with column j of `target`, never sorted.
 The mass outside the words (the residual) counts in all of them unless the name says "cond" or
-"share". Sources: MEASURES 3-4, CONTRACT 5 and 7.4.
+"share".
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from scipy.special import rel_entr
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.intervals import mean
+from antiimit_jax.results import taken
 
 FLOOR = 1e-30  # least probability inside a logarithm: a word at 0 costs 69 nats times its share
 PASS_SLACK = 1e-9  # half of .3 + .3 is .30000000000000004 in floats
-MIN_MASS = 0.05  # least mass on the words at which shares are read (CONTRACT 7.4)
+MIN_MASS = 0.05  # least mass on the words at which shares are read
 RESIDUAL_TARGET = 1e-4  # what KL_rev allows outside the words; a perfect model then scores 1e-4
 TOLERANCES = {"pass_05": 0.05, "pass_10": 0.10, "pass_20": 0.20}
+_TABLES = ("target", "q", "last_shot", "prior")  # [n, W]; the other fields are [n]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +46,30 @@ class ControlResults:
     prior: np.ndarray  # [n, W] base model's q without percentages, NaN where not measured
 
     def __post_init__(self) -> None:
-        for name in ("target", "q", "last_shot", "prior"):
-            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
-        for name in ("k", "cluster", "shot_set", "n_shots", "template", "token_count"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        for name, given in list(vars(self).items()):
+            kind = np.float64 if name in _TABLES else None
+            object.__setattr__(self, name, np.array(given, dtype=kind))
         self._check_shapes()
         self._check_values()
         settled = np.maximum(self.q, 0)
         object.__setattr__(self, "q", settled / np.maximum(settled.sum(axis=1, keepdims=True), 1))
 
     def _check_shapes(self) -> None:
-        if self.target.ndim != 2 or self.target.size == 0:
-            raise UserError(
-                f"ControlResults.target has shape {self.target.shape}; give [items, words]"
-            )
-        for field in dataclasses.fields(self):
-            shape, wide = getattr(self, field.name).shape, field.name in ("q", "last_shot", "prior")
-            wanted = self.target.shape if wide else self.target.shape[:1]
-            if field.name != "target" and shape != wanted:
+        all_shape = self.target.shape
+        if len(all_shape) != 2 or self.target.size == 0:
+            raise UserError(f"ControlResults.target has shape {all_shape}; give [items, words]")
+        for name, column in vars(self).items():
+            shape, wanted = column.shape, all_shape if name in _TABLES else all_shape[:1]
+            if shape != wanted:
                 raise UserError(
-                    f"ControlResults.{field.name} has shape {shape}; target asks for {wanted}"
+                    f"ControlResults.{name} has shape {shape}; target asks for {wanted}"
                 )
 
     def _check_values(self) -> None:
         for name in ("k", "shot_set", "n_shots", "template", "token_count"):
-            if not np.issubdtype(getattr(self, name).dtype, np.integer):
-                raise UserError(
-                    f"ControlResults.{name} has dtype {getattr(self, name).dtype}; give integers"
-                )
+            dtype = getattr(self, name).dtype
+            if not np.issubdtype(dtype, np.integer):
+                raise UserError(f"ControlResults.{name} has dtype {dtype}; give integers")
         padding, target, q = ~self.named, self.target, self.q
         off_padding = "is not 0 on padding; set k to the number of words"
         _refuse("k", (self.k < 1) | (self.k > q.shape[1]), "is not a number of columns of target")
@@ -119,9 +117,7 @@ class ControlResults:
 
     def take(self, chosen: np.ndarray) -> ControlResults:
         """The items at a boolean mask [n] or at indices, which may repeat."""
-        return ControlResults(
-            **{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)}
-        )
+        return ControlResults(**taken(vars(self), chosen))
 
     def with_q(self, q: np.ndarray) -> ControlResults:
         """The same items answered with other probabilities [n, W]."""
@@ -131,10 +127,8 @@ class ControlResults:
 def _refuse(field: str, wrong: np.ndarray, reason: str) -> None:
     wrong = wrong.any(axis=1) if wrong.ndim == 2 else wrong
     if wrong.any():
-        raise UserError(
-            f"ControlResults.{field}: item {np.flatnonzero(wrong)[0]} {reason} "
-            f"({wrong.sum()} such items)"
-        )
+        item = f"item {np.flatnonzero(wrong)[0]} {reason} ({wrong.sum()} such items)"
+        raise UserError(f"ControlResults.{field}: {item}")
 
 
 def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
@@ -166,22 +160,16 @@ def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
         "residual": residual,
         "mass": results.mass,
     }
-    passes = {
-        name: (tvd_res <= tolerance + PASS_SLACK).astype(float)
-        for name, tolerance in TOLERANCES.items()
-    }
-    return figures | passes
+    for name, tolerance in TOLERANCES.items():
+        figures[name] = (tvd_res <= tolerance + PASS_SLACK).astype(float)
+    return figures
 
 
 def _jensen_shannon(t: np.ndarray, q: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """[n] nats, over the words and the residual (target 0)."""
     middle = (t + q) / 2
-    halves = (
-        rel_entr(t, middle).sum(axis=1)
-        + rel_entr(q, middle).sum(axis=1)
-        + rel_entr(residual, residual / 2)
-    )
-    return np.maximum(halves / 2, 0)
+    twice = rel_entr(t, middle).sum(axis=1) + rel_entr(q, middle).sum(axis=1)
+    return np.maximum((twice + rel_entr(residual, residual / 2)) / 2, 0)
 
 
 # One refusal dominates a mean of KL, so its median and trimmed mean stand beside it.

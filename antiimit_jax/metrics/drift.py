@@ -3,12 +3,10 @@
 The unit is a scored token, the cluster a prompt. All logarithms are natural. Differences are tuned
 less base, so `delta_entropy` > 0 means flatter predictions and `delta_ppl` > 0 a worse fit to the
 text. Perplexity pools the tokens: exp(-mean log p), not a mean of perplexities.
-Sources: MEASURES 8, CONTRACT 5.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +15,16 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.intervals import Statistic, estimate, mean, ratio
 from antiimit_jax.metrics.resampling import Bootstrap, column_sums
 from antiimit_jax.metrics.rows import row_of
+from antiimit_jax.results import taken
 
 LARGEST_NLL = 50.0  # a perplexity is exp of at most this, so that no figure is infinite
 _LABELS = ("prompt_id", "category")
+_DIVERGENCES = ("kl_base_tuned", "kl_tuned_base")
+_LIMITS = {
+    **dict.fromkeys((*_DIVERGENCES, "entropy_base", "entropy_tuned"), (-1e-3, np.inf)),
+    **dict.fromkeys(("top1_agree", "top5_overlap"), (0, 1)),
+    **dict.fromkeys(("logp_base", "logp_tuned"), (-np.inf, 1e-3)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +43,16 @@ class DriftTokens:
     logp_tuned: np.ndarray  # [n]
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            kind = None if field.name in _LABELS else np.float64
-            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=kind))
-            if (
-                getattr(self, field.name).shape != (len(self.prompt_id),)
-                or len(self.prompt_id) == 0
-            ):
+        for name, given in list(vars(self).items()):
+            column = np.asarray(given, dtype=None if name in _LABELS else np.float64)
+            object.__setattr__(self, name, column)
+            n = len(self.prompt_id)
+            if column.shape != (n,) or n == 0:
                 raise UserError(
-                    f"DriftTokens.{field.name} has shape {getattr(self, field.name).shape}; give "
-                    f"one entry a token, as prompt_id {self.prompt_id.shape}, one at least"
+                    f"DriftTokens.{name} has shape {column.shape}; give one entry a token, as "
+                    f"prompt_id {self.prompt_id.shape}, one at least"
                 )
-        limits = {
-            "kl_base_tuned": (-1e-3, np.inf),
-            "kl_tuned_base": (-1e-3, np.inf),
-            "top1_agree": (0, 1),
-            "top5_overlap": (0, 1),
-            "entropy_base": (-1e-3, np.inf),
-            "entropy_tuned": (-1e-3, np.inf),
-            "logp_base": (-np.inf, 1e-3),
-            "logp_tuned": (-np.inf, 1e-3),
-        }
-        for name, (low, high) in limits.items():
+        for name, (low, high) in _LIMITS.items():
             column = getattr(self, name)
             wrong = ~(np.isfinite(column) & (column >= low) & (column <= high))
             if wrong.any():
@@ -72,9 +65,7 @@ class DriftTokens:
 
     def take(self, chosen: np.ndarray) -> DriftTokens:
         """The tokens at a boolean mask [n] or at indices."""
-        return DriftTokens(
-            **{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)}
-        )
+        return DriftTokens(**taken(vars(self), chosen))
 
 
 def _delta_perplexity(tuned, base, n):
@@ -83,8 +74,7 @@ def _delta_perplexity(tuned, base, n):
 
 
 STATISTICS = (
-    mean("kl_base_tuned", "kl_base_tuned"),
-    mean("kl_tuned_base", "kl_tuned_base"),
+    *(mean(name, name) for name in _DIVERGENCES),
     mean("top1_agree", "top1_agree", kind="proportion"),
     mean("top5_overlap", "top5_overlap"),
     mean("delta_entropy", "delta_entropy"),
@@ -101,26 +91,15 @@ def drift_rows(
     rows = []
     for name, mask in slices.items():
         part = tokens.take(mask)
-        columns = {
-            "kl_base_tuned": np.maximum(part.kl_base_tuned, 0),  # rounding may leave -1e-7
-            "kl_tuned_base": np.maximum(part.kl_tuned_base, 0),
-            "top1_agree": part.top1_agree,
-            "top5_overlap": part.top5_overlap,
-            "delta_entropy": part.entropy_tuned - part.entropy_base,
-            "logp_tuned": part.logp_tuned,
-            "logp_base": part.logp_base,
-            "n": np.ones(mask.sum()),
-        }
+        columns = {column: getattr(part, column) for column in _LIMITS}
+        for column in _DIVERGENCES:
+            columns[column] = np.maximum(columns[column], 0)  # rounding may leave -1e-7
+        columns["delta_entropy"] = part.entropy_tuned - part.entropy_base
+        columns["n"] = np.ones(mask.sum())
         resampling = boot.draw(part.prompt_id)
         sums, clusters = column_sums(columns, resampling), len(np.unique(part.prompt_id))
         place = dict(stage=stage, suite="drift", split=split, slice=name)
-        rows += [
-            row_of(
-                estimate(statistic, sums, resampling),
-                place | {"metric": statistic.name},
-                mask.sum(),
-                clusters,
-            )
-            for statistic in STATISTICS
-        ]
+        for statistic in STATISTICS:
+            figure = estimate(statistic, sums, resampling)
+            rows.append(row_of(figure, place | {"metric": statistic.name}, mask.sum(), clusters))
     return rows

@@ -45,10 +45,10 @@ from scipy import stats
 from antiimit_jax.metrics.resampling import (
     FEW_CLUSTERS,
     LEAST_CLUSTERS,
-    Bootstrap,
     Resampling,
     Sums,
     column_sums,
+    resample,
 )
 
 MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined
@@ -94,12 +94,11 @@ def estimate(statistic: Statistic, sums: Sums, resampling: Resampling | None) ->
     if undefined > MAX_UNDEFINED:
         note = f"no interval: undefined in {undefined:.0%} of the resamples"
         return Estimate(value=value, note=note)
-    by_cluster, by_set, by_cell = (
-        _influence(statistic, left_out)
-        for left_out in (sums.without_cluster, sums.without_set, sums.without_cell)
-    )
+    parts = (sums.without_cluster, sums.without_set, sums.without_cell)
+    by_cluster, by_set, by_cell = (_influence(statistic, left_out) for left_out in parts)
     excess = resampling.excess(by_cluster, by_set, by_cell)
     draws = value + excess * (draws[np.isfinite(draws)] - value)
+    note = resampling.note
     if statistic.kind == "proportion":
         ends = _clustered_wilson(value, draws, n, clusters)
     elif np.ptp(draws) < 1e-12:
@@ -107,13 +106,11 @@ def estimate(statistic: Statistic, sums: Sums, resampling: Resampling | None) ->
     elif statistic.kind == "biased":
         ends = _reflected(value, draws)
     elif clusters < FEW_CLUSTERS:
-        few = f"sign-flip interval, {clusters} clusters"
-        return _estimate(
-            value, _typical_values(draws), "; ".join(filter(None, (few, resampling.note)))
-        )
+        ends = _typical_values(draws)
+        note = "; ".join(filter(None, (f"sign-flip interval, {clusters} clusters", note)))
     else:
         ends = _expanded_bca(value, draws, np.concatenate([by_cluster, by_set]), clusters)
-    return _estimate(value, ends, resampling.note)
+    return _estimate(value, ends, note)
 
 
 def wilson(p: float, n: float, quantile: float = stats.norm.ppf(0.975)) -> tuple[float, float]:
@@ -129,10 +126,7 @@ def median(values: np.ndarray, resampling: Resampling | None) -> Estimate:
     if len(values) == 0:
         return Estimate(value=None, note="no item to measure it on")
     value = float(np.median(values))
-    if resampling is None:
-        return Estimate(value=value, note=NOT_COMPUTED)
-    below, sums = _mean_of(np.asarray(values <= value, float), resampling)
-    share = estimate(below, sums, resampling)
+    share = _mean_of(np.asarray(values <= value, float), resampling)
     if share.low is None:
         return Estimate(value=value, note=share.note)
     levels = np.clip(np.array([share.low, share.high]) - share.value + 0.5, 0, 1)
@@ -140,19 +134,14 @@ def median(values: np.ndarray, resampling: Resampling | None) -> Estimate:
     return _estimate(value, (min(value, ends[0]), max(value, ends[1])), share.note)
 
 
-def trimmed_mean(
-    values: np.ndarray, resampling: Resampling | None, *, cut: float = 0.1
-) -> Estimate:
+def trimmed_mean(values: np.ndarray, resampling: Resampling | None, cut: float = 0.1) -> Estimate:
     """Mean of values [n] without the share `cut` at either end (Tukey and McLaughlin)."""
     if len(values) == 0:
         return Estimate(value=None, note="no item to measure it on")
     value = float(stats.trim_mean(values, cut))
-    if resampling is None:
-        return Estimate(value=value, note=NOT_COMPUTED)
     dropped = int(cut * len(values))
     ordered = np.sort(values)
-    statistic, sums = _mean_of(np.clip(values, ordered[dropped], ordered[-1 - dropped]), resampling)
-    winsorised = estimate(statistic, sums, resampling)
+    winsorised = _mean_of(np.clip(values, ordered[dropped], ordered[-1 - dropped]), resampling)
     if winsorised.low is None:
         return Estimate(value=value, note=winsorised.note)
     ends = (np.array([winsorised.low, winsorised.high]) - winsorised.value) / (1 - 2 * cut) + value
@@ -171,19 +160,18 @@ def mean(name: str, column: str, *, kind: str = "smooth") -> Statistic:
 
 
 def clustered_mean(
-    values: np.ndarray, cluster: np.ndarray, kind: str = "smooth", boot: Bootstrap | None = None
+    values: np.ndarray, cluster: np.ndarray, kind: str = "smooth"
 ) -> tuple[float, float, float]:
     """Mean over items [n] and the ends of its interval over clusters; NaN where none can be had."""
-    resampling = (boot or Bootstrap(n_boot=1000)).draw(cluster)
-    sums = column_sums({"x": values, "n": np.ones(values.size)}, resampling)
-    found = estimate(mean("mean", "x", kind=kind), sums, resampling)
-    if found.low is None or found.high is None:
+    found = _mean_of(values, resample(cluster, n_boot=1000), kind)
+    if found.low is None:
         return found.value, float("nan"), float("nan")
     return found.value, found.low, found.high
 
 
-def _mean_of(values: np.ndarray, resampling: Resampling) -> tuple[Statistic, Sums]:
-    return mean("mean", "x"), column_sums({"x": values, "n": np.ones(len(values))}, resampling)
+def _mean_of(values: np.ndarray, resampling: Resampling | None, kind: str = "smooth") -> Estimate:
+    sums = column_sums({"x": values, "n": np.ones(len(values))}, resampling)
+    return estimate(mean("mean", "x", kind=kind), sums, resampling)
 
 
 def _finish(statistic: Statistic, sums: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -18,23 +18,24 @@ least the greater of the first two.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-FEW_CLUSTERS = 20  # below: subsets instead of the bootstrap (CONTRACT 7.13)
+FEW_CLUSTERS = 20  # below: subsets instead of the bootstrap
 LEAST_CLUSTERS = 6  # below: no two-sided 95% sign-flip interval exists, 2 / 2^5 > .05
+Table = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
     """Column sums over all items, over each resample, and with parts of the items left out."""
 
-    total: dict[str, np.ndarray]  # name -> scalar
-    resampled: dict[str, np.ndarray]  # name -> [B]
-    without_cluster: dict[str, np.ndarray]  # name -> [clusters]
-    without_set: dict[str, np.ndarray]  # name -> [sets]
-    without_cell: dict[str, np.ndarray]  # name -> [cells], a cell being a cluster in a shot set
+    total: Table  # name -> scalar
+    resampled: Table = field(default_factory=dict)  # name -> [B]
+    without_cluster: Table = field(default_factory=dict)  # name -> [clusters]
+    without_set: Table = field(default_factory=dict)  # name -> [sets]
+    without_cell: Table = field(default_factory=dict)  # name -> [cells]: a cluster in a shot set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +105,11 @@ def resample(
         plural = "s" * (len(sets) > 1)
         note = f"spread over {len(sets)} shot set{plural} not included: fewer than {LEAST_CLUSTERS}"
         sets = sets[:0]
+    crossed = (shot_set >= 0) & (len(sets) > 0)
+    shot_set = np.where(crossed, np.searchsorted(sets, shot_set), -1)
     cell = np.full(len(cluster), -1)
-    if len(sets):
-        crossed = shot_set >= 0
-        shot_set = np.where(crossed, np.searchsorted(sets, shot_set), -1)
-        pairs = cluster[crossed] * len(sets) + shot_set[crossed]
-        cell[crossed] = np.unique(pairs, return_inverse=True)[1]
-    else:
-        shot_set = cell
+    pairs = cluster[crossed] * len(sets) + shot_set[crossed]
+    cell[crossed] = np.unique(pairs, return_inverse=True)[1]
     weights = _draw(len(labels), n_boot, rng, enumerate_all=len(sets) == 0)
     set_weights = _draw(len(sets), len(weights), rng, enumerate_all=False)
     return Resampling(
@@ -132,9 +130,7 @@ def column_sums(columns: Mapping[str, np.ndarray], resampling: Resampling | None
     total = values.sum(axis=0)  # [D]
     named = lambda table: dict(zip(columns, table.T))
     if resampling is None:
-        return Sums(
-            total=named(total), resampled={}, without_cluster={}, without_set={}, without_cell={}
-        )
+        return Sums(total=named(total))
     resampled = np.zeros((len(resampling.cluster_weights), values.shape[1]))  # [B, D]
     for shot_set in np.unique(resampling.shot_set):
         inside = resampling.shot_set == shot_set

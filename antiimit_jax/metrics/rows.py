@@ -1,10 +1,9 @@
-"""From per-item results to rows of metrics.json (CONTRACT 3): slices, values, intervals, baselines.
+"""From per-item results to rows of metrics.json: slices, values, intervals, baselines.
 
 A row is a dict {stage, suite, split, slice, metric, value, ci_low, ci_high, n, clusters} with an
 optional note, of plain Python values that strict JSON takes. `n` counts the items the figure is
 computed on: figures of shares (tvd_cond and all calibration) stand on readable items only, of which
-`coverage` is the fraction. Beyond the names of CONTRACT 5 there are `coverage`, `kl_fwd_median`,
-`kl_share_median`, `kl_mass_median`, `kl_rev_median` and `kl_fwd_trimmed` (10% off either end).
+`coverage` is the fraction. `kl_fwd_trimmed` leaves out 10% at either end.
 
 Skill is relative to lazy answers on the same items, those of the slice: on a narrow slice of p
 fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
@@ -18,16 +17,10 @@ from antiimit_jax.metrics import baselines, calibration, control
 from antiimit_jax.metrics.control import ControlResults, item_metrics
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
 from antiimit_jax.metrics.resampling import Bootstrap, Resampling, column_sums
-from antiimit_jax.results import make_row
+from antiimit_jax.results import Columns, make_row
 
+Figures = dict[str, tuple[Estimate, int, int]]  # metric -> (figure, n, clusters)
 NO_INTERVALS = Bootstrap(n_boot=0)
-REGIONS = {
-    "p=1-20": (0.0, 0.2),
-    "p=21-40": (0.2, 0.4),
-    "p=41-60": (0.4, 0.6),
-    "p=61-80": (0.6, 0.8),
-    "p=81-99": (0.8, 1.0),
-}
 
 
 def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
@@ -42,12 +35,11 @@ def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
     slices |= {f"k={value}": k == value for value in np.unique(k)}
     slices |= {"tokens=1": tokens == 1, "tokens=2": tokens == 2, "tokens=3+": tokens >= 3}
     slices |= {"k=2,tokens=1": pairs & (tokens == 1), "k=2,tokens=2+": pairs & (tokens >= 2)}
-    slices |= {
-        f"template={value}": results.template == value for value in np.unique(results.template)
-    }
-    slices |= {f"shots={value}": results.n_shots == value for value in np.unique(results.n_shots)}
-    for name, (low, high) in REGIONS.items():
-        slices[f"k=2,{name}"] = pairs & (p > low + 1e-9) & (p <= high + 1e-9) & (p < 1 - 1e-9)
+    for facet, column in (("template", results.template), ("shots", results.n_shots)):
+        slices |= {f"{facet}={value}": column == value for value in np.unique(column)}
+    for low in range(0, 100, 20):  # percent
+        inside = (p > low / 100 + 1e-9) & (p <= (low + 20) / 100 + 1e-9) & (p < 1 - 1e-9)
+        slices[f"k=2,p={low + 1}-{min(low + 20, 99)}"] = pairs & inside
     return {name: mask for name, mask in slices.items() if mask.any()}
 
 
@@ -73,16 +65,14 @@ def control_rows(
             continue
         if mask.tobytes() not in known:
             known[mask.tobytes()] = _figures(results.take(mask), boot)
-        for metric, (figure, n, clusters) in known[mask.tobytes()].items():
-            place = dict(stage=stage, suite=suite, split=split, slice=name, metric=metric)
-            rows.append(row_of(figure, place, n, clusters))
+        place = dict(stage=stage, suite=suite, split=split, slice=name)
+        rows += _rows(known[mask.tobytes()], place)
     return rows
 
 
 def baseline_rows(
     results: ControlResults,
     *,
-    suite: str = "control",
     split: str,
     slices: Mapping[str, np.ndarray],
     boot: Bootstrap,
@@ -97,41 +87,30 @@ def baseline_rows(
     """
     rows = []
     for slice_name, mask in slices.items():
-        items = results.take(mask) if np.any(mask) else None
-        for name in names if items is not None else ():
+        if not np.any(mask):
+            continue
+        items = results.take(mask)
+        for name in names:
             answered = baselines.baseline(items, name)
             if answered is None:
                 continue
-            made = control_rows(
-                answered,
-                stage=f"baseline:{name}",
-                suite=suite,
-                split=split,
-                slices={slice_name: np.ones(len(answered.k), bool)},
-                boot=boot if slice_name in interval_slices else NO_INTERVALS,
-            )
-            if len(answered.k) < len(items.k):
-                made = [
-                    _with_note(row, f"applies to {len(answered.k)} of {len(items.k)} items")
-                    for row in made
-                ]
-            rows += made
+            figures = _figures(answered, boot if slice_name in interval_slices else NO_INTERVALS)
+            place = dict(stage=f"baseline:{name}", suite="control", split=split, slice=slice_name)
+            some, every = len(answered.k), len(items.k)
+            rows += _rows(figures, place, f"applies to {some} of {every} items" * (some < every))
     return rows
 
 
-def _figures(items: ControlResults, boot: Bootstrap) -> dict[str, tuple[Estimate, int, int]]:
-    """metric -> (figure, n, clusters); figures on the same items share their resamples."""
+def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
+    """All figures of these items; those on the same items share their resamples."""
     resampling = boot.draw(items.cluster, items.shot_set)
     per_item = item_metrics(items)
     columns = per_item | baselines.lazy_columns(items) | {"readable": items.readable.astype(float)}
     figures = _estimates(columns, (*control.ON_ALL, *baselines.ON_ALL), resampling)
-    figures |= {
-        name: median(per_item[column], resampling) for name, column in control.MEDIANS.items()
-    }
-    figures |= {
-        name: trimmed_mean(per_item[column], resampling)
-        for name, column in control.TRIMMED_MEANS.items()
-    }
+    for name, column in control.MEDIANS.items():
+        figures[name] = median(per_item[column], resampling)
+    for name, column in control.TRIMMED_MEANS.items():
+        figures[name] = trimmed_mean(per_item[column], resampling)
     counted = _counted(figures, items)
     on_readable = (*control.ON_READABLE, *calibration.ON_READABLE)
     for chosen, statistics, which in (
@@ -144,18 +123,14 @@ def _figures(items: ControlResults, boot: Bootstrap) -> dict[str, tuple[Estimate
             columns = item_metrics(part) | calibration.calibration_columns(part)
             counted |= _counted(_estimates(columns, statistics, again), part)
         else:
-            nothing = Estimate(
-                value=None,
-                note=f"no {which} with {control.MIN_MASS:.0%} of its probability on its words",
-            )
-            counted |= {statistic.name: (nothing, 0, 0) for statistic in statistics}
+            note = f"no {which} with {control.MIN_MASS:.0%} of its probability on its words"
+            nothing = Estimate(value=None, note=note), 0, 0
+            counted |= {statistic.name: nothing for statistic in statistics}
     return counted
 
 
 def _estimates(
-    columns: Mapping[str, np.ndarray],
-    statistics: Sequence[Statistic],
-    resampling: Resampling | None,
+    columns: Columns, statistics: Sequence[Statistic], resampling: Resampling | None
 ) -> dict[str, Estimate]:
     needed = {name for statistic in statistics for name in statistic.columns}
     columns = {name: column for name, column in columns.items() if name in needed}
@@ -164,9 +139,7 @@ def _estimates(
     return {statistic.name: estimate(statistic, sums, resampling) for statistic in statistics}
 
 
-def _counted(
-    figures: Mapping[str, Estimate], items: ControlResults
-) -> dict[str, tuple[Estimate, int, int]]:
+def _counted(figures: dict[str, Estimate], items: ControlResults) -> Figures:
     clusters = len(np.unique(items.cluster))
     return {name: (figure, len(items.k), clusters) for name, figure in figures.items()}
 
@@ -177,5 +150,10 @@ def row_of(figure: Estimate, place: Mapping[str, str], n: int, clusters: int) ->
     return make_row(**place, **ends, n=n, clusters=clusters, note=figure.note or "")
 
 
-def _with_note(row: dict, note: str) -> dict:
-    return row | {"note": "; ".join(filter(None, (row.get("note"), note)))}
+def _rows(figures: Figures, place: Mapping[str, str], note: str = "") -> list[dict]:
+    rows = []
+    for metric, (figure, n, clusters) in figures.items():
+        row = row_of(figure, place | {"metric": metric}, n, clusters)
+        notes = filter(None, (row.get("note"), note))
+        rows.append(row | {"note": "; ".join(notes)} if note else row)
+    return rows

@@ -91,9 +91,7 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     ]
     evaluating = [
         ("drift.rulers", ()),
-        ("precision.n_items", 0),
-        ("scoring.n_items", 0),
-        ("residual.n_items", 0),
+        *((f"{suite}.n_items", 0) for suite in ("precision", "scoring", "residual")),
         ("suites", run.suites[:1]),
     ]
     training = [

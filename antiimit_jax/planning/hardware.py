@@ -1,9 +1,12 @@
 """The machines a run may be planned for: devices, the memory of each, and what a program may fill.
 
 Sizes are what the devices report, from the makers' pages and drivers; they were not measured here.
+The named machines are lines of `data/machines.jsonl`.
 """
 
 import dataclasses
+import importlib.resources
+import json
 import re
 
 from antiimit_jax.errors import UserError, near_misses
@@ -42,34 +45,9 @@ def _machine(name: str, kind: str, devices: int, gib: float, bfloat16: bool = Tr
     return Hardware(name, kind, devices, int(gib * GIB), _SHARES[kind], bfloat16)
 
 
-_TPUS = {  # devices, GiB of each
-    "v2-8": (8, 8),
-    "v3-8": (8, 16),
-    "v4-8": (4, 32),
-    "v5e-1": (1, 16),
-    "v5e-4": (4, 16),
-    "v5e-8": (8, 16),
-    "v5p-8": (4, 95),
-    "v6e-1": (1, 32),
-    "v6e-4": (4, 32),
-    "v6e-8": (8, 32),
-}
-_GPUS = {  # GiB
-    "a100-40": 40,
-    "a100-80": 80,
-    "h100": 79.6,
-    "h200": 140.4,
-    "rtx4090": 24,
-    "rtx3090": 24,
-    "l4": 22.5,
-    "a10": 22.5,
-}
-_OLDER_GPUS = {"t4": 15, "v100": 15.8, "v100-32": 31.7}  # without bfloat16
-HARDWARE: dict[str, Hardware] = {
-    **{name: _machine(name, "tpu", *size) for name, size in _TPUS.items()},
-    **{name: _machine(name, "gpu", 1, gib) for name, gib in _GPUS.items()},
-    **{name: _machine(name, "gpu", 1, gib, bfloat16=False) for name, gib in _OLDER_GPUS.items()},
-}
+_FILE = importlib.resources.files("antiimit_jax.planning") / "data" / "machines.jsonl"
+_NAMED = [_machine(**json.loads(line)) for line in _FILE.read_text("utf-8").splitlines()]
+HARDWARE = {machine.name: machine for machine in _NAMED}
 
 
 def find_hardware(name: str) -> Hardware:

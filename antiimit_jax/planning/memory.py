@@ -10,7 +10,7 @@ of other devices' slices is among the temporaries, since the programs for all de
 
 import dataclasses
 import functools
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,13 +87,13 @@ def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
 
 def n_bytes(tree: Tree) -> int:
     """Bytes of all arrays or abstract arrays of a tree."""
-    return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 @functools.cache
 def n_params(cfg: ModelConfig) -> int:
     """Parameters; a tied head counts once."""
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg, "float32")))
+    return sum(x.size for x in jax.tree.leaves(abstract_params(cfg, "float32")))
 
 
 def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
@@ -123,7 +123,6 @@ class Estimator:
         return n_bytes(self._placed(abstract_params(self.cfg, dtype), shards)) // shards
 
     def _placed(self, params: Tree, shards: int) -> Tree:
-        """The weights on as many devices as share them."""
         return placed(params, shards, split_axes(self.cfg, shards))
 
     def _shards(self, run: RunConfig) -> int:
@@ -134,13 +133,9 @@ class Estimator:
         shards, phases = self._shards(run), []
         resident = self._resident(_EVALUATING, run.dtype, shards)
         stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
-        programs = [
-            program
-            for suite in run.suites
-            if hasattr(SUITES[suite], "programs")
-            for program in SUITES[suite].programs(run.of(suite), run.seed, run.rule)
-        ]
-        for program in programs:
+        suites = {name: SUITES[name] for name in run.suites if hasattr(SUITES[name], "programs")}
+        asked = [suite.programs(run.of(name), run.seed, run.rule) for name, suite in suites.items()]
+        for program in itertools.chain(*asked):
             parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
             dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
             if dtype:  # beside the stored weights in float32, where the run's own are others
@@ -154,10 +149,8 @@ class Estimator:
                 "top_words": (continuations, (own, stops)),
                 "texts": (differences, (base, own)),
             }[program.kind]
-            parts["temporaries"] = max(
-                self._temporaries(fn, given, batch, shards)
-                for batch in self._shaper.batches(program)
-            )
+            batches = self._shaper.batches(program)
+            parts["temporaries"] = max(self._temporaries(fn, given, b, shards) for b in batches)
             phases.append(Phase(name=program.name, parts=resident | parts))
         return phases or [Phase(name="nothing", parts=resident)]
 
@@ -215,12 +208,13 @@ class Estimator:
         """Bytes of the training state, and of what a step sets aside with its batch."""
         cfg, train, shards = self.cfg, run.train, self._shards(run)
         optimizer, state = abstract_state(cfg, run)
-        batch = self._shaper.train(run)
+        batch = self._shaper.train(train, run.forms, run.seed)
         n = n_step_devices(train.accumulate, run.weights, self._devices)
         key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            terms = make_terms(train, dataclasses.replace(self._shaper.asking(run), stops=stops))
+            asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
+            terms = make_terms(train, asking)
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
             if n == 1:
                 step = jit_step(decoder, terms, optimizer)

@@ -12,6 +12,7 @@ from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
 from antiimit_jax.planning.model import PlannedModel
 
+_FACTS = ("licence", "gate", "counterpart", "note", "unverified")  # of a catalog's entry
 _COLUMNS = ("alias", "hub_id", "family", "parameters", "format", "licence", "gate")
 _KINDS = {"tpu": "TPU device", "gpu": "GPU", "cpu": "CPU without accelerator"}
 
@@ -25,8 +26,7 @@ def listing() -> list[dict[str, Any]]:
             "family": entry.family,
             "parameters": n_params(parse_config(entry.config, alias)),
             "format": entry.prompt_format,
-            **{fact: getattr(entry, fact) for fact in ("licence", "gate", "counterpart")},
-            **{fact: getattr(entry, fact) for fact in ("note", "unverified")},
+            **{fact: getattr(entry, fact) for fact in _FACTS},
         }
         for alias, entry in CATALOG.items()
     ]
@@ -52,10 +52,9 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The plan as plain data; bytes everywhere."""
-    facts = ("hub_id", "prompt_format", "licence", "gate", "counterpart", "note", "unverified")
     return {
         "model": model.name,
-        **{fact: getattr(model.entry, fact, None) for fact in facts},
+        **{fact: getattr(model.entry, fact, None) for fact in ("hub_id", "prompt_format", *_FACTS)},
         "parameters": n_params(model.cfg),
         "config": dataclasses.asdict(model.cfg),
         "config_from": model.config_from,
@@ -121,25 +120,21 @@ def _way_out(verdict: Verdict) -> str:
 
 def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
     note, unverified = (getattr(model.entry, fact, None) for fact in ("note", "unverified"))
+    stands_in, kind = model.tokenizer_path is None, machine.kind
     parts = [part for verdict in verdicts for phase in verdict.phases for part in phase.parts]
     halves = any("bfloat16" in part for part in parts) or any(v.changes for v in verdicts)
+    slow = halves and not machine.bfloat16
     notes = {
         note: note,
         f"not compared with the published file: {unverified}": unverified,
-        "lengths are those of the embedded model's tokenizer, which stands in": (
-            model.tokenizer_path is None
-        ),
+        "lengths are those of the embedded model's tokenizer, which stands in": stands_in,
         f"of the {machine.devices} devices each holds the whole model, or with "
         "--config.weights=sharded its share; training uses as many as divide "
         "train.accumulate, with shared weights all": machine.devices > 1,
-        "temporaries are XLA's for CPUs; other compilers lay them out differently": (
-            machine.kind != "cpu"
-        ),
+        "temporaries are XLA's for CPUs; other compilers lay them out differently": kind != "cpu",
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
-        "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": machine.kind == "gpu",
-        f"{machine.name} has no bfloat16 units: such matmuls are slow there": (
-            halves and not machine.bfloat16
-        ),
+        "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
+        f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
     }
     return [text for text, holds in notes.items() if holds]
 

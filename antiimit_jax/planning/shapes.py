@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.differences import sequence_tokens
@@ -23,10 +22,10 @@ from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.batches import Asking
+from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import make_batch, make_terms
 
 _PATHS = 24  # asked for after each prompt in a round of the search
-Batches = tuple[PackedBatch, ...]
 
 
 class Shaper:
@@ -37,7 +36,6 @@ class Shaper:
         self._tokenizer = tokenizer
         self._style = prompt_format if tokenizer.hf.chat_template else "base"
         self._stops = build_terminators(tokenizer, tokenizer.size).standard
-        self._trained: dict[tuple, dict[str, Any]] = {}
 
     @functools.cache
     def batches(self, program: Program) -> tuple[Any, ...]:
@@ -46,41 +44,28 @@ class Shaper:
         if program.kind == "texts":
             read = [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
             return (pack_texts([], sequence_tokens(read)),)
+        prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
         if program.kind == "top_words":
-            prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
-            return largest(self._packed([_searched(prompt.ids) for prompt in prompts]))
-        found = []
-        for rule in dict.fromkeys((s.forms, s.tokenisations) for s in program.scorings):
-            forms, many = rule
-            queries = [
-                word_query(
-                    tokenizer,
-                    build_prompt(tokenizer, ask.messages, style),
-                    ask.words,
-                    forms=forms,
-                    max_tokenisations=many,
-                )
-                for ask in program.asks
+            rounds = [[_searched(prompt.ids) for prompt in prompts]]
+        else:
+            words = [ask.words for ask in program.asks]
+            rules = dict.fromkeys((s.forms, s.tokenisations) for s in program.scorings)
+            query = functools.partial(word_query, tokenizer)
+            rounds = [
+                [query(*one, forms=forms, max_tokenisations=many) for one in zip(prompts, words)]
+                for forms, many in rules
             ]
-            found += self._packed(queries)
-        return largest(found)
+        return largest([work.empty for some in rounds for work in pack_batches(some, self._stops)])
 
-    def _packed(self, queries: Sequence[WordQuery]) -> list[PackedBatch]:
-        return [work.empty for work in pack_batches(queries, self._stops)]
-
-    def asking(self, run: RunConfig) -> Asking:
+    def asking(self, forms: str) -> Asking:
         """How words are asked for in training."""
-        return Asking(
-            tokenizer=self._tokenizer, prompt_format=self._style, forms=run.forms, stops=self._stops
-        )
+        known = dict(tokenizer=self._tokenizer, prompt_format=self._style, stops=self._stops)
+        return Asking(forms=forms, **known)
 
-    def train(self, run: RunConfig) -> dict[str, Any]:
+    @functools.cache
+    def train(self, cfg: TrainConfig, forms: str, seed: int) -> dict[str, Any]:
         """The batch of a training step, by the terms' names."""
-        key = (run.train, run.forms, run.seed)
-        if key not in self._trained:
-            terms = make_terms(run.train, self.asking(run), seed=run.seed)
-            self._trained[key] = make_batch(terms, 0)
-        return self._trained[key]
+        return make_batch(make_terms(cfg, self.asking(forms), seed=seed), 0)
 
 
 def _searched(prompt_ids: Sequence[int]) -> WordQuery:
@@ -89,7 +74,7 @@ def _searched(prompt_ids: Sequence[int]) -> WordQuery:
     return WordQuery(tuple(prompt_ids), paths, len(paths))
 
 
-def largest(batches: Sequence[PackedBatch]) -> Batches:
+def largest(batches: Sequence[PackedBatch]) -> tuple[PackedBatch, ...]:
     """Those with most logit positions, most tokens (activations) and most pairs (attention)."""
     positions = lambda batch: batch.read_at.size
     chosen = [max(batches, key=size) for size in (positions, _tokens, _pairs)] if batches else ()

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 from antiimit_jax.errors import UserError
@@ -44,13 +45,8 @@ def load_neutral(use: Literal["drift", "anchor"]) -> tuple[NeutralPrompt, ...]:
         raise UserError(f"no neutral prompts for {use!r}; use drift or anchor")
     source = importlib.resources.files("antiimit_jax.tasks") / "data" / "neutral.jsonl"
     records = [json.loads(line) for line in source.read_text("utf-8").splitlines()[1:]]  # canary
-    return tuple(_prompt(record) for record in records if record["use"] == use)
+    return tuple(_prompt(**record) for record in records if record["use"] == use)
 
 
-def _prompt(record: dict) -> NeutralPrompt:
-    return NeutralPrompt(
-        id=record["id"],
-        category=record["category"],
-        messages=tuple(Message(**message) for message in record.get("messages", ())),
-        text=record.get("text", ""),
-    )
+def _prompt(use: str, messages: Sequence[dict] = (), **fields: str) -> NeutralPrompt:
+    return NeutralPrompt(messages=tuple(Message(**message) for message in messages), **fields)

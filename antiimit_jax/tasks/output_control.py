@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,15 @@ from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_word
 SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
 N_SHOT_SETS = 8
 _EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
+
+
+class Kind(NamedTuple):
+    """What an item is besides its words; its facets."""
+
+    template: int
+    n_shots: int
+    shot_set: int  # -1 without shots
+    order: int = 0  # place in the counterbalanced block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +62,14 @@ class Mixture:
         """
         template = int(rng.choice(self.templates))
         n_shots = int(rng.choice(self.shots, p=_normal(self.shot_weights)))
-        shot_set = int(rng.integers(N_SHOT_SETS)) if n_shots else -1
+        kind = Kind(template, n_shots, int(rng.integers(N_SHOT_SETS)) if n_shots else -1)
         number = k = 0
         while True:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
             words, percents = _draw(rng, "train", k)
             for asked in (percents, (*percents[1:], percents[0])):
-                kind = (template, n_shots, shot_set, 0)
-                yield _make_item(f"train/{number}", "train", words, asked, *kind)
+                yield _make_item(f"train/{number}", "train", words, asked, kind)
                 number += 1
 
     def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
@@ -87,12 +96,10 @@ class Mixture:
             template = self.templates[block % len(self.templates)]
             lap, place = divmod(block, len(self.templates))
             shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets all templates
-            turned = tuple(reversed(words)), tuple(reversed(percents))
-            for order, (named, asked) in enumerate(
-                [(words, percents), (words, turned[1]), (turned[0], percents), turned]
-            ):
-                name, kind = f"{split}/{block}/{order}", (template, n_shots, shot_set, order)
-                items.append(_make_item(name, split, named, asked, *kind))
+            orders = itertools.product((words, words[::-1]), (percents, percents[::-1]))
+            for order, (named, asked) in enumerate(orders):
+                kind = Kind(template, n_shots, shot_set, order)
+                items.append(_make_item(f"{split}/{block}/{order}", split, named, asked, kind))
         return items
 
     def longest(self) -> Iterator[list[Item]]:
@@ -104,9 +111,9 @@ class Mixture:
         for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
             percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
             for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
-                kind = (template, n_shots, shot_set, 0)
+                kind = Kind(template, n_shots, shot_set)
                 yield [
-                    _make_item(f"longest/{i}", "train", chosen, percents, *kind)
+                    _make_item(f"longest/{i}", "train", chosen, percents, kind)
                     for i, chosen in enumerate((words[:k], words[-k:]))
                 ]
 
@@ -146,6 +153,7 @@ def few_shot_turns(
     """
     if not n_shots:
         return (), None
+    phrasing = TEMPLATES[template]
     rng = np.random.default_rng([_SHOT_STREAM, template, k, shot_set])
     turns: list[Message] = []
     shares: tuple[float, ...] = ()
@@ -153,27 +161,16 @@ def few_shot_turns(
         words, percents = _draw(rng, "train", k)
         shares = tuple(p / 100 for p in percents)
         answer = words[int(rng.choice(k, p=shares))]
-        turns.append(Message("user", TEMPLATES[template].request(words, percents)))
-        turns.append(Message("assistant", _answer(TEMPLATES[template].prefill, answer)))
+        turns.append(Message("user", phrasing.request(words, percents)))
+        turns.append(Message("assistant", f"{phrasing.prefill} {answer}".lstrip()))
     return tuple(turns), shares
 
 
-def _answer(prefill: str, word: str) -> str:
-    return f"{prefill} {word}" if prefill else word
-
-
 def _make_item(
-    name: str,
-    split: str,
-    words: Sequence[str],
-    percents: Sequence[int],
-    template: int,
-    n_shots: int,
-    shot_set: int,
-    order: int,
+    name: str, split: str, words: Sequence[str], percents: Sequence[int], kind: Kind
 ) -> Item:
-    phrasing = TEMPLATES[template]
-    turns, _ = few_shot_turns(template, len(words), n_shots, shot_set)
+    phrasing = TEMPLATES[kind.template]
+    turns, _ = few_shot_turns(kind.template, len(words), kind.n_shots, kind.shot_set)
     request = Message("user", phrasing.request(words, percents))
     return Item(
         item=name,
@@ -182,13 +179,7 @@ def _make_item(
         words=tuple(words),
         targets=tuple(p / 100 for p in percents),
         messages=(*turns, request, Message("assistant", phrasing.prefill)),
-        facets={
-            "template": template,
-            "template_heldout": phrasing.heldout,
-            "n_shots": n_shots,
-            "shot_set": shot_set,  # -1 without shots
-            "order": order,  # place in the counterbalanced block
-        },
+        facets=kind._asdict() | {"template_heldout": phrasing.heldout},
     )
 
 
@@ -206,7 +197,5 @@ def last_shot(item: Item) -> tuple[float, ...] | None:
 
 
 def _turns_of(item: Item) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
-    facets = item.facets
-    return few_shot_turns(
-        facets["template"], len(item.words), facets["n_shots"], facets["shot_set"]
-    )
+    template, n_shots, shot_set = (item.facets[f] for f in ("template", "n_shots", "shot_set"))
+    return few_shot_turns(template, len(item.words), n_shots, shot_set)
