@@ -59,13 +59,12 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
             control.results_of(suite.taken(table, table["dtype"] == dtype)) for dtype in _DTYPES
         )
         shares = [r.q / np.maximum(r.q.sum(axis=1, keepdims=True), 1e-30) for r in (one, other)]
+        largest = float(np.abs(shares[0] - shares[1]).max())
         place = dict(stage=stage, suite="precision", split=table["split"][0])
         place |= dict(slice="dtype=bfloat16", metric="precision_error")
-        value, clusters = float(np.abs(shares[0] - shares[1]).max()), len(np.unique(one.cluster))
+        count = dict(n=len(one.k), clusters=len(np.unique(one.cluster)))
         note = "a maximum has no interval"
-        rows.append(
-            suite.make_row(**place, value=value, n=len(one.k), clusters=clusters, note=note)
-        )
+        rows.append(suite.make_row(**place, value=largest, **count, note=note))
     return rows
 
 

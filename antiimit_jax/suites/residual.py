@@ -72,17 +72,13 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The shares of every item by category and forms policy, and some items as samples."""
     items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
-    shares: dict[str, list] = {name: [] for name in TABLES["residual"].names}
-    samples: dict[str, list] = {name: [] for name in TABLES["residual_samples"].names}
     if not items:
         return {}
-    asks, rule = control.asks_of(items), asker.scoring
-    exact = {
-        forms: asker.words(
-            asks, what=f"{forms} forms", scoring=dataclasses.replace(rule, forms=forms)
-        )
-        for forms in _POLICIES
-    }
+    stage, asks = asker.stage.name, control.asks_of(items)
+    exact, shares, samples = {}, [], []
+    for forms in _POLICIES:
+        rule = dataclasses.replace(asker.scoring, forms=forms)
+        exact[forms] = asker.words(asks, what=f"{forms} forms", scoring=rule)
     searches = asker.top_words([item.messages for item in items], what="most probable words")
     for i, (item, search) in enumerate(zip(items, searches)):
         strict, lenient = exact["strict"][i], exact["lenient"][i]
@@ -94,17 +90,14 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
         }
         for forms, of_item in by_policy.items():
             of_item["unexplored"] = 1.0 - sum(of_item.values())
-            for category, share in of_item.items():
-                row = (asker.stage.name, item.split, item.item, item.cluster, forms, category)
-                for name, value in zip(shares, (*row, share)):
-                    shares[name].append(value)
-        if i % max(1, len(items) // _SAMPLES) == 0 and len(samples["item"]) < _SAMPLES:
+            place = (stage, item.split, item.item, item.cluster, forms)
+            shares += [(*place, category, share) for category, share in of_item.items()]
+        if i % max(1, len(items) // _SAMPLES) == 0 and len(samples) < _SAMPLES:
             top = search.words[:_TOP]
-            row = (asker.stage.name, item.item, strict.prompt, item.words, item.targets)
-            row += (strict.q.tolist(), [w.text for w in top], [w.p for w in top])
-            for name, value in zip(samples, row):
-                samples[name].append(value)
-    return {"residual": shares, "residual_samples": samples}
+            asked = (stage, item.item, strict.prompt, item.words, item.targets, strict.q.tolist())
+            samples.append((*asked, [w.text for w in top], [w.p for w in top]))
+    found = {"residual": shares, "residual_samples": samples}
+    return {name: dict(zip(TABLES[name].names, zip(*rows))) for name, rows in found.items()}
 
 
 def categorise(words: Sequence[TopWord], asked: Sequence[str]) -> dict[str, float]:
@@ -172,11 +165,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             for name, (_, colour) in CATEGORIES.items()
         }
         drawing = plots.stacked_figure(f"{forms} forms", stages, values)
-        drawn.append(
-            suite.Picture(
-                drawing=drawing, name=f"residual-{forms}", label=f"residual, {forms} forms"
-            )
-        )
+        name, label = f"residual-{forms}", f"residual, {forms} forms"
+        drawn.append(suite.Picture(drawing=drawing, name=name, label=label))
     body = [
         suite.Line(
             label=words,

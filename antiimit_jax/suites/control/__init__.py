@@ -18,12 +18,13 @@ from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slic
 from antiimit_jax.results import stage_named
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
+from antiimit_jax.suites.control.page import headline, images, section
 from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 
-__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS"]
+__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
 
@@ -202,27 +203,3 @@ def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
         "k=2,few-shot": trained & ~bare & pairs,
     }
     return {name: mask for name, mask in slices.items() if mask.any()}
-
-
-# matplotlib is imported when something is drawn.
-
-
-def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
-    """Headline, calibration, figures beside the baselines, what is new, slices."""
-    from antiimit_jax.suites.control import page
-
-    return page.section(tables, rows)
-
-
-def headline(rows: suite.Rows) -> suite.Table | None:
-    """The stages and some lazy answers, for the console; None where nothing was measured."""
-    from antiimit_jax.suites.control import page
-
-    return page.headline(rows)
-
-
-def images(tables: suite.Tables, rows: suite.Rows) -> dict[tuple[str, ...], suite.Picture]:
-    """TensorBoard tag -> calibration curve, of every stage and split."""
-    from antiimit_jax.suites.control import page
-
-    return page.images(tables, rows)
