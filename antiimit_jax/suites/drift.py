@@ -16,23 +16,9 @@ import pyarrow as pa
 from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows
 from antiimit_jax.metrics.intervals import clustered_mean
-from antiimit_jax.reporting.rows import Rows, figure
+from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table
-from antiimit_jax.suites.suite import (
-    Asker,
-    Bootstrap,
-    Columns,
-    Figure,
-    Picture,
-    Program,
-    Row,
-    Scoring,
-    Section,
-    Tables,
-    at_least,
-    one_of,
-    taken,
-)
+from antiimit_jax.suites import suite
 from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
 
 NEEDS = ("texts", "changed")
@@ -44,47 +30,7 @@ _LABELS = {
     "bf16": "base, bf16",
     "noise": "base, weights with noise",
 }
-FIGURES = (
-    Figure(
-        name="kl_base_tuned",
-        label="KL(base‖stage)",
-        explanation="how far next-token predictions on unrelated text moved from the base model, "
-        "in nats a token; 0 is unchanged.",
-        decimals=4,
-    ),
-    Figure(
-        name="kl_tuned_base",
-        label="KL(stage‖base)",
-        explanation="the same divergence read from the stage's side.",
-        decimals=4,
-    ),
-    Figure(
-        name="top1_agree",
-        label="top-1 agreement",
-        explanation="share of tokens of that text where the most probable next token stays the "
-        "same.",
-        best="high",
-    ),
-    Figure(
-        name="top5_overlap",
-        label="top-5 overlap",
-        explanation="how much of the five most probable next tokens is shared with the base model.",
-        best="high",
-    ),
-    Figure(
-        name="delta_entropy",
-        label="Δ entropy",
-        explanation="change of the predictions' entropy in nats a token; above 0 is more diffuse.",
-        decimals=4,
-        best="zero",
-    ),
-    Figure(
-        name="delta_ppl",
-        label="Δ perplexity",
-        explanation="change of perplexity on that text; above 0 is worse.",
-        best="zero",
-    ),
-)
+FIGURES = suite.figures(SUITE)
 HEADLINE = (FIGURES[0], FIGURES[2])
 _PER_TOKEN = (
     "kl_base_tuned kl_tuned_base top5_overlap entropy_base entropy_tuned logp_base logp_tuned"
@@ -105,8 +51,8 @@ TABLES = {
 class Config:
     """What changed on unrelated text."""
 
-    n_prompts: int = at_least(1, 102)  # taken from all categories in turn
-    rulers: tuple[str, ...] = one_of(RULERS, ("int8_channel", "int8_block", "bf16"))
+    n_prompts: int = suite.at_least(1, 102)  # taken from all categories in turn
+    rulers: tuple[str, ...] = suite.one_of(RULERS, ("int8_channel", "int8_block", "bf16"))
 
 
 def choose_prompts(count: int) -> list[NeutralPrompt]:
@@ -118,45 +64,42 @@ def choose_prompts(count: int) -> list[NeutralPrompt]:
     return [prompt for turn in turns for prompt in turn if prompt is not None][:count]
 
 
-def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The texts under the stage's weights, and under a ruler's."""
     texts = tuple(choose_prompts(cfg.n_prompts))
-    rulers = [Program(name="rulers", kind="texts", asks=texts, weights="changed")]
-    return [Program(name="drift", kind="texts", asks=texts), *(rulers if cfg.rulers else [])]
+    rulers = [suite.Program(name="rulers", kind="texts", asks=texts, weights="changed")]
+    return [suite.Program(name="drift", kind="texts", asks=texts), *(rulers if cfg.rulers else [])]
 
 
-def measure(asker: Asker, cfg: Config) -> Tables:
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """Every scored token of the texts; at the base stage, of each ruler."""
-    prompts, columns = choose_prompts(cfg.n_prompts), {name: [] for name in TABLES["drift"].names}
+    texts = choose_prompts(cfg.n_prompts)
     if asker.stage.kind != "base":
-        _add(columns, asker.stage.name, asker, prompts)
-        return {"drift": columns}
+        return {"drift": _asked(asker, asker.stage.name, texts)}
     if not cfg.rulers:
         return {}
-    stored = asker.stored
+    pieces, stored = [], asker.stored
     for ruler in cfg.rulers:
         changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
-        _add(columns, f"ruler:{ruler}", changed, prompts)
+        pieces.append(_asked(changed, f"ruler:{ruler}", texts))
         del changed  # a whole model; the next ruler must not be made beside it
-    return {"drift": columns}
+    return {"drift": suite.joined(pieces)}
 
 
-def _add(columns: dict[str, list], name: str, asker: Asker, prompts: list[NeutralPrompt]) -> None:
-    for answer in asker.texts(prompts, what=f"unrelated text, {name}"):
-        count = len(answer.token)
+def _asked(asker: suite.Asker, name: str, texts: list[NeutralPrompt]) -> suite.Columns:
+    pieces = []
+    for answer in asker.texts(texts, what=f"unrelated text, {name}"):
         of_text = {"stage": name, "prompt_id": answer.text.id, "category": answer.text.category}
-        for column, value in (of_text | {"dtype": asker.dtype}).items():
-            columns[column] += [value] * count
-        tokens = {"position": answer.position, "token": answer.token}
-        for column, values in (tokens | answer.differences).items():
-            columns[column] += values
+        same = of_text | {"dtype": asker.dtype}
+        tokens = {"position": answer.position, "token": answer.token} | answer.differences
+        pieces.append({key: [value] * len(answer.token) for key, value in same.items()} | tokens)
+    return suite.joined(pieces)
 
 
-def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """KL both ways, agreement, entropy and perplexity of every stage and ruler, by category too."""
-    rows, table = [], tables["drift"]
-    for stage in dict.fromkeys(table["stage"]):
-        part = taken(table, table["stage"] == stage)
+    rows = []
+    for stage, part in suite.parts(tables["drift"], "stage"):
         tokens = DriftTokens(
             **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
             top1_agree=part["top1_base"] == part["top1_tuned"],
@@ -165,17 +108,16 @@ def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
     return rows
 
 
-def section(tables: Tables, rows: Rows) -> Section:
+def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     """A table beside the rulers, and dot plots by category of text."""
     title = "Does the model still behave normally elsewhere?"
-    lines = {stage: stage for stage in rows.stages(SUITE)}
-    lines |= {f"ruler:{name}": _LABELS[name] for name in RULERS}
     if not any(row["suite"] == SUITE for row in rows.all):
-        return Section(title, absent=["No drift figures in this run."])
+        return suite.Section(title, absent=["No drift figures in this run."])
     stages = rows.stages(SUITE)
+    lines = {s: s for s in stages} | {f"ruler:{name}": _LABELS[name] for name in RULERS}
     found = figure_table(rows, (SUITE, SPLIT, "all"), FIGURES, lines, "Tokens of unrelated text")
     drawn, legend = _pictures(tables["drift"], rows) if "drift" in tables else ([], [])
-    return Section(
+    return suite.Section(
         title,
         [
             "Next-token predictions on unrelated text, compared with the base model. The ruler "
@@ -195,7 +137,7 @@ def section(tables: Tables, rows: Rows) -> Section:
     )
 
 
-def _readings(rows: Rows) -> list[str]:
+def _readings(rows: suite.Rows) -> list[str]:
     stage = rows.first(SUITE, "tuned", "other", "placebo")
     kl = stage and rows.get(stage, SUITE, SPLIT, "all", "kl_base_tuned")
     ruler = rows.get("ruler:int8_channel", SUITE, SPLIT, "all", "kl_base_tuned")
@@ -208,7 +150,9 @@ def _readings(rows: Rows) -> list[str]:
     ]
 
 
-def _pictures(table: Columns, rows: Rows) -> tuple[list[Picture], list[tuple[str, str, str]]]:
+def _pictures(
+    table: suite.Columns, rows: suite.Rows
+) -> tuple[list[suite.Picture], list[tuple[str, str, str]]]:
     from antiimit_jax.reporting import plots  # matplotlib, when it is drawn
 
     kinds = list(dict.fromkeys(table["category"]))
@@ -227,13 +171,13 @@ def _pictures(table: Columns, rows: Rows) -> tuple[list[Picture], list[tuple[str
         }
         title = f"{figure_of.label} by category"
         drawing = plots.drift_figure(title, kinds, series, log, unit)
-        drawn.append(Picture(drawing=drawing, name=f"drift-{figure_of.name}", label=title))
+        drawn.append(suite.Picture(drawing=drawing, name=f"drift-{figure_of.name}", label=title))
     signs = [(plots.RULER_SIGNS[i % 4], plots.INK, _LABELS[r[6:]]) for i, r in enumerate(rulers)]
     return drawn, [*plots.legend(stages), *signs]
 
 
 def _point(
-    table: Columns, values: np.ndarray, stage: str, kind: str, proportion: bool
+    table: suite.Columns, values: np.ndarray, stage: str, kind: str, proportion: bool
 ) -> tuple[float, float, float] | None:
     """Mean and 95% interval over prompts of one stage on one category."""
     chosen = (table["stage"] == stage) & (table["category"] == kind)

@@ -10,35 +10,16 @@ policy sum to 1.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from antiimit_jax.metrics.rows import row_of
-from antiimit_jax.reporting.rows import Rows, number, page_text, plain_text, visible
+from antiimit_jax.reporting.rows import number, page_text, plain_text, visible
 from antiimit_jax.scoring.terminators import CJK, EMPHASIS, QUOTES, SENTENCE
 from antiimit_jax.scoring.top_words import TopWord
-from antiimit_jax.suites import control
-from antiimit_jax.suites.suite import (
-    Asker,
-    Bootstrap,
-    Figure,
-    Line,
-    Picture,
-    Program,
-    Row,
-    Scoring,
-    Section,
-    Table,
-    Tables,
-    at_least,
-    column_sums,
-    estimate,
-    mean,
-    shared,
-    taken,
-)
+from antiimit_jax.suites import control, suite
 
 NEEDS = ("words", "top_words")
 CATEGORIES = {  # name -> (in words, colour: Okabe-Ito, with the share that was wanted darkest)
@@ -51,13 +32,7 @@ CATEGORIES = {  # name -> (in words, colour: Okabe-Ito, with the share that was 
     "end_of_turn": ("end of turn", "#cc79a7"),
     "unexplored": ("not explored", "#d4d4d4"),
 }
-FIGURES = (
-    Figure(
-        name="share",
-        label="share",
-        explanation="mean share of all probability that goes to one kind of answer.",
-    ),
-)
+FIGURES = suite.figures("residual")
 TABLES = {
     "residual": pa.schema(
         {name: pa.string() for name in ("stage", "split", "item", "cluster", "forms", "category")}
@@ -83,31 +58,27 @@ _FOLD_CHARS, _FOLD_LINES = 700, 12
 class Config:
     """How much of the control suite's items is explored."""
 
-    n_items: int = at_least(0, 32)  # plain requests for two words
-    control: "control.Config" = shared("control")
+    n_items: int = suite.at_least(0, 32)  # plain requests for two words
+    control: "control.Config" = suite.shared("control")
 
 
-def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The search; words under either policy are asked as the suite `scoring` asks them."""
     items = control.plain_pairs(cfg.control, seed, cfg.n_items)
     asks = tuple(control.asks_of(items))
-    return [Program(name="residual", kind="top_words", asks=asks)] if asks else []
+    return [suite.Program(name="residual", kind="top_words", asks=asks)] if asks else []
 
 
-def measure(asker: Asker, cfg: Config) -> Tables:
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The shares of every item by category and forms policy, and some items as samples."""
     items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
-    shares: dict[str, list] = {name: [] for name in TABLES["residual"].names}
-    samples: dict[str, list] = {name: [] for name in TABLES["residual_samples"].names}
     if not items:
         return {}
-    asks, rule = control.asks_of(items), asker.scoring
-    exact = {
-        forms: asker.words(
-            asks, what=f"{forms} forms", scoring=dataclasses.replace(rule, forms=forms)
-        )
-        for forms in _POLICIES
-    }
+    stage, asks = asker.stage.name, control.asks_of(items)
+    exact, shares, samples = {}, [], []
+    for forms in _POLICIES:
+        rule = dataclasses.replace(asker.scoring, forms=forms)
+        exact[forms] = asker.words(asks, what=f"{forms} forms", scoring=rule)
     searches = asker.top_words([item.messages for item in items], what="most probable words")
     for i, (item, search) in enumerate(zip(items, searches)):
         strict, lenient = exact["strict"][i], exact["lenient"][i]
@@ -119,17 +90,14 @@ def measure(asker: Asker, cfg: Config) -> Tables:
         }
         for forms, of_item in by_policy.items():
             of_item["unexplored"] = 1.0 - sum(of_item.values())
-            for category, share in of_item.items():
-                row = (asker.stage.name, item.split, item.item, item.cluster, forms, category)
-                for name, value in zip(shares, (*row, share)):
-                    shares[name].append(value)
-        if i % max(1, len(items) // _SAMPLES) == 0 and len(samples["item"]) < _SAMPLES:
+            place = (stage, item.split, item.item, item.cluster, forms)
+            shares += [(*place, category, share) for category, share in of_item.items()]
+        if i % max(1, len(items) // _SAMPLES) == 0 and len(samples) < _SAMPLES:
             top = search.words[:_TOP]
-            row = (asker.stage.name, item.item, strict.prompt, item.words, item.targets)
-            row += (strict.q.tolist(), [w.text for w in top], [w.p for w in top])
-            for name, value in zip(samples, row):
-                samples[name].append(value)
-    return {"residual": shares, "residual_samples": samples}
+            asked = (stage, item.item, strict.prompt, item.words, item.targets, strict.q.tolist())
+            samples.append((*asked, [w.text for w in top], [w.p for w in top]))
+    found = {"residual": shares, "residual_samples": samples}
+    return {name: dict(zip(TABLES[name].names, zip(*rows))) for name, rows in found.items()}
 
 
 def categorise(words: Sequence[TopWord], asked: Sequence[str]) -> dict[str, float]:
@@ -156,42 +124,34 @@ def category(text: str) -> str:
     return "other_words"
 
 
-def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """The mean share of every category: slices "forms=strict,category=refusal"."""
     rows = []
-    for stage, split, table in _stages(tables):
+    for stage, split, table in suite.parts(tables["residual"], "stage", "split"):
         boot_of_stage = boot.draw(table["cluster"][_is(table, "strict", "refusal")])
         for forms in _POLICIES:
             for name in CATEGORIES:
-                part = taken(table, _is(table, forms, name))
+                part = suite.taken(table, _is(table, forms, name))
                 n = len(part["share"])
-                sums = column_sums({"share": part["share"], "n": np.ones(n)}, boot_of_stage)
-                found = estimate(mean("share", "share"), sums, boot_of_stage)
+                sums = suite.column_sums({"share": part["share"], "n": np.ones(n)}, boot_of_stage)
+                found = suite.estimate(suite.mean("share", "share"), sums, boot_of_stage)
                 place = dict(stage=stage, suite="residual", split=split, metric="share")
                 place["slice"] = f"forms={forms},category={name}"
                 rows.append(row_of(found, place, n, len(np.unique(part["cluster"]))))
     return rows
 
 
-def _stages(tables: Tables) -> Iterator[tuple[str, str, dict]]:
-    table = tables["residual"]
-    for stage in dict.fromkeys(table["stage"]):
-        of_stage = taken(table, table["stage"] == stage)
-        for split in dict.fromkeys(of_stage["split"]):
-            yield stage, split, taken(of_stage, of_stage["split"] == split)
-
-
 def _is(table: dict, forms: str, name: str) -> np.ndarray:
     return (table["forms"] == forms) & (table["category"] == name)
 
 
-def section(tables: Tables, rows: Rows) -> Section:
+def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     """Stacked bars a forms policy, the numbers, and sampled prompts."""
     from antiimit_jax.reporting import plots  # matplotlib, when it is drawn
 
     stages, splits = rows.stages("residual"), rows.splits("residual", control.SPLITS)
     if not splits:
-        return Section("Where the probability goes", absent=["Not measured in this run."])
+        return suite.Section("Where the probability goes", absent=["Not measured in this run."])
     split = splits[0]
 
     def share(stage: str, forms: str, name: str) -> float:
@@ -205,11 +165,10 @@ def section(tables: Tables, rows: Rows) -> Section:
             for name, (_, colour) in CATEGORIES.items()
         }
         drawing = plots.stacked_figure(f"{forms} forms", stages, values)
-        drawn.append(
-            Picture(drawing=drawing, name=f"residual-{forms}", label=f"residual, {forms} forms")
-        )
+        name, label = f"residual-{forms}", f"residual, {forms} forms"
+        drawn.append(suite.Picture(drawing=drawing, name=name, label=label))
     body = [
-        Line(
+        suite.Line(
             label=words,
             colour=colour,
             cells=[number(share(s, f, name)) for f in _POLICIES for s in stages],
@@ -227,29 +186,29 @@ def section(tables: Tables, rows: Rows) -> Section:
             f"{number(share(base, forms, 'refusal'))} under {forms} forms" for forms in _POLICIES
         ]
         text += f" Of the base model's probability, refusals hold {' and '.join(parts)}."
-    return Section(
+    return suite.Section(
         "Where the probability goes",
         [text],
         drawn,
-        [Table(head=["", *(f"{s}, {f}" for f in _POLICIES for s in stages)], body=body)],
+        [suite.Table(head=["", *(f"{s}, {f}" for f in _POLICIES for s in stages)], body=body)],
         legend=[("■", colour, words) for words, colour in CATEGORIES.values()],
         link="Residual",
         parts=[_examples(tables, stages)],
     )
 
 
-def samples(tables: Tables) -> list[dict]:
+def samples(tables: suite.Tables) -> list[dict]:
     """Sampled prompts: {stage, item, prompt, words, targets, q, top_text, top_p}."""
     table = tables.get("residual_samples", {"stage": ()})
     return [{name: table[name][i] for name in table} for i in range(len(table["stage"]))]
 
 
-def _examples(tables: Tables, stages: Sequence[str]) -> Section:
+def _examples(tables: suite.Tables, stages: Sequence[str]) -> suite.Section:
     """Prompts with the words' probabilities and each stage's most probable words, by item."""
     grouped: dict[str, dict[str, dict]] = {}
     for sample in samples(tables):
         grouped.setdefault(sample["item"], {})[sample["stage"]] = sample
-    return Section(
+    return suite.Section(
         "Examples",
         [
             f"{len(grouped)} sampled prompts, with the probability of each asked word and the most "
@@ -264,26 +223,26 @@ def _examples(tables: Tables, stages: Sequence[str]) -> Section:
     )
 
 
-def _example(item: str, by_stage: dict[str, dict]) -> Section:
+def _example(item: str, by_stage: dict[str, dict]) -> suite.Section:
     first = next(iter(by_stage.values()))
     prompt = page_text(first["prompt"])
     body = [
-        Line(
+        suite.Line(
             label=plain_text(word),
             cells=[number(target), *(number(s["q"][i]) for s in by_stage.values())],
         )
         for i, (word, target) in enumerate(zip(first["words"], first["targets"]))
     ]
     rest = [number(max(0.0, 1 - sum(s["q"]))) for s in by_stage.values()]
-    body.append(Line(label="anything else", cells=["0.000", *rest]))
+    body.append(suite.Line(label="anything else", cells=["0.000", *rest]))
     top = [
         (name, [(visible(t), number(p)) for t, p in zip(s["top_text"], s["top_p"])])
         for name, s in by_stage.items()
     ]
     long = len(prompt) > _FOLD_CHARS or prompt.count("\n") >= _FOLD_LINES
-    return Section(
+    return suite.Section(
         item,
-        tables=[Table(head=["word", "asked", *by_stage], body=body)],
+        tables=[suite.Table(head=["word", "asked", *by_stage], body=body)],
         beside=top,
         quote=prompt,
         fold=f"prompt of {len(prompt):,} characters" if long else "",

@@ -13,20 +13,7 @@ import numpy as np
 
 from antiimit_jax.metrics.rows import control_rows
 from antiimit_jax.reporting.tables import slice_table
-from antiimit_jax.suites import control
-from antiimit_jax.suites.suite import (
-    Asker,
-    Bootstrap,
-    Program,
-    Row,
-    Rows,
-    Scoring,
-    Section,
-    Tables,
-    at_least,
-    shared,
-    taken,
-)
+from antiimit_jax.suites import control, suite
 
 RULES: dict[str, tuple[Mapping[str, str | int], str]] = {  # name -> (what changes, in words)
     "standard": ({}, "as everywhere on this page"),
@@ -50,72 +37,54 @@ _METRICS = ("tvd_res", "mass", "mae_share")
 class Config:
     """How many of the control suite's items are scored again."""
 
-    n_items: int = at_least(0, 64)  # plain requests for two words
-    control: "control.Config" = shared("control")
+    n_items: int = suite.at_least(0, 64)  # plain requests for two words
+    control: "control.Config" = suite.shared("control")
 
 
-def rule(own: Scoring, name: str) -> Scoring:
+def rule(own: suite.Scoring, name: str) -> suite.Scoring:
     """The run's own scoring with what a rule changes."""
     return dataclasses.replace(own, **RULES[name][0])
 
 
-def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The same words under every rule."""
     asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
     rules = tuple(rule(scoring, name) for name in RULES)
-    return [Program(name="scoring", kind="words", asks=asks, scorings=rules)] if asks else []
+    return [suite.Program(name="scoring", kind="words", asks=asks, scorings=rules)] if asks else []
 
 
-def measure(asker: Asker, cfg: Config) -> Tables:
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The items' answers under every rule; the column `scoring` names the rule."""
     items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
-    parts = [
-        control.item_columns(
-            asker,
-            "scoring",
-            items,
-            asker.words(
-                control.asks_of(items), what=f"rule {name}", scoring=rule(asker.scoring, name)
-            ),
-            scoring=name,
-        )
-        for name in RULES
-        if items
-    ]
-    return (
-        {"scoring": {name: sum((p[name] for p in parts), []) for name in parts[0]}} if parts else {}
-    )
+    if not items:
+        return {}
+    asks, pieces = control.asks_of(items), []
+    for name in RULES:
+        answers = asker.words(asks, what=f"rule {name}", scoring=rule(asker.scoring, name))
+        pieces.append(control.item_columns(asker, items, answers, suite="scoring", scoring=name))
+    return {"scoring": suite.joined(pieces)}
 
 
-def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """TVD, mass and the error of shares under every rule: slices "scoring=NAME"."""
-    rows, table = [], tables["scoring"]
-    for stage in dict.fromkeys(table["stage"]):
-        for name in RULES:
-            part = taken(table, (table["stage"] == stage) & (table["scoring"] == name))
-            if not len(part["item"]):
-                continue
-            results = control.results_of(part)
-            made = control_rows(
-                results,
-                stage=stage,
-                suite="scoring",
-                split=part["split"][0],
-                slices={f"scoring={name}": np.ones(len(results.k), bool)},
-                boot=boot,
-            )
-            rows += [row for row in made if row["metric"] in _METRICS]
+    rows = []
+    for stage, name, table in suite.parts(tables["scoring"], "stage", "scoring"):
+        results = control.results_of(table)
+        slices = {f"scoring={name}": np.ones(len(results.k), bool)}
+        place = dict(stage=stage, suite="scoring", split=table["split"][0])
+        made = control_rows(results, **place, slices=slices, boot=boot)
+        rows += [row for row in made if row["metric"] in _METRICS]
     return rows
 
 
-def section(tables: Tables, rows: Rows) -> Section:
+def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     """How TVD and mass move with what counts as saying a word."""
     title, split = "What counts as saying a word", rows.splits("scoring", control.SPLITS)
     if not split:
-        return Section(title, absent=["No items were scored by other rules in this run."])
+        return suite.Section(title, absent=["No items were scored by other rules in this run."])
     slices = {f"scoring={name}": words for name, (_, words) in RULES.items()}
     stages = {stage: stage for stage in rows.stages("scoring")}
-    return Section(
+    return suite.Section(
         title,
         ["The same items scored by other rules. A figure that hardly moves does not hang on it."],
         tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in FIGURES],

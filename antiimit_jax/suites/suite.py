@@ -5,7 +5,7 @@ A suite is a module `antiimit_jax/suites/NAME.py` (or a folder of that name) and
 
     class Config                    a frozen dataclass; becomes RunConfig.NAME, --config.NAME.field
     TABLES: dict[str, pa.Schema]    what it writes, each with a column "stage"
-    FIGURES: tuple[Figure, ...]     the metrics of its rows
+    FIGURES: tuple[Figure, ...]     the metrics of its rows, here or in data/figures.jsonl
     measure(asker, cfg) -> Tables   asks one stage's model; writes tables, computes no figure
     score(tables, cfg, boot)        every row, from the joined tables of all stages; no model
     section(tables, rows) -> Section
@@ -15,6 +15,12 @@ HEADLINE (those of FIGURES that a model card shows),
 `samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
 `images(tables, rows)` (for TensorBoard) and `programs(cfg, seed, scoring)` (for the memory plan).
 """
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
 
 from antiimit_jax.evaluation.asker import Asker
 from antiimit_jax.fields import at_least, one_of, shared
@@ -38,3 +44,25 @@ from antiimit_jax.results import (
 )
 from antiimit_jax.scoring.asks import Answer, Ask, Program, Scoring
 from antiimit_jax.text.formats import Message
+
+_FIGURES = Path(__file__).with_name("data") / "figures.jsonl"
+
+
+def figures(suite: str) -> tuple[Figure, ...]:
+    """What `data/figures.jsonl` holds of a suite, in the order of the file."""
+    lines = [json.loads(line) for line in _FIGURES.read_text("utf-8").splitlines()]
+    return tuple(Figure(**line) for line in lines if line.pop("suite") == suite)
+
+
+def parts(table: Columns, *columns: str) -> Iterator[tuple]:
+    """(value of each of the columns, its rows) for all values that stand together, as they come."""
+    for values in dict.fromkeys(zip(*(table[name] for name in columns))):
+        same = [np.asarray(table[name]) == value for name, value in zip(columns, values)]
+        yield *values, taken(table, np.all(same, axis=0))
+
+
+def joined(pieces: Iterable[Columns]) -> Columns:
+    """Tables of the same columns, one below another; without a piece there is no column."""
+    pieces = list(pieces)
+    names = pieces[0] if pieces else ()
+    return {name: [value for piece in pieces for value in piece[name]] for name in names}

@@ -16,31 +16,15 @@ import pyarrow as pa
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
 from antiimit_jax.results import stage_named
+from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
-from antiimit_jax.suites.suite import (
-    Answer,
-    Ask,
-    Asker,
-    Bootstrap,
-    Columns,
-    Picture,
-    Program,
-    Row,
-    Rows,
-    Scoring,
-    Section,
-    Table,
-    Tables,
-    at_least,
-    one_of,
-    taken,
-)
+from antiimit_jax.suites.control.page import headline, images, section
 from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 
-__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS"]
+__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
 
@@ -67,8 +51,10 @@ class Config:
         shots=(0, 2, 11),
         shot_weights=(0.8, 0.1, 0.1),
     )
-    splits: tuple[str, ...] = one_of(output_control.SPLITS, output_control.SPLITS, filled=True)
-    n_items: int = at_least(4, 240)  # of each split, rounded up to blocks of four
+    splits: tuple[str, ...] = suite.one_of(
+        output_control.SPLITS, output_control.SPLITS, filled=True
+    )
+    n_items: int = suite.at_least(4, 240)  # of each split, rounded up to blocks of four
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
@@ -90,20 +76,20 @@ def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
     return sorted(pairs, key=lambda item: (item.facets["n_shots"], item.facets["order"]))[:count]
 
 
-def asks_of(items: Sequence[Item]) -> list[Ask]:
+def asks_of(items: Sequence[Item]) -> list[suite.Ask]:
     """What items put to a model."""
-    return [Ask(messages=item.messages, words=item.words) for item in items]
+    return [suite.Ask(messages=item.messages, words=item.words) for item in items]
 
 
-def programs(cfg: Config, seed: int, scoring: Scoring) -> list[Program]:
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
-    prior = {Ask(messages=without_percents(item), words=item.words): None for item in items}
+    prior = {suite.Ask(messages=without_percents(item), words=item.words): None for item in items}
     asks = (*asks_of(items), *prior)
-    return [Program(name="control", kind="words", asks=asks, scorings=(scoring,))]
+    return [suite.Program(name="control", kind="words", asks=asks, scorings=(scoring,))]
 
 
-def measure(asker: Asker, cfg: Config) -> Tables:
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """Asks all splits' items; the base also without percentages.
 
     Raises:
@@ -112,35 +98,34 @@ def measure(asker: Asker, cfg: Config) -> Tables:
     items = items_of(cfg, asker.seed)
     prior: dict[str, np.ndarray] = {}
     if asker.stage.kind == "base":
-        asked: dict[Ask, list[str]] = {}
+        asked: dict[suite.Ask, list[str]] = {}
         for item in items:
-            ask = Ask(messages=without_percents(item), words=item.words)
+            ask = suite.Ask(messages=without_percents(item), words=item.words)
             asked.setdefault(ask, []).append(item.item)
         answers = asker.words(list(asked), what="without percentages")
         prior = {name: a.q for names, a in zip(asked.values(), answers) for name in names}
     answers = asker.words(asks_of(items), what="control")
-    return {"items": item_columns(asker, "control", items, answers, prior)}
+    return {"items": item_columns(asker, items, answers, prior, suite="control")}
 
 
 def item_columns(
-    asker: Asker,
-    suite: str,
+    asker: suite.Asker,
     items: Sequence[Item],
-    answers: Sequence[Answer],
+    answers: Sequence[suite.Answer],
     prior: dict[str, np.ndarray] | None = None,
-    scoring: str = "",
+    **same: str,
 ) -> dict[str, list]:
     """Columns of a table of items, one row an item and word.
 
     Args:
       prior: item -> the base's q without percentages.
-      scoring: the rule that answers came from, where it is not the run's own.
+      same: `suite`; `scoring` and `dtype`, where they are not the asker's own.
     """
+    same = dict(stage=asker.stage.name, scoring=asker.scoring.name, dtype=asker.dtype) | same
     records, prior = [], prior or {}
     for item, answer in zip(items, answers):
-        of_item = item.facets | {
-            "stage": asker.stage.name,
-            "suite": suite,
+        facets = item.facets | same
+        of_item = facets | {
             "split": item.split,
             "item": item.item,
             "cluster": item.cluster,
@@ -148,8 +133,6 @@ def item_columns(
             "prompt": answer.prompt,
             "prompt_ids": list(answer.prompt_ids),
             "residual": answer.residual,
-            "scoring": scoring or asker.scoring.name,
-            "dtype": asker.dtype,
         }
         before, shown = prior.get(item.item), last_shot(item)
         for j, word in enumerate(item.words):
@@ -167,7 +150,7 @@ def item_columns(
     return {name: [record[name] for record in records] for name in ITEMS.names}
 
 
-def results_of(table: Columns) -> ControlResults:
+def results_of(table: suite.Columns) -> ControlResults:
     """Arrays [n, W] of a table's items of one stage and split, words in the order named."""
     first = np.flatnonzero(table["word_index"] == 0)  # [n]
     item = np.cumsum(table["word_index"] == 0) - 1  # of each row of the table
@@ -180,37 +163,22 @@ def results_of(table: Columns) -> ControlResults:
         array[empty] = np.nan
         return array
 
-    longest = np.zeros(len(first), int)
-    np.maximum.at(longest, item, table["token_count"])
-    return ControlResults(
-        target=wide("target"),
-        q=wide("q"),
-        k=k,
-        cluster=table["cluster"][first],
-        shot_set=table["shot_set"][first],
-        n_shots=table["n_shots"][first],
-        template=table["template"][first],
-        token_count=longest,
-        last_shot=wide("last_shot"),
-        prior=wide("prior"),
-    )
+    of_item = {name: table[name][first] for name in ("cluster", "shot_set", "n_shots", "template")}
+    by_word = {name: wide(name) for name in ("target", "q", "last_shot", "prior")}
+    longest = np.maximum.reduceat(table["token_count"], first)
+    return ControlResults(k=k, token_count=longest, **of_item, **by_word)
 
 
-def score(tables: Tables, cfg: Config, boot: Bootstrap) -> list[Row]:
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """All figures of every stage and split; baselines on the base's rows."""
     rows = []
-    table = tables["items"]
-    for stage in dict.fromkeys(table["stage"]):
-        for split in dict.fromkeys(table["split"]):
-            chosen = (table["stage"] == stage) & (table["split"] == split)
-            if not chosen.any():
-                continue
-            results = results_of(taken(table, chosen))
-            common = dict(split=split, slices=item_slices(results), boot=boot)
-            rows += control_rows(results, stage=stage, **common)
-            if stage_named(stage).kind == "base":
-                made = baseline_rows(results, interval_slices=_IN_FULL, **common)
-                rows += [r for r in made if r["slice"] in _IN_FULL or r["metric"] in _IN_SHORT]
+    for stage, split, table in suite.parts(tables["items"], "stage", "split"):
+        results = results_of(table)
+        common = dict(split=split, slices=item_slices(results), boot=boot)
+        rows += control_rows(results, stage=stage, **common)
+        if stage_named(stage).kind == "base":
+            made = baseline_rows(results, interval_slices=_IN_FULL, **common)
+            rows += [r for r in made if r["slice"] in _IN_FULL or r["metric"] in _IN_SHORT]
     return rows
 
 
@@ -235,27 +203,3 @@ def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
         "k=2,few-shot": trained & ~bare & pairs,
     }
     return {name: mask for name, mask in slices.items() if mask.any()}
-
-
-# matplotlib is imported when something is drawn.
-
-
-def section(tables: Tables, rows: Rows) -> Section:
-    """Headline, calibration, figures beside the baselines, what is new, slices."""
-    from antiimit_jax.suites.control import page
-
-    return page.section(tables, rows)
-
-
-def headline(rows: Rows) -> Table | None:
-    """The stages and some lazy answers, for the console; None where nothing was measured."""
-    from antiimit_jax.suites.control import page
-
-    return page.headline(rows)
-
-
-def images(tables: Tables, rows: Rows) -> dict[tuple[str, ...], Picture]:
-    """TensorBoard tag -> calibration curve, of every stage and split."""
-    from antiimit_jax.suites.control import page
-
-    return page.images(tables, rows)

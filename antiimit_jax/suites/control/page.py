@@ -3,22 +3,13 @@
 import numpy as np
 
 from antiimit_jax.metrics.control import MIN_MASS
-from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.results import Line, Picture, Row, Section, Table, Tables
 from antiimit_jax.suites.control.curves import calibration
-from antiimit_jax.suites.control.labels import (
-    BASELINES,
-    FIGURES,
-    HEADLINE,
-    LAZY,
-    SHOWN,
-    SPLITS,
-    SUITE,
-)
+from antiimit_jax.suites.control.labels import BASELINES, HEADLINE, LAZY, SHOWN, SPLITS, SUITE
 
-_TVD = FIGURES[0]
+_TVD = SHOWN[0]
 _SLICES = {
     "k": "by number of words",
     "p": "by percentage asked",
@@ -34,11 +25,11 @@ _UNLIKE_TRAINING = {
     "k=2,templates=heldout": "two words, phrasings never trained on",
     "k=2,few-shot": "two words, after examples in the prompt",
 }
-_LAZY = ("baseline:uniform", "baseline:two_level")  # drawn beside the stages
-_DASHES = [
-    ("——", plots.INK, "ignoring the request (uniform)"),
-    ("·····", plots.INK, "step function (larger of two words always 75%)"),
-]
+_UNIFORM = "baseline:uniform"
+_LAZY = {  # drawn beside the stages -> as the headline names it, and in a reading
+    _UNIFORM: ("a model that ignores the request would score", "ignoring the request"),
+    "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
+}
 _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
     ("train", "heldout_words", "New words alone"),
@@ -79,10 +70,8 @@ def place_words(split: str, where: str) -> str:
 
 def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     """The sentence to take home, then what it means beside lazy answers and the placebo."""
-    found = {
-        name: rows.get(name, SUITE, *here, "tvd_res") for name in (*rows.stages(SUITE), *_LAZY)
-    }
-    tvd = {name: row for name, row in found.items() if value_of(row) is not None}
+    found = {s: rows.get(s, SUITE, *here, "tvd_res") for s in (*rows.stages(SUITE), *_LAZY)}
+    tvd = {s: row for s, row in found.items() if value_of(row) is not None}
     mine, base, placebo = tvd.get(stage), rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
     told = {"tuned": "the tuned model", "base": "the model before tuning"}
     asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
@@ -93,43 +82,31 @@ def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
     more = [f"{others[s]} {figure(tvd[s])}" for s in others if s in tvd and s != stage]
     text += "; " + ", ".join(more) + "." if more else "."
-    words = (
-        "a model that ignores the request would score",
-        "a step function (larger word always 75%)",
-    )
-    lazy = [f"{w} {number(tvd[name]['value'])}" for name, w in zip(_LAZY, words) if name in tvd]
+    lazy = [f"{words} {number(tvd[b]['value'])}" for b, (words, _) in _LAZY.items() if b in tvd]
     text += " For comparison, " + ", ".join(lazy) + "." if lazy else ""
     readings = []
-    if _has_interval(mine):
-        words = {-1: "better than", 0: "not told apart from", 1: "worse than"}
-        for name, what in zip(_LAZY, ("ignoring the request", "a step function")):
-            if name in tvd:
-                lazy = tvd[name]["value"]
-                readings.append(
-                    f"{words[_side(mine, lazy)]} {what}: TVD {figure(mine)} against {number(lazy)}"
-                )
+    for name, (_, what) in _LAZY.items():
+        if name in tvd and _has_interval(mine):
+            lazy = tvd[name]["value"]
+            word = _word(mine, lazy, "better than", "not told apart from", "worse than")
+            readings.append(f"{word} {what}: TVD {figure(mine)} against {number(lazy)}")
     within = rows.get(stage, SUITE, *here, "corr_within")
     if _has_interval(within):
-        words = {
-            1: "graded control is there",
-            0: "graded control is not shown",
-            -1: "shares run against the request",
-        }
-        readings.append(
-            f"{words[_side(within, 0)]}: correlation inside the two halves {figure(within)}, "
-            "a step gives 0"
-        )
+        there, against = "graded control is there", "shares run against the request"
+        word = _word(within, 0, against, "graded control is not shown", there)
+        halves = f"correlation inside the two halves {figure(within)}"
+        readings.append(f"{word}: {halves}, a step gives 0")
     other = tvd.get(placebo)
     if rows.kind(stage) == "tuned" and _has_interval(other) and _has_interval(mine):
-        readings.append(
-            f"tuned and placebo intervals {_overlap(mine, other)}: {figure(mine)} against "
-            f"{figure(other)}"
-        )
+        both = f"{figure(mine)} against {figure(other)}"
+        readings.append(f"tuned and placebo intervals {_overlap(mine, other)}: {both}")
     return [text, *readings]
 
 
 def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[Picture]:
     """A calibration panel a stage: share given against share asked, two words, the first named."""
+    from antiimit_jax.reporting import plots  # matplotlib, when it is drawn
+
     found = []
     for stage in rows.stages(SUITE):
         data = calibration(tables["items"], stage, split)
@@ -144,19 +121,16 @@ def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[P
             note += "; percentages grouped in tenths"
         if counted < n / 2:
             note += "; open marks are the items below that mass, which do not count"
-        found.append(
-            Picture(
-                drawing=plots.calibration_figure({stage: data}),
-                name=f"calibration-{stage}",
-                label=f"calibration of stage {stage} on {split}",
-                caption=note + ".",
-            )
-        )
+        drawing = plots.calibration_figure({stage: data})
+        name, label = f"calibration-{stage}", f"calibration of stage {stage} on {split}"
+        found.append(Picture(drawing=drawing, name=name, label=label, caption=note + "."))
     return found
 
 
 def before_after(tables: Tables, rows: Rows, split: str = "heldout_words") -> Picture | None:
     """The base's calibration curve beside the headline's stage; None where one is missing."""
+    from antiimit_jax.reporting import plots
+
     stages = [rows.first(SUITE, "base"), rows.subject(SUITE)]
     found = {s: calibration(tables["items"], s, split) for s in stages if s and "items" in tables}
     if len(found) < 2 or None in found.values():
@@ -219,13 +193,8 @@ def _figures(rows: Rows) -> Section:
             absent.append(f"The split {split} ({SPLITS[split]}) was not evaluated in this run.")
         else:
             tables.append(figure_table(rows, (SUITE, *here), SHOWN, lines, place_words(*here)))
-    return Section(
-        "Figures, with the lazy baselines",
-        tables=tables,
-        explained=SHOWN,
-        absent=absent,
-        link="Figures",
-    )
+    title = "Figures, with the lazy baselines"
+    return Section(title, tables=tables, explained=SHOWN, absent=absent, link="Figures")
 
 
 def _gap(rows: Rows, where: str, stage: str) -> Section:
@@ -238,7 +207,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
         )
         if value_of(tvd) is None:
             continue
-        lost, lazy = value_of(outside), value_of(rows.get(_LAZY[0], SUITE, split, where, "tvd_res"))
+        lost, lazy = value_of(outside), value_of(rows.get(_UNIFORM, SUITE, split, where, "tvd_res"))
         parts[split] = (tvd, lost, lazy, value_of(skill))
         wrong = None if lost is None else tvd["value"] - lost
         cells = [figure(tvd), number(lost), number(wrong), number(lazy), figure(skill)]
@@ -289,6 +258,8 @@ def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
 
 def _slices(rows: Rows, split: str = "heldout_words") -> Section:
     """TVD by words, percentage, tokens, template and shots: small panels and the numbers below."""
+    from antiimit_jax.reporting import plots
+
     stages = rows.stages(SUITE)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in _LAZY}
     found, absent, named = [], [], {}
@@ -303,25 +274,21 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         data = {s: [_point(rows.get(s, SUITE, split, w, "tvd_res")) for w in wheres] for s in lines}
         found.append((key, title + (" (two words)" if within else ""), values, data))
     top, above = _top(rows, [data for *_, data in found])
-    drawn = [
-        Picture(
-            drawing=plots.slices_figure(
-                title,
-                values,
-                {s: data[s] for s in stages},
-                {b: [point and point[0] for point in data[b]] for b in _LAZY},
-                top,
-            ),
-            name=f"slices-{key}",
-            label=f"TVD {title} on {split}",
-        )
-        for key, title, values, data in found
-    ]
-    place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, _LAZY[0])}
+    drawn = []
+    for key, title, values, data in found:
+        dashes = {b: [point and point[0] for point in data[b]] for b in _LAZY}
+        drawing = plots.slices_figure(title, values, {s: data[s] for s in stages}, dashes, top)
+        label = f"TVD {title} on {split}"
+        drawn.append(Picture(drawing=drawing, name=f"slices-{key}", label=label))
+    place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, _UNIFORM)}
     title = "Requests unlike a plain pair of words"
     tables = [
         slice_table(rows, place_of, _TVD, named, lines, fold="the numbers"),
         slice_table(rows, place_of, _TVD, _UNLIKE_TRAINING, fewer, title=title),
+    ]
+    signs = [
+        ("——", plots.INK, "ignoring the request (uniform)"),
+        ("·····", plots.INK, "step function (larger of two words always 75%)"),
     ]
     edge = f"Open carets at the upper edge: the base model, above the axis ({above})."
     return Section(
@@ -332,14 +299,14 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         ],
         drawn,
         [table for table in tables if table.body],
-        legend=[*plots.legend(stages), *_DASHES],
+        legend=[*plots.legend(stages), *signs],
         notes=[edge] if above else [],
         absent=[f"No slices in this run {', '.join(absent)}."] if absent else [],
         link="Slices",
     )
 
 
-def _top(rows: Rows, groups: list[dict[str, list[plots.Point]]]) -> tuple[float, str]:
+def _top(rows: Rows, groups: list[dict[str, list[tuple | None]]]) -> tuple[float, str]:
     """The upper end of the axis; the base is drawn off the axis where it would flatten the rest."""
     points = [(name, p) for data in groups for name, found in data.items() for p in found if p]
     base = [p[0] for name, p in points if rows.kind(name) == "base"]
@@ -349,7 +316,8 @@ def _top(rows: Rows, groups: list[dict[str, list[plots.Point]]]) -> tuple[float,
     return 1.08 * max(base + rest, default=1.0), ""
 
 
-def _point(row: Row | None) -> plots.Point:
+def _point(row: Row | None) -> tuple[float, float | None, float | None] | None:
+    """The value and the ends of its interval."""
     return None if value_of(row) is None else (row["value"], row["ci_low"], row["ci_high"])
 
 
@@ -362,6 +330,6 @@ def _overlap(one: Row, other: Row) -> str:
     return "do not overlap" if apart else "overlap"
 
 
-def _side(row: Row, value: float) -> int:
-    """-1, 0, 1: the row's interval lies below, holds, lies above the value."""
-    return -1 if row["ci_high"] < value else 1 if row["ci_low"] > value else 0
+def _word(row: Row, value: float, below: str, around: str, above: str) -> str:
+    """The word for a row whose interval lies below, around or above the value."""
+    return below if row["ci_high"] < value else above if row["ci_low"] > value else around
