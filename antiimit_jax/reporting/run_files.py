@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.files import replace_file
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import ROW_KEYS, Stage, Tables
@@ -176,7 +176,7 @@ def read_table(folder: str | Path, name: str, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise UserError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     missing = [field for field in schema.names if field not in table.column_names]
     if missing:
         raise UserError(f"{path}: columns {missing} are missing; evaluate this run again")
@@ -214,7 +214,7 @@ def _read_json(path: Path, hint: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not strict JSON ({_first_line(error)}); {hint}") from error
+        raise UserError(f"{path}: not strict JSON ({first_line(error)}); {hint}") from error
 
 
 def _refuse(constant: str) -> None:
@@ -232,7 +232,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from antiimit_jax.evaluation.suites import evaluate
 
+from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
@@ -30,18 +30,17 @@ from antiimit_jax.planning.memory import (
     peak,
 )
 from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.results import BASE
 from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.study import measure
+from antiimit_jax.suites import SUITES
 from antiimit_jax.training.step import init_state, make_optimizer
 from tests.tiny_model import write_tiny_model
 
 FEW = {
-    "control": {
-        "splits": ["heldout_words"],
-        "n_items": 8,
-        "n_explored": 4,
-        "n_variants": 4,
-        "n_boot": 0,
-    },
+    "control": {"splits": ["heldout_words"], "n_items": 8},
+    "scoring": {"n_items": 4},
+    "residual": {"n_items": 4},
     "drift": {"n_prompts": 3, "rulers": ["bf16"]},
 }
 
@@ -103,33 +102,32 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     seen: dict[str, list] = {}
     real = Runner.map
 
-    def spy(self, name, fn, variant, arguments, batches, empty):
-        seen.setdefault(name, []).append(empty)
-        return real(self, name, fn, variant, arguments, batches, empty)
+    def spy(self, fn, variant, arguments, batches, empty):
+        seen.setdefault(fn.__name__, []).append(empty)
+        return real(self, fn, variant, arguments, batches, empty)
 
     monkeypatch.setattr(Runner, "map", spy)
     runner = Runner(lm, jax.local_devices()[:1])
-    stage = "tuned"  # without the precision and the rulers of the base
-    evaluate(
-        runner,
-        runner.base,
-        stage,
-        ("control",),
-        control_cfg=run.control,
-        drift_cfg=run.drift,
-        forms=run.forms,
-        terminators=run.terminators,
+    suites = ("control", "scoring", "residual")  # all that the base asks without other weights
+    asker = LocalAsker(
+        runner=runner,
+        variant=runner.base,
+        stage=BASE,
+        scoring=run.rule,
         seed=run.seed,
-        prior=None,
         progress=silent,
     )
+    measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
+    planned: dict[str, list] = {"words": [], "top_words": []}
+    for suite in suites:
+        for program in SUITES[suite].programs(run.of(suite), run.seed, run.rule):
+            planned[program.kind] += shaper.batches(program)
     readouts = lambda batch: batch.read_at.size
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size
-    planned = [*shaper.words(run), *shaper.variants(run)]
     for size in (readouts, tokens):
-        assert max(map(size, seen["words"])) == max(map(size, planned))
-    assert max(map(tokens, seen["continuations"])) <= max(map(tokens, shaper.search(run)))
+        assert max(map(size, seen["word_log_probs"])) == max(map(size, planned["words"]))
+    assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
 
 
 def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, smollm2):

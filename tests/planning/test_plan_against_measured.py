@@ -18,9 +18,10 @@ from tests.tiny_model import write_tiny_model
 SMALL = "smollm2-135m-instruct"
 FLAGS = (
     "--config.control.n_items=8",
-    "--config.control.n_explored=4",
-    "--config.control.n_variants=4",
-    "--config.control.n_boot=0",
+    "--config.residual.n_items=4",
+    "--config.scoring.n_items=4",
+    "--config.precision.n_items=4",
+    "--config.n_boot=0",
     "--config.drift.n_prompts=3",
     "--config.drift.rulers=('bf16',)",
     "--config.train.steps=2",
