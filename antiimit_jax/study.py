@@ -22,7 +22,7 @@ from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import schemas, write_report
-from antiimit_jax.reporting.tensorboard import LiveScalars, write_tensorboard
+from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites import SUITES
@@ -123,10 +123,10 @@ class Study:
             seed=config.train.seeds[stage.adapter_seed],
             weights=config.weights,
         )
-        bar, live = self._progress(f"training {stage.name}", job.steps), LiveScalars(self.workdir)
+        bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
-            live.add(row)
+            add_step(live, row)
             bar(1)
 
         tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)

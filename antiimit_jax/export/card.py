@@ -1,6 +1,5 @@
 """The model card of an export: what it is, how it was made, and how it measured."""
 
-import dataclasses
 import importlib.resources
 import itertools
 import json
@@ -12,26 +11,14 @@ from typing import Any
 import jinja2
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.peft import Adapter
+from antiimit_jax.models.peft import Adapter, base_name
+from antiimit_jax.models.weights import Source
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import Rows, figure, plain_text
 from antiimit_jax.trees import flat
 
 _TEMPLATE = importlib.resources.files("antiimit_jax.export") / "templates" / "card.md.j2"
 _WHITE_SPACE = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is exported."""
-
-    model: str  # as asked for
-    base: str  # its hub id, where it has one
-    revision: str | None
-    adapter: Adapter | None
-    run: Path | None  # the folder of the run that made the adapter
-    form: str  # "hf" or "peft"
-    dtype: str  # of the weights written
 
 
 def run_of(adapter_folder: Path) -> Path | None:
@@ -49,43 +36,43 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or Path(model).exists()
 
 
-def write_card(folder: Path, subject: Subject, suites: Mapping[str, ModuleType]) -> None:
+def write_card(
+    folder: Path,
+    source: Source,
+    adapter: Adapter | None,
+    run: Path | None,
+    dtype: str | None,
+    suites: Mapping[str, ModuleType],
+) -> None:
     """Writes README.md, with the figures that each suite calls its headline.
+
+    Args:
+      run: the folder of the run that made the adapter.
+      dtype: of the weights written, None for an adapter alone.
 
     Raises:
       UserError: a file of the run is corrupt.
     """
-    peft, adapter = subject.form == "peft", subject.adapter
-    model = Path(subject.model).name if is_path(subject.model) else subject.model
-    front = {} if is_path(subject.base) else {"base_model": subject.base}
-    front |= {
-        "library_name": "peft" if peft else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["antiimit_jax", "lora"] if adapter else ["antiimit_jax"],
-    }
-    facts = {
-        "base model": model,
-        "revision": subject.revision or "not stated",
-        "weights": "LoRA alone, float32" if peft else f"all, stored in {subject.dtype}",
-        "adapter sha256": adapter.sha256 if adapter else "no adapter",
-    }
+    base = base_name(source.name)
     settings, figures, foreign = {}, [], False
-    if subject.run is not None:
-        config = flat(run_files.read_config(subject.run)["config"])
+    if run is not None:
+        config = flat(run_files.read_config(run)["config"])
         text = lambda value: value if isinstance(value, str) else json.dumps(value)
         settings = {key: text(value) for key, value in config.items() if key != "model"}
-        if (subject.run / run_files.METRICS).exists():
-            metrics = run_files.read_metrics(subject.run)
+        if (run / run_files.METRICS).exists():
+            metrics = run_files.read_metrics(run)
             made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
             stage = made.get(adapter.sha256) if adapter else None
             figures, foreign = _figures(Rows(metrics["rows"]), stage, suites), stage is None
     environment = jinja2.Environment(**_WHITE_SPACE, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"plain": _plain, "cells": _cells}
+    environment.filters |= {"plain": _plain, "cells": _cells, "json": json.dumps}
     card = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
-        front={key: json.dumps(value) for key, value in front.items()},
-        name=f"{model} with an adapter" if adapter else model,
-        subject=subject,
-        facts=facts,
+        base="" if is_path(base) else base,
+        model=Path(source.name).name if is_path(source.name) else source.name,
+        revision=source.revision,
+        adapter=adapter,
+        dtype=dtype,
+        from_run=run is not None,
         settings=settings,
         figures=figures,
         foreign_figures=foreign,
@@ -102,8 +89,7 @@ def _figures(rows: Rows, stage: str | None, suites: Mapping[str, ModuleType]) ->
         body = []
         for split, name in itertools.product(rows.splits(suite), stages):
             found = [rows.get(name, suite, split, "all", f.name) for f in shown]
-            if any(found):
-                first = next(row for row in found if row)
+            if first := next(filter(None, found), None):
                 values = [figure(row, f.decimals) for row, f in zip(found, shown)]
                 body.append([split, name, *values, first["n"], first["clusters"]])
         if body:

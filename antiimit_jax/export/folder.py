@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.export.card import Subject, run_of, write_card
+from antiimit_jax.export.card import run_of, write_card
 from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
 from antiimit_jax.files import whole_folder
@@ -69,26 +69,17 @@ def export(
     _check_free(out, overwrite, [source.path, adapter_folder])
     checkpoint = source.open()
     dtype = form.dtype if form.dtype != "auto" else stored_dtype(source, checkpoint.config())
-    subject = Subject(
-        model=source.name,
-        base=base_name(source.name),
-        revision=source.revision,
-        adapter=adapter,
-        run=run_of(adapter_folder) if adapter_folder else None,
-        form=form.name,
-        dtype=dtype,
-    )
+    run = run_of(adapter_folder) if adapter_folder else None
     if not peft:
         _check_space(out, total_bytes(cfg, dtype) + _SPARE)
     with whole_folder(out) as made:
         if peft:
-            _write_adapter(made, adapter, cfg, subject)
+            _write_adapter(made, adapter, cfg, source)
         else:
             notes += write_model_files(made, source, cfg, dtype)
             done = progress("exporting", len(stored_tensors(cfg)))
-            shards = {"max_shard_size": form.max_shard_size, "done": done}
-            write_merged(made, checkpoint, cfg, adapter, dtype, **shards)
-        write_card(made, subject, suites)
+            write_merged(made, checkpoint, cfg, adapter, dtype, form.max_shard_size, done)
+        write_card(made, source, adapter, run, None if peft else dtype, suites)
     return notes
 
 
@@ -115,12 +106,11 @@ def _check_space(out: Path, needed: int) -> None:
         raise UserError(f"--out={out}: {short}")
 
 
-def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, subject: Subject) -> None:
+def _write_adapter(folder: Path, adapter: Adapter, cfg: ModelConfig, source: Source) -> None:
     groups = adapter.tree["layers"].values()
     pairs = {name: pair for group in groups for name, pair in group.items()}
     layers = range(cfg.n_layers)
     adapted = [i for i in layers if any(np.any(pair["a"][i]) for pair in pairs.values())]
-    rank = adapter.rank
-    kind = {"rank": rank, "alpha": adapter.scale * rank, "layers": adapted or layers}
-    base = {"base_model": subject.base, "revision": subject.revision}
-    write_adapter(folder, pairs, cfg, **kind, **base)
+    kind = {"rank": adapter.rank, "alpha": adapter.scale * adapter.rank}
+    base = {"base_model": base_name(source.name), "revision": source.revision}
+    write_adapter(folder, pairs, cfg, layers=adapted or layers, **kind, **base)

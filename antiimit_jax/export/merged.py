@@ -4,7 +4,7 @@ One tensor at a time is read, merged in float32, cast once and kept until its sh
 memory holds a shard and a tensor, never the model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from antiimit_jax.models.safetensors_files import save_tensors
 from antiimit_jax.models.weights import check_headers, check_tied_head, refuse_faulty
 
 _BLOCK_BYTES = 64 * 2**20  # of float32, while a tensor is merged row by row
+Held = Sequence[tuple[Leaf, int]]  # the parameters in one stored tensor, with their layers
 
 
 def total_bytes(cfg: ModelConfig, dtype: str) -> int:
@@ -34,9 +35,8 @@ def write_merged(
     cfg: ModelConfig,
     adapter: Adapter | None,
     dtype: str,
-    *,
-    max_shard_size: int | str = "2GB",
-    done: Callable[[int], None] = lambda count: None,
+    max_shard_size: int | str,
+    done: Callable[[int], None],
 ) -> None:
     """Writes `model*.safetensors`, and the index where there is more than one file.
 
@@ -69,17 +69,12 @@ def write_merged(
         write_json(folder / "model.safetensors.index.json", index)
 
 
-def _bytes(held: list[tuple[Leaf, int]], cfg: ModelConfig, dtype: str) -> int:
+def _bytes(held: Held, cfg: ModelConfig, dtype: str) -> int:
     return int(np.prod(held[0][0].stored_shape(cfg))) * jnp.dtype(dtype).itemsize
 
 
 def _merged(
-    name: str,
-    checkpoint: Any,
-    held: list[tuple[Leaf, int]],
-    cfg: ModelConfig,
-    adapter: Adapter | None,
-    dtype: str,
+    name: str, checkpoint: Any, held: Held, cfg: ModelConfig, adapter: Adapter | None, dtype: str
 ) -> np.ndarray:
     """One stored tensor, with what the adapter adds to the parameters in it."""
     array = checkpoint.read(name)

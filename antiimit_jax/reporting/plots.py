@@ -8,11 +8,11 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import ticker
+from matplotlib import style, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,26 +31,10 @@ PANEL, WIDE = (3.35, 2.75), 4.9  # inches
 MAX_DOTS = 400
 RULER_SIGNS = ("|", "×", "+", "⋏")  # as drawn by _RULER_MARKS, for a legend
 _RULER_MARKS = ("|", "x", "+", "2")
-_STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 8.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": "medium",
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.edgecolor": "#777777",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
-_TICKS = {"labelsize": 7.5, "color": INK, "major.width": 0.6, "major.size": 2.5}
-_STYLE |= {f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()}
-_styled = matplotlib.rc_context(_STYLE)  # each call of a decorated function has its own context
+_STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
+_styled = style.context(_STYLE)  # each call of a decorated function has its own context
 Point = tuple[float, float | None, float | None] | None  # value and ends of its interval
+Series = Mapping[str, Sequence[Point]]
 
 
 def colour(stage: str) -> str:
@@ -71,20 +55,13 @@ def _look(stage: str) -> tuple[str, str, str]:
 def svg(figure: Figure, name: str, label: str) -> str:
     """The figure as inline SVG that scales with its place; ids are made unique by `name`."""
     out = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure.savefig(
-            out,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with style.context([_STYLE, {"svg.hashsalt": name}]):
+        figure.savefig(out, format="svg", transparent=True, metadata=unsaid)
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    box, rest = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL).groups()
     prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    head, _, rest = text.partition(">")
-    box = re.search(r'viewBox="[^"]*"', head).group()
+    rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", rest)
     title = html.escape(label)
     return (
         f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
@@ -92,13 +69,13 @@ def svg(figure: Figure, name: str, label: str) -> str:
     )
 
 
-def rgb(figure: Figure, dpi: int = 130) -> np.ndarray:
+@_styled
+def rgb(figure: Figure) -> np.ndarray:
     """The figure as pixels, uint8 [height, width, 3]."""
-    figure.set_dpi(dpi)
+    figure.set_dpi(130)
     figure.set_facecolor("white")
     canvas = FigureCanvasAgg(figure)
-    with matplotlib.rc_context(_STYLE):
-        canvas.draw()
+    canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -131,18 +108,14 @@ def _calibration(axes: Axes, data: Any, stage: str) -> None:
         ring = dict(s=9, facecolors="none", edgecolors=ink, alpha=0.6, lw=0.5, zorder=2)
         axes.scatter(data.asked[dots], data.share[dots], **ring)
     for x, *point in zip(data.x, data.mean, data.low, data.high):
-        _mark(axes, x, point, *_look(stage)[:2])
+        _mark(axes, x, point, _look(stage))
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
     axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
 
 
 @_styled
 def slices_figure(
-    title: str,
-    labels: Sequence[str],
-    stages: Mapping[str, Sequence[Point]],
-    dashes: Mapping[str, Sequence[float | None]],
-    top: float,
+    title: str, labels: Sequence[str], stages: Series, dashes: Mapping[str, Sequence], top: float
 ) -> Figure:
     """TVD over slices: stages as points with intervals, baselines as short dashes.
 
@@ -150,11 +123,11 @@ def slices_figure(
     """
     figure = Figure(figsize=PANEL, layout="constrained")
     axes = figure.subplots()
-    for style, values in zip(("-", (0, (1.2, 0.9))), dashes.values()):
+    for dash, values in zip(("-", (0, (1.2, 0.9))), dashes.values()):
         for x, value in enumerate(values):
             if value is not None:
                 ends = [x - 0.38, x + 0.38]
-                axes.plot(ends, [value, value], color=INK, lw=1.1, ls=style, zorder=1)
+                axes.plot(ends, [value, value], color=INK, lw=1.1, ls=dash, zorder=1)
     spread, middle = 0.22 if len(labels) <= 8 else 0.16, (len(stages) - 1) / 2
     for i, (stage, points) in enumerate(stages.items()):
         ink = colour(stage)
@@ -163,7 +136,7 @@ def slices_figure(
             if point and point[0] > top:
                 axes.plot(x, 0.97 * top, marker="^", ms=4.5, mfc="white", mec=ink, zorder=4)
             elif point:
-                _mark(axes, x, point, *_look(stage)[:2])
+                _mark(axes, x, point, _look(stage))
     axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, top), title=title, ylabel="TVD")
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
@@ -187,24 +160,20 @@ def stacked_figure(
 
 @_styled
 def drift_figure(
-    title: str,
-    categories: Sequence[str],
-    series: Mapping[str, Sequence[Point]],
-    log: bool,
-    xlabel: str,
+    title: str, categories: Sequence[str], series: Series, log: bool, xlabel: str
 ) -> Figure:
     """Dot plot by category, a point a category and stage; rulers (names with a colon) in ink."""
     figure, axes, y = _lines_of_text(categories, 0.8)
     rulers = iter(_RULER_MARKS * len(series))
     for i, (name, points) in enumerate(series.items()):
         ruler = ":" in name
-        ink, sign = (INK, next(rulers)) if ruler else _look(name)[:2]
+        look = (INK, next(rulers)) if ruler else _look(name)
         heights = y + 0.62 * ((len(series) - 1) / 2 - i) / max(len(series), 3)
         for height, point in zip(heights, points):
             if point and (point[0] > 0 or not log):
                 value, low, high = point
                 shown = (value, max(low, value / 10) if log else low, high)
-                _mark(axes, height, shown, ink, sign, lw=0.8 if ruler else 1.2, upright=False)
+                _mark(axes, height, shown, look, lw=0.8 if ruler else 1.2, upright=False)
     if log:
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
@@ -247,13 +216,12 @@ def _mark(
     axes: Axes,
     x: float,
     point: Sequence,
-    ink: str,
-    sign: str,
+    look: Sequence[str],
     lw: float = 1.2,
     upright: bool = True,
 ) -> None:
     """A value with its interval, where it has one, at place x (a height, unless upright)."""
-    value, low, high = point
+    (value, low, high), (ink, sign, *_) = point, look
     turn = (lambda *xy: xy) if upright else (lambda *xy: xy[::-1])
     if not (low is None or high is None or np.isnan(low)):
         axes.plot(*turn([x, x], [low, high]), color=ink, lw=lw, zorder=2)

@@ -7,17 +7,14 @@ from types import ModuleType
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.rows import page_text, plain_text
 from antiimit_jax.reporting.run_files import Run, Schemas, read_run, write_text
 from antiimit_jax.reporting.training_section import step_counts, training_section
-from antiimit_jax.results import Picture, Section
 from antiimit_jax.trees import flat
 
 Suites = Mapping[str, ModuleType]
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def schemas(suites: Suites) -> Schemas:
@@ -36,29 +33,22 @@ def write_report(workdir: str | Path, suites: Suites) -> Path:
 
 def render(run: Run, suites: Suites) -> str:
     """The page as HTML text; nothing in it is loaded from elsewhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    found = sections(run, suites) | {"training": training_section(run)}
+    how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
+    environment.filters["plain"] = plain_text
+    sections = {name: suites[name].section(run.tables, run.rows) for name in asked(run, suites)}
     return environment.get_template("report.html.j2").render(
         model=model_name(run),
-        what=what_was_run(run),
+        run=run,
+        steps=step_counts(run),
         absent=missing_parts(run, suites),
         one_seed=one_seed(run),
-        sections=found,
-        drawn=_drawn,
+        sections=sections | {"training": training_section(run)},
+        svg=plots.svg,
         settings=settings(run, suites),
         date=datetime.date.today().isoformat(),
     )
-
-
-def sections(run: Run, suites: Suites) -> dict[str, Section]:
-    """The sections of the suites that were asked for, or have rows, in the suites' order."""
-    return {name: suites[name].section(run.tables, run.rows) for name in asked(run, suites)}
 
 
 def asked(run: Run, suites: Suites) -> list[str]:
@@ -72,24 +62,6 @@ def model_name(run: Run) -> str:
     """The model's name; of a folder or file only the last part."""
     name = plain_text(str(run.info.get("model") or "unnamed model"))
     return Path(name).name if name.startswith(("/", ".", "~")) else name
-
-
-def what_was_run(run: Run) -> str:
-    """One sentence: which stages, how long trained, precision and seed."""
-    told = {
-        "base": "before tuning",
-        "tuned": "tuned on exact target shares",
-        "placebo": "as placebo (trained on percentages shuffled across items)",
-    }
-    text = "Words were asked for in stated percentages and their exact probabilities read off"
-    if stages := run.rows.of_run:
-        text += ": " + ", ".join(told.get(stage.name, stage.name) for stage in stages)
-    if steps := ", ".join(f"{name}: {n:,} steps" for name, n in step_counts(run).items()):
-        text += f"; training {steps}"
-    for key, words in (("dtype", "precision"), ("seed", "seed")):
-        if run.info.get(key) is not None:
-            text += f"; {words} {plain_text(str(run.info[key]))}"
-    return text + "."
 
 
 def one_seed(run: Run) -> bool:
@@ -106,42 +78,27 @@ def missing_stages(run: Run) -> list[str]:
 
 def missing_parts(run: Run, suites: Suites) -> list[str]:
     """Stages, splits and files that this run does not have."""
-    wanted = asked(run, suites)
-    tables = [table for name in wanted for table in suites[name].TABLES if table not in run.tables]
-    tables += ["training"] if run.training is None else []
-    return (
-        [f"stage {kind}" for kind in missing_stages(run)]
-        + [
-            f"split {split}"
-            for name in wanted
-            if (there := run.rows.splits(name))
-            for split in getattr(suites[name], "SPLITS", ())
-            if split not in there
-        ]
-        + [f"{table}.parquet" for table in tables]
-        + ([] if run.config else ["config.json"])
-    )
+    splits, files = [], []
+    for name in asked(run, suites):
+        suite, there = suites[name], run.rows.splits(name)
+        splits += [s for s in getattr(suite, "SPLITS", ()) if there and s not in there]
+        files += [f"{table}.parquet" for table in suite.TABLES if table not in run.tables]
+    files += ["training.parquet"] if run.training is None else []
+    files += [] if run.config else ["config.json"]
+    stages = [f"stage {kind}" for kind in missing_stages(run)]
+    return [*stages, *(f"split {split}" for split in splits), *files]
 
 
 def settings(run: Run, suites: Suites) -> dict[str, Any]:
-    """The run block, the resolved config, the files found, and a warning where hashes differ."""
+    """The run block, the resolved config, the files found, and whether the hashes differ."""
     digest = run.config["config_sha256"] if run.config else None
-    warning = ""
-    if digest and run.info.get("config_sha256") not in (None, digest):
-        warning = (
-            "config.json and metrics.json name different config hashes: the settings below "
-            "may not be those of the figures."
-        )
     tables = [f"{name}.parquet" for name in (*schemas(suites), "training")]
-    files = [
-        (name, "yes" if (run.path / name).exists() else "absent")
-        for name in ("metrics.json", "config.json", *tables)
-    ]
+    files = {name: (run.path / name).exists() for name in ("metrics.json", "config.json", *tables)}
     return {
         "info": _shown({key: value for key, value in run.info.items() if key != "stages"}),
         "config": _shown(run.config["config"]) if run.config else [],
         "digest": digest,
-        "warning": warning,
+        "differs": digest and run.info.get("config_sha256") not in (None, digest),
         "files": files,
     }
 
@@ -153,7 +110,3 @@ def _shown(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         pairs.append((key, "not set" if value in (None, "", [], {}) else page_text(text)))
     return pairs
-
-
-def _drawn(picture: Picture) -> Markup:
-    return Markup(plots.svg(picture.drawing, picture.name, picture.label))

@@ -1,8 +1,8 @@
 """Looking up rows of metrics.json, and printing numbers and model text for people."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
+from unicodedata import category
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.results import Row, Stage, stage_named, stage_order
@@ -12,6 +12,7 @@ _ANSI = re.compile(
     r"|[\x1b\x9b]\[?[0-?]*[ -/]*[@-~]"
 )
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+_SIGNS = str.maketrans("\r\n\t", "␍⏎⇥")
 
 
 class Rows:
@@ -62,13 +63,10 @@ class Rows:
 
     def slice_values(self, suite: str, split: str, key: str, within: str = "") -> list[str]:
         """Values v of slices `key=v` (`within,key=v` when within is given), in numeric order."""
-        rest = conditions(within)
-        values = set()
-        for row in self.all:
-            if row["suite"] == suite and row["split"] == split:
-                found = conditions(row["slice"])
-                if key in found and {k: v for k, v in found.items() if k != key} == rest:
-                    values.add(found[key])
+        rest, here = conditions(within), (suite, split)
+        slices = {row["slice"] for row in self.all if (row["suite"], row["split"]) == here}
+        found = [slice_ for slice_ in map(conditions, slices) if key in slice_]
+        values = {slice_[key] for slice_ in found if slice_ == {**rest, key: slice_[key]}}
         return sorted(values, key=natural)
 
 
@@ -119,9 +117,7 @@ def interval(row: Row | None, digits: int = 3) -> str:
 
 def figure(row: Row | None, digits: int = 3) -> str:
     """'0.172 [0.150, 0.190]', the interval only where there is one, '–' where there is no value."""
-    if row is None or row["value"] is None:
-        return "–"
-    return f"{number(row['value'], digits)} {interval(row, digits)}".rstrip()
+    return f"{number(value_of(row), digits)} {interval(row, digits)}".rstrip()
 
 
 def value_of(row: Row | None) -> float | None:
@@ -134,25 +130,19 @@ def plain_text(text: str) -> str:
 
     Newline, tab and carriage return become visible signs.
     """
-    text = _ANSI.sub("", text)
-    text = text.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
-    return "".join("�" if _unprintable(char) else char for char in text)
+    return page_text(text.translate(_SIGNS))
 
 
 def page_text(text: str) -> str:
     """Model text for a page: newlines and tabs kept, escapes dropped, other controls replaced."""
-    text = _ANSI.sub("", text)
-    return "".join(char if char in "\n\t" or not _unprintable(char) else "�" for char in text)
+    hidden = lambda char: char in _BIDI or (category(char) in ("Cc", "Cs") and char not in "\n\t")
+    return "".join("�" if hidden(char) else char for char in _ANSI.sub("", text))
 
 
 def visible(text: str) -> str:
     """A short model text with its blanks made visible, cut at 24 characters."""
     shown = plain_text(text).replace(" ", "·") or "(empty)"
     return shown if len(shown) <= 24 else shown[:23] + "…"
-
-
-def _unprintable(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI
 
 
 def _sorted(where: str) -> str:

@@ -56,24 +56,20 @@ def read_run(workdir: str | Path, schemas: Schemas) -> Run:
         raise UserError(f"{path}: no such folder; give --workdir the folder of a run")
     metrics = read_metrics(path)
     stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
-    log = read_tables(path, {TRAINING: _TRAINING})
     return Run(
         path=path,
         info=metrics["run"],
         rows=Rows(metrics["rows"], stages),
         config=read_config(path) if (path / CONFIG).exists() else None,
         tables=read_tables(path, schemas),
-        training=log.get(TRAINING),
+        training=read_tables(path, {TRAINING: _TRAINING}).get(TRAINING),
     )
 
 
 def read_tables(folder: Path, schemas: Schemas) -> dict[str, dict[str, np.ndarray]]:
     """Columns of those tables that are there."""
-    return {
-        name: columns_of(read_table(folder, name, schema))
-        for name, schema in schemas.items()
-        if (folder / f"{name}.parquet").exists()
-    }
+    found = ((name, read_table(folder, name, schema)) for name, schema in schemas.items())
+    return {name: columns_of(table) for name, table in found if table is not None}
 
 
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
@@ -118,17 +114,15 @@ def read_metrics(workdir: str | Path) -> dict[str, Any]:
 
 def config_sha256(config: Mapping[str, Any]) -> str:
     """SHA-256 of the config's canonical JSON (sorted keys, no blanks), as hex."""
-    text = json.dumps(
-        config, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
-    )
+    text = _json(config, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_config(workdir: str | Path, config: Mapping[str, Any]) -> str:
     """Writes config.json with the resolved config and its hash; returns the hash."""
     digest = config_sha256(config)
-    data = {"config": dict(config), "config_sha256": digest}
-    write_text(Path(workdir) / CONFIG, _json(data, indent=1) + "\n")
+    text = _json({"config": config, "config_sha256": digest}, indent=1)
+    write_text(Path(workdir) / CONFIG, text + "\n")
     return digest
 
 
@@ -162,17 +156,16 @@ def write_table(folder: str | Path, name: str, table: pa.Table) -> Path:
 
 def write_training(workdir: Path, log: Sequence[Mapping[str, Any]]) -> None:
     """Writes the training log, one row a step, as `training.parquet`."""
-    columns = {
-        name: [row.get(name) for row in log] for name in dict.fromkeys(k for r in log for k in r)
-    }
+    names = dict.fromkeys(name for row in log for name in row)
+    columns = {name: [row.get(name) for row in log] for name in names}
     write_table(workdir, TRAINING, to_table(TRAINING, columns, _TRAINING))
 
 
-def read_table(folder: str | Path, name: str, schema: pa.Schema) -> pa.Table:
-    """Reads `{name}.parquet`. Raises UserError when missing, corrupt or lacking a column."""
-    path = Path(folder) / f"{name}.parquet"
+def read_table(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:
+    """Reads `{name}.parquet`, None where absent. Raises UserError: corrupt or lacking a column."""
+    path = folder / f"{name}.parquet"
     if not path.exists():
-        raise UserError(f"{path}: not found; evaluate this run again")
+        return None
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
@@ -221,8 +214,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _json(data: Any, indent: int | None = None) -> str:
-    return json.dumps(data, allow_nan=False, indent=indent, default=_plain)
+def _json(data: Any, **how: Any) -> str:
+    return json.dumps(data, allow_nan=False, default=_plain, **how)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import whole_folder
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.run_files import Schemas
 from antiimit_jax.results import Stage, Tables, stage_order
 
 _FACTS = "stage.json"
@@ -25,11 +26,7 @@ def stage_folder(workdir: Path, name: str) -> Path:
 
 
 def write_stage(
-    workdir: Path,
-    stage: Stage,
-    tables: Tables,
-    schemas: run_files.Schemas,
-    facts: Mapping[str, Any],
+    workdir: Path, stage: Stage, tables: Tables, schemas: Schemas, facts: Mapping[str, Any]
 ) -> None:
     """Writes a stage whole or not at all, in place of an earlier one.
 
@@ -67,7 +64,7 @@ def stages_there(workdir: Path) -> list[Stage]:
     return sorted(stages, key=lambda stage: order[stage.name])
 
 
-def join_stages(workdir: Path, schemas: run_files.Schemas) -> None:
+def join_stages(workdir: Path, schemas: Schemas) -> None:
     """Joins the tables of all stages that are there into those of the run.
 
     Raises:
@@ -75,10 +72,6 @@ def join_stages(workdir: Path, schemas: run_files.Schemas) -> None:
     """
     folders = [stage_folder(workdir, stage.name) for stage in stages_there(workdir)]
     for name, schema in schemas.items():
-        parts = [
-            run_files.read_table(folder, name, schema)
-            for folder in folders
-            if (folder / f"{name}.parquet").exists()
-        ]
-        if parts:
+        found = [run_files.read_table(folder, name, schema) for folder in folders]
+        if parts := [table for table in found if table is not None]:
             run_files.write_table(workdir, name, pa.concat_tables(parts))

@@ -31,13 +31,10 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
 
 def text_table(table: Table) -> list[str]:
     """A table as lines of aligned text."""
-    cells = [list(table.head)]
-    for line in table.body:
-        cells.append([plain_text(line.label), *map(_text, line.cells)])
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells
-    ]
+    cells = [[plain_text(line.label), *map(_text, line.cells)] for line in table.body]
+    cells = [table.head, *cells]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 
 
 def _text(cell: Cell | str) -> str:

@@ -7,67 +7,44 @@ from antiimit_jax.reporting.rows import Rows, figure, interval, number, value_of
 from antiimit_jax.results import Cell, Figure, Line, Row, Table
 
 Place = tuple[str, str, str]  # suite, split, slice
+Labels = Mapping[str, str]  # the name of a stage or slice -> its label
 
 
 def figure_table(
-    rows: Rows, place: Place, figures: Sequence[Figure], lines: Mapping[str, str], title: str = ""
+    rows: Rows, place: Place, figures: Sequence[Figure], lines: Labels, title: str = ""
 ) -> Table:
-    """A line a stage or baseline that has rows, a column a figure; empty cells are explained.
-
-    Args:
-      lines: stage -> label.
-    """
+    """A line a stage or baseline that has rows, a column a figure; empty cells are explained."""
     found = {stage: [rows.get(stage, *place, f.name) for f in figures] for stage in lines}
-    present = [row for line in found.values() for row in line if row]
-    general = _shared(present)
+    present = {stage: list(filter(None, line)) for stage, line in found.items() if any(line)}
+    general = _shared([row for line in present.values() for row in line])
     marks: dict[str, str] = {}
     body = []
-    for stage, line in found.items():
-        if not any(line):
-            continue
-        first = next(row for row in line if row)
-        own = [note for note in _shared([row for row in line if row]) if note not in general]
-        cells = [
-            _cell(row, f.decimals, first["n"], marks, {*general, *own})
-            for f, row in zip(figures, line)
-        ]
-        body.append(
-            Line(
-                label=lines[stage],
-                mark=_marks(own, marks),
-                cells=[*cells, str(first["n"]), str(first["clusters"])],
-                kind="baseline" if ":" in stage else "stage",
-            )
-        )
+    for stage, there in present.items():
+        first, kind = there[0], "baseline" if ":" in stage else "stage"
+        own = [note for note in _shared(there) if note not in general]
+        known, pairs = {*general, *own}, zip(found[stage], figures)
+        cells = [_cell(row, f.decimals, first["n"], marks, known) for row, f in pairs]
+        cells += [str(first["n"]), str(first["clusters"])]
+        body.append(Line(label=lines[stage], mark=_marks(own, marks), cells=cells, kind=kind))
     notes = [f"All rows: {'; '.join(general)}."] if general else []
     notes += ["; ".join(f"{mark}: {note}" for note, mark in marks.items()) + "."] if marks else []
-    if absent := [lines[stage] for stage, line in found.items() if not any(line)]:
+    if absent := [lines[stage] for stage in lines if stage not in present]:
         notes.append(f"Not in this run: {'; '.join(absent)}.")
     head = ["", *(f.label for f in figures), "n", "clusters"]
     return Table(title=title, head=head, body=body, notes=notes)
 
 
 def slice_table(
-    rows: Rows,
-    suite_split: tuple[str, str],
-    figure_of: Figure,
-    slices: Mapping[str, str],
-    stages: Mapping[str, str],
-    **shown: str,
+    rows: Rows, where: tuple[str, str], metric: Figure, slices: Labels, stages: Labels, **shown: str
 ) -> Table:
-    """One figure over named slices (slice -> label): a line a slice, a column a stage.
-
-    Args:
-      shown: `title` or `fold` of the table.
-    """
+    """One figure at a suite and split: a line a slice, a column a stage; `shown`: title or fold."""
     body = []
-    for where, label in slices.items():
-        found = [rows.get(stage, *suite_split, where, figure_of.name) for stage in stages]
-        if any(found):
-            first = next(row for row in found if row)
-            cells = [figure(row) for row in found] + [str(first["n"]), str(first["clusters"])]
+    for name, label in slices.items():
+        found = [rows.get(stage, *where, name, metric.name) for stage in stages]
+        if first := next(filter(None, found), None):
+            cells = [*map(figure, found), str(first["n"]), str(first["clusters"])]
             body.append(Line(label=label, cells=cells))
-    return Table(head=[figure_of.label, *stages.values(), "n", "clusters"], body=body, **shown)
+    return Table(head=[metric.label, *stages.values(), "n", "clusters"], body=body, **shown)
 
 
 def _cell(row: Row | None, digits: int, n: int, marks: dict[str, str], known: set[str]) -> Cell:

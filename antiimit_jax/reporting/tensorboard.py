@@ -29,39 +29,33 @@ def write_tensorboard(workdir: str | Path, suites: Suites) -> Path:
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
-    from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
-
     run = read_run(workdir, schemas(suites))
     folder = run.path / "tensorboard"
-    folder.mkdir(exist_ok=True)
     for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
-    writer = SummaryWriter(str(folder), filename_suffix=SUFFIX, write_to_disk=True)
-    try:
+    with open_writer(run.path) as writer:
         _scalars(writer, run)
-        _training(writer, run)
+        log = run.training or {}
+        for values in zip(*log.values()):
+            add_step(writer, dict(zip(log, values)))
         _of_suites(writer, run, suites)
-    finally:
-        writer.close()
     return folder
 
 
-class LiveScalars:
-    """Writes training scalars while a run trains; `write_tensorboard` replaces them at its end."""
+def open_writer(workdir: Path) -> SummaryWriter:
+    """Writes to `tensorboard/`, also while a run trains; `write_tensorboard` replaces that."""
+    from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
 
-    def __init__(self, workdir: Path) -> None:
-        from tensorboardX import SummaryWriter
+    return SummaryWriter(str(workdir / "tensorboard"), filename_suffix=SUFFIX, flush_secs=10)
 
-        folder = workdir / "tensorboard"
-        self._writer = SummaryWriter(str(folder), filename_suffix=SUFFIX, flush_secs=10)
 
-    def add(self, row: dict[str, Any]) -> None:
-        """One row of the training log."""
-        _add_step(self._writer, row)
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
+def add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
+    """The scalars of one row of the training log."""
+    prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
+    for name, value in row.items():
+        known = name in ("adapter", "step", "skipped") or value is None
+        if not known and np.isfinite(value):
+            writer.add_scalar(tag(prefix, name), value, int(row["step"]))
 
 
 def tag(*parts: str) -> str:
@@ -74,20 +68,6 @@ def _scalars(writer: SummaryWriter, run: Run) -> None:
         if row["slice"] == "all" and row["value"] is not None:
             name = tag(row["stage"], row["suite"], row["split"], row["metric"])
             writer.add_scalar(name, float(row["value"]), 0)
-
-
-def _training(writer: SummaryWriter, run: Run) -> None:
-    log = run.training or {"step": ()}
-    for i in range(len(log["step"])):
-        _add_step(writer, {name: values[i] for name, values in log.items()})
-
-
-def _add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
-    prefix = "train" if row["adapter"] == "tuned" else f"{row['adapter']}_train"
-    for name, value in row.items():
-        known = name in ("adapter", "step", "skipped") or value is None
-        if not known and np.isfinite(value):
-            writer.add_scalar(tag(prefix, name), value, int(row["step"]))
 
 
 def _of_suites(writer: SummaryWriter, run: Run, suites: Suites) -> None:

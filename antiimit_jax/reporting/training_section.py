@@ -26,9 +26,7 @@ def step_counts(run: Run) -> dict[str, int]:
         return {}
     pairs = set(zip(run.training["adapter"].tolist(), run.training["step"].tolist()))
     steps = collections.Counter(name for name, _ in pairs)
-    return {
-        name: steps[name] for name in ordered(steps, stage_order(list(map(stage_named, steps))))
-    }
+    return {name: steps[name] for name in stage_order([stage_named(name) for name in steps])}
 
 
 def training_section(run: Run) -> Section:
@@ -59,10 +57,8 @@ def training_section(run: Run) -> Section:
             continue
         chosen = {name: (adapter == name) & good for name in reversed(steps)}
         series = {name: (step[here], values[here]) for name, here in chosen.items() if here.any()}
-        drawing = plots.training_figure(title, series, log)
-        drawn.append(
-            Picture(drawing=drawing, name=f"training-{column}", label=f"{title} over steps")
-        )
+        drawing, label = plots.training_figure(title, series, log), f"{title} over steps"
+        drawn.append(Picture(drawing=drawing, name=f"training-{column}", label=label))
     return Section(
         "Training",
         sentences,
