@@ -5,7 +5,7 @@ from typing import Any
 
 # Keys that change nothing about the logits of one forward pass.
 _HARMLESS = frozenset(
-    """_name_or_path architectures bos_token_id eos_token_id pad_token_id unk_token_id torch_dtype
+    """architectures bos_token_id eos_token_id pad_token_id unk_token_id torch_dtype
     dtype transformers_version use_cache initializer_range pretraining_tp attention_dropout
     resid_pdrop embd_pdrop is_llama_config rope_interleaved transformers.js_config tokenizer_class
     return_dict output_hidden_states output_attentions chunk_size_feed_forward is_encoder_decoder
@@ -72,11 +72,12 @@ class Keys:
         return choices[name]
 
     def unread(self) -> list[str]:
-        """A problem for every key that nobody read and that might matter."""
+        """A problem for every key that nobody read and that might matter; "_" begins notes."""
         return [
             f"`{key}` = {value!r} is not understood"
             for key, value in self._config.items()
-            if key not in self._seen and key not in _HARMLESS and value not in (None, False)
+            if key not in self._seen | _HARMLESS and not key.startswith("_")
+            if value not in (None, False)
         ]
 
 

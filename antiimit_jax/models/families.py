@@ -120,8 +120,13 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
     elif head_dim is not None and keys.count("head_dim") % 2:
         keys.problems.append(f"`head_dim` = {head_dim!r} must be an even positive integer")
     head_dim = keys.count("head_dim", max(2, hidden // heads))
+    activation = keys.choice(family.act_key, family.activations)
     if family.act_key != "hidden_act":
         keys.take("hidden_act")  # Gemma-2's files have both; transformers reads the other alone
+    elif (other := keys.take("hidden_activation")) is not None:  # Gemma-1's files may have both
+        same = [name for name, means in family.activations.items() if means == activation]
+        if other not in same:
+            keys.problems.append(f"`hidden_activation` = {other!r} is not what `hidden_act` says")
     scaled = "query_pre_attn_scalar" in family.defaults
     query_scale = keys.positive("query_pre_attn_scalar") ** -0.5 if scaled else 0.0
     fields = {
@@ -135,7 +140,7 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
         "max_positions": keys.count("max_position_embeddings"),
         "norm_eps": keys.positive("rms_norm_eps"),
         "tied_head": keys.flag("tie_word_embeddings"),
-        "activation": keys.choice(family.act_key, family.activations),
+        "activation": activation,
         "embed_scale": hidden**0.5 if family.embed_scaled else 1.0,
         "query_scale": query_scale,
         **family.fixed,
