@@ -85,8 +85,9 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
     prior = {suite.Ask(messages=without_percents(item), words=item.words): None for item in items}
-    asks = (*asks_of(items), *prior)
-    return [suite.Program(name="control", kind="words", asks=asks, scorings=(scoring,))]
+    asked = {"control": asks_of(items), "control, no percentages": list(prior)}
+    common = dict(kind="words", scorings=(scoring,))
+    return [suite.Program(name=name, asks=tuple(asks), **common) for name, asks in asked.items()]
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
