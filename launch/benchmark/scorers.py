@@ -11,6 +11,7 @@ nothing is padding. Batches are cut where the fewest tokens are computed; the he
 where a distribution is needed.
 """
 
+import abc
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ _SEQUENCES = 32  # of a batch of the usual peer, at most
 _CALL_TOKENS = 32  # a forward pass costs as much as so many tokens more
 
 
-class Scorer:
+class Scorer(abc.ABC):
     """One way to ask a transformers model for word probabilities."""
 
     def __init__(self, model: torch.nn.Module, stops: np.ndarray) -> None:
@@ -31,13 +32,13 @@ class Scorer:
         self._model = model
         self._stop_ids = torch.from_numpy(np.flatnonzero(stops))
 
+    @abc.abstractmethod
     def batches(self, queries: Sequence[WordQuery], size: int) -> list[list[int]]:
         """Indices of the queries of each batch, `size` at most."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_mass(self, queries: Sequence[WordQuery]) -> torch.Tensor:
         """log P(path, then a terminator | prompt) of all paths in one batch; differentiable."""
-        raise NotImplementedError
 
 
 class PaddedPaths(Scorer):

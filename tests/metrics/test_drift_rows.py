@@ -32,7 +32,7 @@ def tokens(n=600, seed=0, **changes):
 def test_values_and_schema():
     t = tokens()
     rows = drift_rows(t, stage="tuned", boot=Bootstrap())
-    json.dumps(rows, allow_nan=False)
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert {(row["stage"], row["suite"], row["split"]) for row in rows} == {
         ("tuned", "drift", "neutral")
     }
