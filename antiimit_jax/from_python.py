@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.progress import silent
-from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.evaluation.runner import Runner, Variant
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting.report import schemas
@@ -17,7 +17,10 @@ from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.scoring.asks import Ask, Scoring
 from antiimit_jax.study import measure, score
 from antiimit_jax.suites import SUITES
+from antiimit_jax.suites.suite import joined
 from antiimit_jax.text.formats import Message
+
+_OWN = Stage(name="adapter", kind="other")  # the model as it was loaded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Model:
 
     lm: LanguageModel
     runner: Runner
-    adapter: str = ""  # its folder
+    variant: Variant  # the base, or the base with the adapter
 
     @overload
     def word_probs(self, prompt: str, words: Sequence[str]) -> Probabilities: ...
@@ -58,19 +61,16 @@ class Model:
         begun, words = Message("assistant", prefill), tuple(words)
         asks = [Ask(messages=(Message("user", text), begun), words=words) for text in prompts]
         found = []
-        for answer in self.asker(BASE, Scoring(forms=forms), 0).words(asks, what="words"):
+        for answer in self.asker(_OWN, Scoring(forms=forms), 0).words(asks, what="words"):
             q = dict(zip(words, answer.q.tolist()))
             found.append(Probabilities(words=q, residual=answer.residual, prompt=answer.prompt))
         return found[0] if isinstance(prompt, str) else found
 
     def asker(self, stage: Stage, scoring: Scoring, seed: int) -> LocalAsker:
-        """What suites ask: this model, as one stage of a run."""
-        runner, adapter = self.runner, None
-        if self.adapter:
-            adapter = load_adapter(Path(self.adapter), self.lm.cfg)
-        variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
+        """What suites ask: this model, as one stage of a run; the base without an adapter."""
+        variant = self.runner.base if stage.kind == "base" else self.variant
         how = {"scoring": scoring, "seed": seed, "progress": silent}
-        return LocalAsker(runner=runner, variant=variant, stage=stage, **how)
+        return LocalAsker(runner=self.runner, variant=variant, stage=stage, **how)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,10 @@ def load(model: str, *, adapter: str | Path = "", dtype: str = "auto") -> Model:
       UserError: what does not exist or does not fit.
     """
     lm = load_language_model(model, dtype=dtype)
-    if adapter:
-        load_adapter(Path(adapter), lm.cfg)  # refused now rather than when it is asked
-    return Model(lm=lm, runner=Runner(lm), adapter=str(adapter))
+    runner = Runner(lm)
+    read = load_adapter(Path(adapter), lm.cfg) if adapter else None
+    variant = runner.adapted(read.tree, read.scale) if read else runner.base
+    return Model(lm=lm, runner=runner, variant=variant)
 
 
 def evaluate(
@@ -115,15 +116,11 @@ def evaluate(
         if hasattr(getattr(SUITES.get(name), "Config", None), "n_items"):
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
     config = from_dict(values)
-    stages = [BASE] + ([Stage(name="adapter", kind="other")] if model.adapter else [])
-    joined: dict[str, dict[str, Any]] = {}
-    for stage in stages:
-        asked = model if stage.kind != "base" else dataclasses.replace(model, adapter="")
-        found = measure(asked.asker(stage, config.rule, config.seed), config)
-        for name, columns in found.items():
-            table = joined.setdefault(name, {})
-            for column, cells in columns.items():
-                table.setdefault(column, []).extend(cells)
-    kinds = schemas(SUITES)
-    tables = {n: columns_of(to_table(n, columns, kinds[n])) for n, columns in joined.items()}
+    stages = [BASE] + ([_OWN] if model.variant.adapter else [])
+    found = [measure(model.asker(s, config.rule, config.seed), config) for s in stages]
+    tables = {
+        name: columns_of(to_table(name, joined(f[name] for f in found if name in f), schema))
+        for name, schema in schemas(SUITES).items()
+        if any(name in f for f in found)
+    }
     return Evaluation(table=score(tables, config, stages), tables=tables, config=config)
