@@ -20,6 +20,8 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
+from antiimit_jax.planning.duration import study_seconds
+from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
@@ -27,7 +29,7 @@ from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.training.batches import PLACEBO
-from antiimit_jax.training.loop import Job, train
+from antiimit_jax.training.loop import Job, measure_step, train
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
@@ -111,18 +113,7 @@ class Study:
         folder = self.workdir / stage.folder
         if folder.is_dir():
             return load_adapter(folder, self.lm.cfg)
-        config, placebo = self.config, stage.kind == "placebo"
-        job = Job(
-            name=stage.name,
-            train=config.train,
-            lora=config.lora,
-            steps=config.train.placebo_steps if placebo else config.train.steps,
-            transforms=(PLACEBO,) if placebo else (),
-            forms=config.forms,
-            terminators=config.terminators,
-            seed=config.train.seeds[stage.adapter_seed],
-            weights=config.weights,
-        )
+        job = self._job(stage)
         bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
@@ -132,6 +123,7 @@ class Study:
         tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
         live.close()
         run_files.write_text(self._log_file(stage), json.dumps(log))
+        config = self.config
         save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)
         return load_adapter(folder, self.lm.cfg)
 
@@ -155,6 +147,14 @@ class Study:
         tables = measure(asker, config)
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
 
+    def seconds_left(self) -> float:
+        """What is still to be trained and evaluated will take about so long, by a measured step."""
+        left = [s for s in self.config.stages() if not stages.read_facts(self.workdir, s.name)]
+        jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
+        steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
+        shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
+        return study_seconds(self.config, len(left), steps, shaper, measure_step(self.lm, job))
+
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""
         logs = filter(Path.exists, map(self._log_file, self.config.stages()))
@@ -163,6 +163,21 @@ class Study:
             run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))
         return write_results(self.workdir, self.config, self._info())
+
+    def _job(self, stage: Stage) -> Job:
+        """The training of a stage's adapter."""
+        config, placebo = self.config, stage.kind == "placebo"
+        return Job(
+            name=stage.name,
+            train=config.train,
+            lora=config.lora,
+            steps=config.train.placebo_steps if placebo else config.train.steps,
+            transforms=(PLACEBO,) if placebo else (),
+            forms=config.forms,
+            terminators=config.terminators,
+            seed=config.train.seeds[stage.adapter_seed],
+            weights=config.weights,
+        )
 
     def _log_file(self, stage: Stage) -> Path:
         return self.workdir / "checkpoints" / f"{stage.name}.json"

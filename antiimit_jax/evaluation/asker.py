@@ -20,7 +20,7 @@ from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
 Tree = Any
-_ROUNDS = 5  # of the search for the most probable words
+SEARCH_ROUNDS = 5  # of the search for the most probable words
 
 
 class TextAnswer(NamedTuple):
@@ -134,13 +134,16 @@ class LocalAsker:
         """Searches all prompts round by round together."""
         lm, bar, ends = self.runner.lm, self._bar(what, len(prompts)), self.scoring.terminators
         searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
-        for number in range(_ROUNDS):
+        for number in range(SEARCH_ROUNDS):
             queries = [search.query() for search in searches]
             asked = self.runner.ask(continuations, self.variant, queries, ends)
             for result, places in asked:
                 for i, b, words, _ in places:
                     searches[i].learn(*(array[b, words] for array in result))
-            bar(len(searches) * (number + 1) // _ROUNDS - len(searches) * number // _ROUNDS)
+            bar(
+                len(searches) * (number + 1) // SEARCH_ROUNDS
+                - len(searches) * number // SEARCH_ROUNDS
+            )
         return searches
 
     def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:

@@ -26,6 +26,7 @@ from absl import flags
 
 from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.language_model import load_language_model
+from antiimit_jax.processor import MatmulRate
 from antiimit_jax.reporting import run_files
 from launch import cli
 from launch.benchmark import growth, results, tables
@@ -65,7 +66,7 @@ def main() -> None:
     if lm.cfg.family != "llama":
         raise UserError(f"--model={asked.model}: is a {lm.cfg.family}; the peers take llama models")
     workdir.mkdir(parents=True, exist_ok=True)
-    rate = results.MatmulRate()
+    rate = MatmulRate()
     found: dict[str, Any] = {"schema": results.SCHEMA, "model": asked.model}
     found |= {"rows": [], "figures": [], "behind_one_prompt": [], "growth": []}
     with tempfile.TemporaryDirectory() as scratch:
