@@ -22,6 +22,7 @@ def main() -> None:
         else:
             base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
+            study.check_training()
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)
             for number, stage in enumerate(adapters):
