@@ -121,7 +121,7 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, found: list[str]) 
         else:
             try:
                 made[name] = _convert(kinds[name], value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):  # the last: 400 digits for a number
                 found.append(f"{dotted} = {value!r} is not {_described(kinds[name])}")
     return cls(**made)
 

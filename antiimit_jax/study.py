@@ -17,6 +17,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.files import json_text
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
@@ -108,12 +109,31 @@ class Study:
         """Whether all stages lie in the folder."""
         return all(stages.read_facts(self.workdir, s.name) for s in self.config.stages())
 
+    def check_training(self) -> None:
+        """Raises UserError where an adapter that is still to be trained could not be."""
+        for stage in self.config.stages():
+            if stage.folder and not (self.workdir / stage.folder).is_dir():
+                self._job(stage).check(self.lm)
+
+    def _job(self, stage: Stage) -> Job:
+        config, placebo = self.config, stage.kind == "placebo"
+        return Job(
+            name=stage.name,
+            train=config.train,
+            lora=config.lora,
+            steps=config.train.placebo_steps if placebo else config.train.steps,
+            transforms=(PLACEBO,) if placebo else (),
+            forms=config.forms,
+            terminators=config.terminators,
+            seed=config.train.seeds[stage.adapter_seed],
+            weights=config.weights,
+        )
+
     def train(self, stage: Stage) -> Adapter:
         """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
-        folder = self.workdir / stage.folder
+        folder, job = self.workdir / stage.folder, self._job(stage)
         if folder.is_dir():
             return load_adapter(folder, self.lm.cfg)
-        job = self._job(stage)
         bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
@@ -122,10 +142,10 @@ class Study:
 
         tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
         live.close()
-        run_files.write_text(self._log_file(stage), json.dumps(log))
-        config = self.config
-        save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)
-        return load_adapter(folder, self.lm.cfg)
+        run_files.write_text(self._log_file(stage), json_text(log))
+        config, cfg = self.config, self.lm.cfg
+        save_adapter(folder, tree, cfg, config.lora, config.model, config.revision or None)
+        return load_adapter(folder, cfg)
 
     def evaluate(self, stage: Stage, adapter: Adapter | None = None) -> None:
         """Asks one stage all suites, unless its result is there for this very adapter."""
@@ -163,21 +183,6 @@ class Study:
             run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))
         return write_results(self.workdir, self.config, self._info())
-
-    def _job(self, stage: Stage) -> Job:
-        """The training of a stage's adapter."""
-        config, placebo = self.config, stage.kind == "placebo"
-        return Job(
-            name=stage.name,
-            train=config.train,
-            lora=config.lora,
-            steps=config.train.placebo_steps if placebo else config.train.steps,
-            transforms=(PLACEBO,) if placebo else (),
-            forms=config.forms,
-            terminators=config.terminators,
-            seed=config.train.seeds[stage.adapter_seed],
-            weights=config.weights,
-        )
 
     def _log_file(self, stage: Stage) -> Path:
         return self.workdir / "checkpoints" / f"{stage.name}.json"

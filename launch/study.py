@@ -31,9 +31,10 @@ def main() -> None:
         if study.finished:
             cli.say("this study is done; --overwrite starts it anew")
         else:
-            _say_how_long(study)
             base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
+            study.check_training()
+            _say_how_long(study)
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)
             for number, stage in enumerate(adapters):

@@ -52,6 +52,20 @@ class Job:
     seed: int = 0
     weights: str = "replicated"  # or "sharded": all local devices share them, and all take part
 
+    def check(self, lm: LanguageModel) -> None:
+        """Makes the first batch, so that what does not fit is known before hours are spent.
+
+        Raises:
+          UserError: the configuration does not fit the model.
+        """
+        self.lora.check(lm.cfg)
+        make_batch(self.terms(lm), 0)
+
+    def terms(self, lm: LanguageModel) -> tuple[Term, ...]:
+        """What a step minimises."""
+        how = dict(seed=self.seed, transforms=self.transforms)
+        return make_terms(self.train, self.asking(lm), **how)
+
     def asking(self, lm: LanguageModel) -> Asking:
         """How the words' probabilities are asked for."""
         return Asking(
@@ -60,11 +74,6 @@ class Job:
             forms=self.forms,
             stops=lm.terminators.mask(self.terminators),
         )
-
-    def terms(self, lm: LanguageModel) -> tuple[Term, ...]:
-        """What its steps minimise."""
-        transforms = self.transforms
-        return make_terms(self.train, self.asking(lm), seed=self.seed, transforms=transforms)
 
 
 def train(
@@ -94,6 +103,7 @@ def train(
         for row in log:
             on_step(row)
         if len(log) >= job.steps:
+            _check_finite(job, len(log), int(state.skipped_in_row), folder)
             return jax.device_get(state.adapter), log
         terms = job.terms(lm)
         stepper = _Stepper(lm, job, terms, optimizer)
@@ -108,16 +118,22 @@ def train(
             row["tokens_per_s"] = n_tokens(batch) / (time.monotonic() - began)
             log.append(row)
             on_step(row)
-            stop = stuck >= cfg.max_skips
-            if stop or step + 1 == job.steps or (step + 1) % cfg.checkpoint_every == 0:
+            done = step + 1
+            stop = stuck >= cfg.max_skips or done == job.steps
+            if stop or done % cfg.checkpoint_every == 0:
                 checkpoints.save(stepper.held(state), log)
-            if stop:
-                raise UserError(
-                    f"{name}: {cfg.max_skips} steps in a row had a loss or gradient that is not "
-                    f"finite; stopped at step {step + 1}, state saved in {folder}. Lower "
-                    "train.learning_rate or use train.dtype=float32"
-                )
+            _check_finite(job, done, stuck, folder)
         return jax.device_get(stepper.held(state).adapter), log
+
+
+def _check_finite(job: Job, done: int, stuck: int, folder: Path) -> None:
+    """Raises UserError where too many steps in a row, or all there are, were not finite."""
+    if stuck >= min(job.train.max_skips, max(job.steps, 1)):
+        raise UserError(
+            f"{job.name}: {stuck} steps in a row had a loss, gradient or adapter that is not "
+            f"finite; stopped at step {done}, state saved in {folder}. Lower "
+            "train.learning_rate or use train.dtype=float32"
+        )
 
 
 def measure_step(lm: LanguageModel, job: Job) -> tuple[float, int]:

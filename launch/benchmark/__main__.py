@@ -15,7 +15,6 @@ and replaces those of an earlier run. launch/benchmark/README.md says what was m
 """
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import jax
 from absl import flags
 
 from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.files import json_text
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.processor import MatmulRate
 from antiimit_jax.reporting import run_files
@@ -88,7 +88,7 @@ def main() -> None:
 
 def _write(found: dict[str, Any], machine: dict[str, Any], workdir: Path) -> None:
     found["machine"] = machine
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    text = json_text(found, indent=1) + "\n"
     run_files.write_text(workdir / "benchmark.json", text)
     run_files.write_text(workdir / "benchmark.md", tables.markdown(found))
     if found["figures"]:
