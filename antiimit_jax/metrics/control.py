@@ -36,6 +36,7 @@ class ControlResults:
 
     target: np.ndarray  # [n, W] 0 on padding
     q: np.ndarray  # [n, W] exact probabilities, 0 on padding
+    word: np.ndarray  # [n, W] int, a word's place among its item's words by name
     k: np.ndarray  # [n] number of words
     cluster: np.ndarray  # [n] int or str
     shot_set: np.ndarray  # [n] int, -1 for none (second cluster factor)
@@ -59,14 +60,15 @@ class ControlResults:
         if len(all_shape) != 2 or self.target.size == 0:
             raise UserError(f"ControlResults.target has shape {all_shape}; give [items, words]")
         for name, column in vars(self).items():
-            shape, wanted = column.shape, all_shape if name in _TABLES else all_shape[:1]
+            wide = name in (*_TABLES, "word")
+            shape, wanted = column.shape, all_shape if wide else all_shape[:1]
             if shape != wanted:
                 raise UserError(
                     f"ControlResults.{name} has shape {shape}; target asks for {wanted}"
                 )
 
     def _check_values(self) -> None:
-        for name in ("k", "shot_set", "n_shots", "template", "token_count"):
+        for name in ("word", "k", "shot_set", "n_shots", "template", "token_count"):
             dtype = getattr(self, name).dtype
             if not np.issubdtype(dtype, np.integer):
                 raise UserError(f"ControlResults.{name} has dtype {dtype}; give integers")

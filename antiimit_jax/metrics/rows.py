@@ -9,14 +9,15 @@ Skill is relative to lazy answers on the same items, those of the slice: on a na
 fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from antiimit_jax.metrics import baselines, calibration, control
 from antiimit_jax.metrics.control import ControlResults, item_metrics
+from antiimit_jax.metrics.graded import Measured, graded_control
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
-from antiimit_jax.metrics.resampling import Bootstrap, Resampling, column_sums
+from antiimit_jax.metrics.resampling import Bootstrap, Resampling, Sums, column_sums
 from antiimit_jax.results import Columns, make_row
 
 Figures = dict[str, tuple[Estimate, int, int]]  # metric -> (figure, n, clusters)
@@ -101,17 +102,58 @@ def baseline_rows(
     return rows
 
 
+def paired_rows(
+    one: ControlResults,
+    other: ControlResults,
+    *,
+    stage: str,
+    split: str,
+    slices: Mapping[str, np.ndarray],
+    boot: Bootstrap,
+) -> list[dict]:
+    """Rows of the differences, one less other, of figures on all items of each slice.
+
+    Both answer the same items, which are resampled together. `stage` is "diff:ONE-OTHER".
+    """
+    rows = []
+    for name, mask in slices.items():
+        ours, theirs = one.take(mask), other.take(mask)
+        resampling = boot.draw(ours.cluster, ours.shot_set)
+        statistics, found = (*control.ON_ALL, *baselines.ON_ALL), {}
+        found |= _estimates(_columns(ours), statistics, resampling, _columns(theirs))
+        for mine, its in zip(_graded(ours), _graded(theirs)):
+            again = boot.draw(mine.cluster, mine.shot_set) if len(mine.cluster) else None
+            found |= _estimates(mine.columns, mine.statistics, again, its.columns)
+        place = dict(stage=stage, suite="control", split=split, slice=name)
+        rows += _rows(_counted(found, ours), place)
+    return rows
+
+
+def _columns(items: ControlResults) -> dict[str, np.ndarray]:
+    """Per-item columns [n] of the figures on all items."""
+    readable = items.readable.astype(float)
+    return item_metrics(items) | baselines.lazy_columns(items) | {"readable": readable}
+
+
+def _graded(items: ControlResults) -> Iterable[Measured]:
+    """What shows graded control, where all items have one number of words."""
+    one = (items.k == items.k[0]).all() and items.k[0] > 1
+    return graded_control(items) if one else ()
+
+
 def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
     """All figures of these items; those on the same items share their resamples."""
     resampling = boot.draw(items.cluster, items.shot_set)
-    per_item = item_metrics(items)
-    columns = per_item | baselines.lazy_columns(items) | {"readable": items.readable.astype(float)}
-    figures = _estimates(columns, (*control.ON_ALL, *baselines.ON_ALL), resampling)
+    per_item = _columns(items)
+    figures = _estimates(per_item, (*control.ON_ALL, *baselines.ON_ALL), resampling)
     for name, column in control.MEDIANS.items():
         figures[name] = median(per_item[column], resampling)
     for name, column in control.TRIMMED_MEANS.items():
         figures[name] = trimmed_mean(per_item[column], resampling)
     counted = _counted(figures, items)
+    for units in _graded(items):
+        again = boot.draw(units.cluster, units.shot_set) if len(units.cluster) else None
+        counted |= _counted(_estimates(units.columns, units.statistics, again), items)
     on_readable = (*control.ON_READABLE, *calibration.ON_READABLE)
     for chosen, statistics, which in (
         (items.readable, on_readable, "item"),
@@ -130,13 +172,20 @@ def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
 
 
 def _estimates(
-    columns: Columns, statistics: Sequence[Statistic], resampling: Resampling | None
+    columns: Columns,
+    statistics: Sequence[Statistic],
+    resampling: Resampling | None,
+    against: Columns | None = None,
 ) -> dict[str, Estimate]:
-    needed = {name for statistic in statistics for name in statistic.columns}
-    columns = {name: column for name, column in columns.items() if name in needed}
-    columns["n"] = np.ones(len(next(iter(columns.values()))))
-    sums = column_sums(columns, resampling)
-    return {statistic.name: estimate(statistic, sums, resampling) for statistic in statistics}
+    """Of columns [units], or of how they differ from those of other answers to the same."""
+    needed = {name for statistic in statistics for name in statistic.columns} - {"n"}
+
+    def sums(columns: Columns) -> Sums:
+        kept = {name: columns[name] for name in needed}
+        return column_sums(kept | {"n": np.ones(len(next(iter(columns.values()))))}, resampling)
+
+    ours, theirs = sums(columns), None if against is None else sums(against)
+    return {s.name: estimate(s, ours, resampling, theirs) for s in statistics}
 
 
 def _counted(figures: dict[str, Estimate], items: ControlResults) -> Figures:

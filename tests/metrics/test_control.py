@@ -21,6 +21,7 @@ def results_of(target, q, **fields) -> ControlResults:
     n, width = target.shape
     nothing = np.full((n, width), np.nan)
     defaults = {
+        "word": np.tile(np.arange(width), (n, 1)),
         "k": np.full(n, width),
         "cluster": np.arange(n),
         "shot_set": np.full(n, -1),

@@ -74,6 +74,7 @@ def controlled(
     return ControlResults(
         target=target,
         q=m[:, None] * np.stack([c, 1 - c], axis=1),
+        word=np.where(order[:, None] == 1, [1, 0], [0, 1]),
         k=np.full(n, 2),
         cluster=cluster,
         shot_set=sets,

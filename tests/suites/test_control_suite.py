@@ -75,7 +75,8 @@ def test_tvd_can_be_had_from_the_item_table_alone(tables, rows):
 def test_baselines_come_with_the_base_alone(tables):
     other = {"items": tables["items"] | {"stage": np.full(len(tables["items"]["q"]), "tuned")}}
     stages = {row["stage"] for row in control.score(other, CFG, Bootstrap(n_boot=0))}
-    assert stages == {"tuned"}
+    differences = {f"diff:tuned-baseline:{name}" for name in ("uniform", "two_level")}
+    assert stages == {"tuned", *differences}
     stages = {row["stage"] for row in control.score(tables, CFG, Bootstrap(n_boot=0))}
     assert stages == {"base", *control.BASELINES}
 

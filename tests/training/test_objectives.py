@@ -53,6 +53,7 @@ def results(target: np.ndarray, q: np.ndarray) -> ControlResults:
     return ControlResults(
         target=target,
         q=q,
+        word=np.tile(np.arange(target.shape[1]), (n, 1)),
         k=np.full(n, target.shape[1]),
         cluster=np.arange(n),
         shot_set=zeros - 1,

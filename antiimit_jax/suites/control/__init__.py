@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from antiimit_jax.metrics.baselines import baseline
 from antiimit_jax.metrics.control import ControlResults
-from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
-from antiimit_jax.results import stage_named
+from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, standard_slices
+from antiimit_jax.results import adapter_stage, stage_named
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
 from antiimit_jax.suites.control.page import headline, images, section
@@ -26,7 +27,9 @@ from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 
 __all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
-_IN_SHORT = ("tvd_res", "mass", "corr", "corr_within", "skill_over_rank")
+_IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank")
+_PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
+_COMPARED = ("uniform", "two_level")  # behaviours that a stage is paired with
 
 ITEMS = pa.schema(
     {name: pa.string() for name in ("stage", "suite", "split", "item", "cluster")}
@@ -164,23 +167,50 @@ def results_of(table: suite.Columns) -> ControlResults:
         array[empty] = np.nan
         return array
 
+    sets = np.split(table["word"], first[1:])
+    names = [np.argsort(np.argsort(words)) for words in sets]  # each word's place by name
+    word = np.array([np.pad(places, (0, k.max() - len(places))) for places in names])
     of_item = {name: table[name][first] for name in ("cluster", "shot_set", "n_shots", "template")}
     by_word = {name: wide(name) for name in ("target", "q", "last_shot", "prior")}
     longest = np.maximum.reduceat(table["token_count"], first)
-    return ControlResults(k=k, token_count=longest, **of_item, **by_word)
+    return ControlResults(k=k, word=word, token_count=longest, **of_item, **by_word)
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
-    """All figures of every stage and split; baselines on the base's rows."""
-    rows = []
+    """All figures of every stage and split; baselines on the base's rows; paired differences."""
+    rows, answered = [], {}
     for stage, split, table in suite.parts(tables["items"], "stage", "split"):
         results = results_of(table)
+        answered[stage, split] = results, table["item"]
         common = dict(split=split, slices=item_slices(results), boot=boot)
         rows += control_rows(results, stage=stage, **common)
         if stage_named(stage).kind == "base":
             made = baseline_rows(results, interval_slices=_IN_FULL, **common)
             rows += [r for r in made if r["slice"] in _IN_FULL or r["metric"] in _IN_SHORT]
+    for stage, split in answered:
+        rows += _differences(answered, stage, split, boot)
     return rows
+
+
+def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) -> list[suite.Row]:
+    """Rows "diff:STAGE-OTHER" of an adapter: less its placebo, the base and lazy answers."""
+    mine, items = answered[stage, split]
+    known = stage_named(stage)
+    if known.kind not in ("tuned", "other"):
+        return []
+    others = {f"baseline:{name}": baseline(mine, name) for name in _COMPARED}
+    placebo = adapter_stage("placebo", known.adapter_seed or 0).name
+    for other in ("base", placebo) if known.kind == "tuned" else ("base",):
+        results, asked = answered.get((other, split), (None, ()))
+        if np.array_equal(items, asked):
+            others[other] = results
+    slices = {name: mask for name, mask in item_slices(mine).items() if name in _PAIRED}
+    common = dict(split=split, slices=slices, boot=boot)
+    return [
+        row
+        for other, results in others.items()
+        for row in paired_rows(mine, results, stage=f"diff:{stage}-{other}", **common)
+    ]
 
 
 def item_slices(results: ControlResults) -> dict[str, np.ndarray]:

@@ -21,10 +21,8 @@ BASELINES = {
     "baseline:few_shot_copy": "few-shot copy: last example's shares",
 }
 FIGURES = suite.figures(SUITE)
-SHOWN = FIGURES[:-1]  # in the page's main table
-HEADLINE = tuple(
-    f for f in FIGURES if f.name in ("tvd_res", "mass", "corr_within", "skill_over_rank")
-)
+SHOWN = tuple(f for f in FIGURES if f.name not in ("residual", "gamma_within"))  # on the page
+HEADLINE = tuple(f for f in FIGURES if f.name in ("tvd_res", "mass", "gamma", "request_gain"))
 LAZY = {  # beside the headline
     "baseline:uniform": "ignores the request",
     "baseline:argmax": "all on the larger",

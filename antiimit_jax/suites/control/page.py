@@ -3,6 +3,7 @@
 import numpy as np
 
 from antiimit_jax.metrics.control import MIN_MASS
+from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.results import Line, Picture, Row, Section, Table, Tables
@@ -30,6 +31,7 @@ _LAZY = {  # drawn beside the stages -> as the headline names it, and in a readi
     _UNIFORM: ("a model that ignores the request would score", "ignoring the request"),
     "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
 }
+_THERE = "graded control is there"
 _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
     ("train", "heldout_words", "New words alone"),
@@ -69,7 +71,7 @@ def place_words(split: str, where: str) -> str:
 
 
 def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    """The sentence to take home, then what it means beside lazy answers and the placebo."""
+    """The sentence to take home, then what it means: grading, differences, harder requests."""
     found = {s: rows.get(s, SUITE, *here, "tvd_res") for s in (*rows.stages(SUITE), *_LAZY)}
     tvd = {s: row for s, row in found.items() if value_of(row) is not None}
     mine, base, placebo = tvd.get(stage), rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
@@ -84,23 +86,47 @@ def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     text += "; " + ", ".join(more) + "." if more else "."
     lazy = [f"{words} {number(tvd[b]['value'])}" for b, (words, _) in _LAZY.items() if b in tvd]
     text += " For comparison, " + ", ".join(lazy) + "." if lazy else ""
-    readings = []
-    for name, (_, what) in _LAZY.items():
-        if name in tvd and _has_interval(mine):
-            lazy = tvd[name]["value"]
-            word = _word(mine, lazy, "better than", "not told apart from", "worse than")
-            readings.append(f"{word} {what}: TVD {figure(mine)} against {number(lazy)}")
-    within = rows.get(stage, SUITE, *here, "corr_within")
-    if _has_interval(within):
-        there, against = "graded control is there", "shares run against the request"
-        word = _word(within, 0, against, "graded control is not shown", there)
-        halves = f"correlation inside the two halves {figure(within)}"
-        readings.append(f"{word}: {halves}, a step gives 0")
-    other = tvd.get(placebo)
-    if rows.kind(stage) == "tuned" and _has_interval(other) and _has_interval(mine):
-        both = f"{figure(mine)} against {figure(other)}"
-        readings.append(f"tuned and placebo intervals {_overlap(mine, other)}: {both}")
-    return [text, *readings]
+    return [text, *_graded(rows, here, stage), *_paired(rows, here, stage), *_harder(rows, stage)]
+
+
+def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    gamma = rows.get(stage, SUITE, *here, "gamma")
+    if not _has_interval(gamma):
+        return []
+    word = _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
+    scale = "1 follows the percentages exactly, 0 ignores them or knows only the larger word"
+    return [f"{word}: graded slope γ {figure(gamma, 2)}; {scale}"]
+
+
+def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
+    """Where the stage differs from lazy answers and from the placebo, on the same items."""
+    number_of_seed = stage.partition("@")[1:]
+    others = {name: what for name, (_, what) in _LAZY.items()}
+    others["placebo" + "".join(number_of_seed)] = "the placebo adapter"
+    found = []
+    for other, what in others.items():
+        row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
+        if _has_interval(row):
+            word = _word(row, 0, "better than", "not told apart from", "worse than")
+            found.append(f"{word} {what}: difference in TVD, item by item, {figure(row)}")
+    return found
+
+
+def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
+    """The kinds of request with the highest TVD."""
+    found = {w: rows.get(stage, SUITE, split, w, "tvd_res") for w in list(_UNLIKE_TRAINING)[1:]}
+    shown = {where: row for where, row in found.items() if _shown(rows, row)}
+    worst = sorted(shown, key=lambda where: -shown[where]["value"])[:3]
+    listed = ", ".join(f"{_UNLIKE_TRAINING[where]} {figure(shown[where])}" for where in worst)
+    return [f"harder requests have a TVD of: {listed}"] if worst else []
+
+
+def _shown(rows: Rows, row: Row | None) -> bool:
+    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
+    here = place(rows)
+    of_run = max(rows.get(s, SUITE, *here, "tvd_res")["clusters"] for s in rows.stages(SUITE))
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
+    return value_of(row) is not None and row["clusters"] >= least
 
 
 def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[Picture]:
@@ -239,8 +265,6 @@ def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
     delta = last - first
     text = f"{words} {'cost' if delta >= 0 else 'save'} {number(abs(delta))} of TVD "
     text += f"({number(first)} to {number(last)}"
-    if _has_interval(start[0]) and _has_interval(end[0]):
-        text += f", intervals {_overlap(start[0], end[0])}"
     text += ")"
     if None not in (start[1], end[1]):
         lost = end[1] - start[1]
@@ -265,7 +289,12 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
     found, absent, named = [], [], {}
     for key, title in _SLICES.items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
-        values = rows.slice_values(SUITE, split, key, within)
+        values = [
+            value
+            for value in rows.slice_values(SUITE, split, key, within)
+            for where in [f"{within},{key}={value}".lstrip(",")]
+            if any(_shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
+        ]
         if not values:
             absent.append(title)
             continue
@@ -281,10 +310,15 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         label = f"TVD {title} on {split}"
         drawn.append(Picture(drawing=drawing, name=f"slices-{key}", label=label))
     place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, _UNIFORM)}
+    unlike = {
+        where: label
+        for where, label in _UNLIKE_TRAINING.items()
+        if any(_shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
+    }
     title = "Requests unlike a plain pair of words"
     tables = [
         slice_table(rows, place_of, _TVD, named, lines, fold="the numbers"),
-        slice_table(rows, place_of, _TVD, _UNLIKE_TRAINING, fewer, title=title),
+        slice_table(rows, place_of, _TVD, unlike, fewer, title=title),
     ]
     signs = [
         ("——", plots.INK, "ignoring the request (uniform)"),
@@ -295,13 +329,16 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         "TVD by kind of request",
         [
             f"Split {split}; bars are 95% intervals. A stage is better where its mark lies further "
-            "below the lines."
+            f"below the lines. Slices of fewer than {FEW_CLUSTERS} word sets are in metrics.json "
+            "alone."
         ],
         drawn,
         [table for table in tables if table.body],
         legend=[*plots.legend(stages), *signs],
         notes=[edge] if above else [],
-        absent=[f"No slices in this run {', '.join(absent)}."] if absent else [],
+        absent=[f"Too few word sets in this run to show TVD {', '.join(absent)}."]
+        if absent
+        else [],
         link="Slices",
     )
 
@@ -323,11 +360,6 @@ def _point(row: Row | None) -> tuple[float, float | None, float | None] | None:
 
 def _has_interval(row: Row | None) -> bool:
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
-
-
-def _overlap(one: Row, other: Row) -> str:
-    apart = one["ci_high"] < other["ci_low"] or other["ci_high"] < one["ci_low"]
-    return "do not overlap" if apart else "overlap"
 
 
 def _word(row: Row, value: float, below: str, around: str, above: str) -> str:

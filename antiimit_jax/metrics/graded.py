@@ -1,0 +1,229 @@
+"""Graded control: do probabilities follow the percentages, whichever word a model prefers?
+
+For two words A and B of a set (A first in the alphabet), l = log q(A) - log q(B) and
+L = log t(A) - log t(B), with t the shares asked. Over the set's items at one distance |p - 1/2| > 0
+(both orders, both assignments of the percentages)
+
+    d = mean(l where L > 0) - mean(l where L < 0),    x likewise from L.
+
+What a model prefers whatever is asked, a word or a place, drops out of d. `gamma` is the slope and
+`gamma_step` the intercept a of least squares d = a + gamma x over all sets and distances: a perfect
+controller has (0, 1), a step (s, 0), one that ignores the request (0, 0), a flipped one (0, -1).
+`gamma_corr` is the correlation of d and x; `gamma_within` the mean of the sets' own slopes, where a
+set has two distances or more; `preference_sd` the standard deviation over sets of a set's mean l,
+in nats.
+
+For more words, log q is centred within an item and regressed on log t, centred as well, with an
+effect of each word of a set and one of each rank that all sets share (ranks from 0, the largest
+share; equal shares have their mean rank). `gamma` is the slope, `gamma_corr` the partial
+correlation, `gamma_step` twice the effect of the first rank less that of the last, which for two
+words is the intercept above.
+
+`request_gain`: with q_mean(w) the mean of q(w) over all requests of a set that name its words in
+one order, the mean TVD of q_mean to t less that of q. It is at most 0 for a model that ignores the
+request. A step gains too, so it shows that the request is used, not that control is graded.
+
+Probabilities are floored at `control.FLOOR` inside logarithms.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+from antiimit_jax.metrics.control import FLOOR, ControlResults, item_metrics
+from antiimit_jax.metrics.intervals import Statistic, mean, ratio
+
+_LEAST = 1e-9  # least variance, in squared nats, of what varies
+_ONE_SHARE = "no word set is asked for unequal shares and for the same exchanged"
+_FLAT = "the answers do not change with the request"
+_DISTANCES = "no word set is asked at two distances from equal shares"
+_SETS = "fewer than two word sets"
+_MOMENTS = ("n", "x", "d", "xx", "xd", "dd")
+
+
+class Measured(NamedTuple):
+    """Columns of one kind of unit, and the statistics that their sums give."""
+
+    columns: dict[str, np.ndarray]  # each [units]
+    cluster: np.ndarray  # [units]
+    shot_set: np.ndarray  # [units]
+    statistics: tuple[Statistic, ...]
+
+
+def graded_control(items: ControlResults) -> Iterator[Measured]:
+    """The figures of this module for items with one number of words."""
+    yield _request_gain(items)
+    log_q, log_t, rank = _by_word(items)
+    asked = (items.target[:, : items.k[0]] > 0).all(axis=1)
+    cluster, shot_set = items.cluster[asked], items.shot_set[asked]
+    if items.k[0] == 2:
+        yield from _pairs(cluster, shot_set, log_q[asked], log_t[asked])
+    elif items.k[0] > 2:
+        yield _many(cluster, log_q[asked], log_t[asked], rank[asked])
+
+
+def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of q and of the shares asked, and ranks of those; [n, k], words by name."""
+    k = items.k[0]
+    by_name = np.argsort(items.word[:, :k], axis=1)
+    q, t = (np.take_along_axis(table[:, :k], by_name, axis=1) for table in (items.q, items.target))
+    log = lambda table: np.log(np.maximum(table, FLOOR))
+    rank = rankdata(-np.round(t, 9), axis=1) - 1 if len(t) else t
+    return log(q), log(t), rank
+
+
+def _request_gain(items: ControlResults) -> Measured:
+    """TVD of the mean answer to all requests of a set in one order, less the answer's own."""
+    names = [items.cluster, items.shot_set, items.template, *items.word.T]
+    _, order = np.unique(np.stack([_codes(n) for n in names]), axis=1, return_inverse=True)
+    order = order.ravel()
+    n = np.bincount(order)
+    q_mean = np.stack([np.bincount(order, column) for column in items.q.T], axis=1) / n[:, None]
+    tvd = lambda results: item_metrics(results)["tvd_res"]
+    gain = tvd(items.with_q(q_mean[order])) - tvd(items)
+    columns = {"gain": gain, "n": np.ones(len(gain))}
+    return Measured(columns, items.cluster, items.shot_set, (mean("request_gain", "gain"),))
+
+
+def _codes(labels: np.ndarray) -> np.ndarray:
+    return np.unique(labels, return_inverse=True)[1].ravel()
+
+
+def _pairs(
+    cluster: np.ndarray, shot_set: np.ndarray, log_q: np.ndarray, log_t: np.ndarray
+) -> Iterator[Measured]:
+    """Two words: units are a set at one distance, then sets."""
+    given, asked = log_q[:, 0] - log_q[:, 1], log_t[:, 0] - log_t[:, 1]
+    keys = np.stack([_codes(c) for c in (cluster, shot_set, np.round(abs(asked), 9))])
+    _, first, unit = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    unit = unit.ravel()
+    more, less = asked > _LEAST, asked < -_LEAST
+    exchanged = lambda values: _mean_by(unit, values, more) - _mean_by(unit, values, less)
+    x, d = exchanged(asked), exchanged(given)  # [units], NaN without both assignments
+    whole = np.isfinite(x)
+    x, d, of_unit, shot_set = x[whole], d[whole], cluster[first][whole], shot_set[first][whole]
+    moments = dict(zip(_MOMENTS, (np.ones(len(x)), x, d, x * x, x * d, d * d)))
+    statistics = tuple(
+        Statistic(name=name, columns=_MOMENTS, finish=finish, kind=kind, missing=missing)
+        for name, finish, kind, missing in (
+            ("gamma", _slope, "slope", _ONE_SHARE),
+            ("gamma_step", _intercept, "slope", _ONE_SHARE),
+            ("gamma_corr", _correlation, "smooth", _FLAT),
+        )
+    )
+    yield Measured(moments, of_unit, shot_set, statistics)
+
+    names, of_set = np.unique(of_unit, return_inverse=True)
+    sums = {name: np.bincount(of_set, column) for name, column in moments.items()}  # [sets]
+    own = _slope(*(sums[name] for name in _MOMENTS)) if len(names) else np.zeros(0)
+    known = np.isfinite(own)
+    columns = {"slope": own[known], "n": np.ones(known.sum())}
+    how = dict(columns=("slope", "n"), finish=ratio, missing=_DISTANCES)
+    within = Statistic(name="gamma_within", **how)
+    sets = np.full(known.sum(), -1)
+    yield Measured(columns, names[known], sets, (within,))
+
+    names, of_set = np.unique(cluster, return_inverse=True)
+    preferred = _mean_by(of_set, given, np.ones(len(given), bool))
+    columns = {"n": np.ones(len(names)), "b": preferred, "bb": preferred**2}
+    spread = Statistic(name="preference_sd", columns=("n", "b", "bb"), finish=_sd, missing=_SETS)
+    yield Measured(columns, names, np.full(len(names), -1), (spread,))
+
+
+def _mean_by(unit: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Means [units] of the chosen values; NaN where a unit has none."""
+    size = unit.max(initial=-1) + 1
+    count = np.bincount(unit[chosen], minlength=size)
+    total = np.bincount(unit[chosen], values[chosen], minlength=size)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _spread(n, x, d, xx, xd, dd):
+    """Variances of x and d and their covariance; NaN for an x that does not vary."""
+    variance = ratio(xx, n) - ratio(x, n) ** 2
+    variance = np.where((n > 1.5) & (variance > _LEAST), variance, np.nan)
+    covariance = ratio(xd, n) - ratio(x, n) * ratio(d, n)
+    return variance, covariance, np.maximum(ratio(dd, n) - ratio(d, n) ** 2, 0)
+
+
+def _slope(*sums):
+    variance, covariance, _ = _spread(*sums)
+    return covariance / variance
+
+
+def _intercept(n, x, d, xx, xd, dd):
+    return ratio(d, n) - _slope(n, x, d, xx, xd, dd) * ratio(x, n)
+
+
+def _correlation(*sums):
+    variance, covariance, of_d = _spread(*sums)
+    return np.clip(covariance / np.sqrt(variance * np.where(of_d > _LEAST, of_d, np.nan)), -1, 1)
+
+
+def _sd(n, b, bb):
+    return np.sqrt(np.where(n > 1.5, np.maximum(bb - b * b / n, 0) / np.maximum(n - 1, 1), np.nan))
+
+
+def _many(cluster: np.ndarray, log_q: np.ndarray, log_t: np.ndarray, rank: np.ndarray) -> Measured:
+    """More than two words; units are sets."""
+    names, of_set = np.unique(cluster, return_inverse=True)
+    levels = np.unique(rank)
+    effects = (rank[..., None] == levels).astype(float)  # [n, k, levels]
+    centred = lambda table: table - table.mean(axis=1, keepdims=True)
+    given, asked = centred(log_q), centred(log_t)
+    table = np.concatenate([asked[..., None], effects, given[..., None]], axis=-1)  # [n, k, F]
+    count = np.bincount(of_set)[:, None, None]
+    total = np.zeros((len(names), *table.shape[1:]))
+    np.add.at(total, of_set, table)
+    table = table - (total / np.maximum(count, 1))[of_set]  # without each word's mean in its set
+    squares = np.zeros((len(names), table.shape[-1], table.shape[-1]))
+    np.add.at(squares, of_set, np.einsum("nkf,nkg->nfg", table, table))
+    size = table.shape[-1]
+    columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
+    first, last = (np.flatnonzero(levels == r) for r in (0, log_q.shape[1] - 1))
+    statistics = tuple(
+        Statistic(
+            name=name,
+            columns=tuple(columns),
+            finish=lambda *sums, part=part: _regression(size, sums, first, last)[part],
+            kind=kind,
+            missing=missing,
+        )
+        for part, (name, kind, missing) in enumerate(
+            [
+                ("gamma", "slope", _ONE_SHARE),
+                ("gamma_corr", "smooth", _FLAT),
+                ("gamma_step", "slope", _ONE_SHARE),
+            ]
+        )
+    )
+    shot_set = np.full(len(names), -1)
+    return Measured(columns, names, shot_set, statistics)
+
+
+def _regression(size: int, sums: tuple, first: np.ndarray, last: np.ndarray) -> tuple:
+    """Slope, partial correlation and twice the first rank's effect less the last's; each [...]."""
+    shape = np.shape(sums[0])
+    squares = np.zeros((*shape, size, size))
+    places = [(f, g) for f in range(size) for g in range(f, size)]
+    for (f, g), column in zip(places, sums):
+        squares[..., f, g] = squares[..., g, f] = column
+    ranks = slice(1, size - 1)
+    inverse = np.linalg.pinv(squares[..., ranks, ranks], rcond=1e-9, hermitian=True)
+    both = squares[..., ranks, :][..., [0, size - 1]]  # [..., levels, 2]
+    explained = inverse @ both
+    left = squares[..., [0, size - 1], :][..., [0, size - 1]]
+    left = left - np.swapaxes(both, -1, -2) @ explained  # [..., 2, 2] after word and rank effects
+    xx, xy, yy = left[..., 0, 0], left[..., 0, 1], left[..., 1, 1]
+    xx = np.where(xx > _LEAST * np.maximum(squares[..., 0, 0], 1), xx, np.nan)
+    slope = xy / xx
+    moving = np.where(yy > _LEAST * np.maximum(squares[..., -1, -1], 1), yy, np.nan)
+    corr = np.clip(xy / np.sqrt(xx * moving), -1, 1)
+    effect = explained[..., 1] - slope[..., None] * explained[..., 0]  # [..., levels]
+    if len(first) and len(last):
+        step = 2 * (effect[..., first[0]] - effect[..., last[0]])
+    else:
+        step = np.full(shape, np.nan)
+    return slope, corr, step

@@ -1,0 +1,176 @@
+"""Graded control against hand-made behaviours, and against a plain recomputation."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from antiimit_jax.metrics.baselines import baseline
+from antiimit_jax.metrics.control import ControlResults
+from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.metrics.rows import control_rows
+from tests.metrics.test_control import results_of
+
+FIGURES = ("gamma", "gamma_step", "gamma_corr", "gamma_within", "preference_sd", "request_gain")
+
+
+def blocks(rng, sets: int, k: int = 2, *, distances: int = 1) -> ControlResults:
+    """Word sets in both orders, with both assignments of each of their percentages; q is t."""
+    target, word, cluster = [], [], []
+    for number, _ in itertools.product(range(sets), range(distances)):
+        percents = rng.multinomial(100 - k, np.full(k, 1 / k)) + 1
+        if k == 2:
+            p = int(rng.integers(1, 50))
+            percents = np.array([p, 100 - p])
+        for names, asked in itertools.product(
+            (range(k), range(k)[::-1]), (percents, percents[::-1])
+        ):
+            target.append(asked / 100)
+            word.append(list(names))
+            cluster.append(number)
+    return results_of(target, target, word=np.array(word), cluster=np.array(cluster))
+
+
+def answered(items: ControlResults, log_q: np.ndarray, mass: float = 0.9) -> ControlResults:
+    q = np.exp(log_q - log_q.max(axis=1, keepdims=True))
+    return items.with_q(mass * q / q.sum(axis=1, keepdims=True))
+
+
+def figures(items: ControlResults, n_boot: int = 0) -> dict:
+    everything = {"all": np.ones(len(items.k), bool)}
+    rows = control_rows(
+        items, stage="tuned", split="train", slices=everything, boot=Bootstrap(n_boot=n_boot)
+    )
+    return {row["metric"]: row for row in rows if row["metric"] in FIGURES}
+
+
+def values(items: ControlResults) -> dict:
+    return {name: row["value"] for name, row in figures(items).items()}
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 7])
+def test_hand_made_behaviours(k):
+    items = blocks(np.random.default_rng(k), 40, k, distances=2)
+    perfect = values(items)
+    assert perfect["gamma"] == pytest.approx(1)
+    assert perfect["gamma_step"] == pytest.approx(0, abs=1e-6)
+    assert perfect["gamma_corr"] == pytest.approx(1)
+    ignoring = values(baseline(items, "uniform"))
+    assert (ignoring["gamma"], ignoring["gamma_step"]) == pytest.approx((0, 0), abs=1e-9)
+    assert ignoring["gamma_corr"] is None
+    assert ignoring["request_gain"] == pytest.approx(0, abs=1e-12)
+    order = np.argsort(np.argsort(-items.target, axis=1, kind="stable"), axis=1)
+    shares = 0.5 ** np.arange(k) / sum(0.5 ** np.arange(k))
+    untied = items.take([len(set(t)) == k for t in np.round(items.target, 6)])
+    step = values(untied.with_q(shares[order[[len(set(t)) == k for t in items.target]]]))
+    assert step["gamma"] == pytest.approx(0, abs=1e-6)
+    assert step["gamma_step"] == pytest.approx(2 * np.log(shares[0] / shares[-1]))
+    assert step["gamma_corr"] is None
+
+
+def test_flipped_pairs():
+    items = blocks(np.random.default_rng(1), 30)
+    flipped = values(baseline(items, "flip"))
+    assert (flipped["gamma"], flipped["gamma_step"]) == pytest.approx((-1, 0))
+    assert flipped["gamma_corr"] == pytest.approx(-1)
+    assert flipped["request_gain"] < 0
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_model_prefers_drops_out(k, seed):
+    """Slope one half, any preference for words and (with two words) for the place named first."""
+    rng = np.random.default_rng(seed)
+    items = blocks(rng, 25, k, distances=2)
+    preferred = rng.normal(0, 3, size=(25, k))
+    log_q = 0.5 * np.log(items.target) + np.take_along_axis(
+        preferred[items.cluster], items.word, axis=1
+    )
+    if k == 2:
+        log_q[:, 0] += rng.normal(0, 2)
+    found = values(answered(items, log_q))
+    assert found["gamma"] == pytest.approx(0.5, abs=1e-6)
+    assert found["gamma_step"] == pytest.approx(0, abs=1e-6)
+    assert found["gamma_corr"] == pytest.approx(1, abs=1e-6)
+    if k == 2:
+        assert found["gamma_within"] == pytest.approx(0.5, abs=1e-6)
+        spread = (preferred[:, 0] - preferred[:, 1]).std(ddof=1)
+        assert found["preference_sd"] == pytest.approx(spread, abs=1e-6)
+
+
+def test_assignments_must_be_exchanged_within_a_set():
+    """Without the pairing, preference would pass for a slope: half a block has no figure."""
+    rng = np.random.default_rng(0)
+    items = blocks(rng, 30)
+    larger = items.target[np.arange(len(items.k)), items.word.argmin(axis=1)] > 0.5
+    half = items.take(larger)
+    assert values(half)["gamma"] is None
+    log_q = np.log(half.target) + rng.normal(0, 2, size=(30, 2))[half.cluster]
+    assert values(answered(half, log_q))["gamma"] is None
+
+
+def test_plain_recomputation():
+    rng = np.random.default_rng(3)
+    items = blocks(rng, 40, distances=2)
+    items = answered(items, np.log(items.target) + rng.normal(0, 1, size=items.target.shape))
+    units, gains = {}, []
+    for c, word, t, q in zip(items.cluster, items.word, items.target, items.q):
+        a, b = list(word).index(0), list(word).index(1)
+        side = units.setdefault((c, round(abs(t[a] - 0.5), 6)), {True: [], False: []})
+        side[t[a] > t[b]].append((np.log(q[a] / q[b]), np.log(t[a] / t[b])))
+    both = [np.mean(s[True], axis=0) - np.mean(s[False], axis=0) for s in units.values()]
+    d, x = np.array(both).T
+    slope, intercept = np.polyfit(x, d, 1)
+    found = values(items)
+    assert found["gamma"] == pytest.approx(slope)
+    assert found["gamma_step"] == pytest.approx(intercept)
+    assert found["gamma_corr"] == pytest.approx(np.corrcoef(x, d)[0, 1])
+    for c in range(40):
+        for first in (0, 1):
+            same = (items.cluster == c) & (items.word[:, 0] == first)
+            q, t = items.q[same], items.target[same]
+            tvd = lambda q: (abs(q - t).sum(1) + 1 - q.sum(1)) / 2
+            gains += list(tvd(np.tile(q.mean(0), (len(q), 1))) - tvd(q))
+    assert found["request_gain"] == pytest.approx(np.mean(gains))
+
+
+def test_many_words_against_least_squares():
+    """The slope of one regression with a dummy for every word of a set and for every rank."""
+    rng = np.random.default_rng(4)
+    items = blocks(rng, 30, 4)
+    items = answered(items, 0.7 * np.log(items.target) + rng.normal(0, 1, size=(120, 4)))
+    y, z, columns = [], [], []
+    for c, word, t, q in zip(items.cluster, items.word, items.target, items.q):
+        centred_q, centred_t = np.log(q) - np.log(q).mean(), np.log(t) - np.log(t).mean()
+        for j in range(4):
+            rank = np.mean([i for i, s in enumerate(sorted(t)[::-1]) if abs(s - t[j]) < 1e-9])
+            y.append(centred_q[j])
+            z.append(centred_t[j])
+            columns.append((f"word {c} {word[j]}", f"rank {rank}"))
+    names = sorted({name for row in columns for name in row})
+    design = np.array([[name in row for name in names] for row in columns], float)
+    fit = np.linalg.lstsq(np.column_stack([z, design]), np.array(y), rcond=None)[0]
+    assert figures(items)["gamma"]["value"] == pytest.approx(fit[0])
+
+
+def test_intervals_cover():
+    """Word preferences, noise and slopes that differ between sets: the slope's interval holds."""
+    rng, hits, repeats = np.random.default_rng(5), 0, 300
+    for _ in range(repeats):
+        items = blocks(rng, 33)
+        slope = rng.normal(0.8, 0.3, size=33)[items.cluster][:, None]
+        preferred = np.take_along_axis(rng.normal(0, 1, (33, 2))[items.cluster], items.word, 1)
+        noise = rng.normal(0, 0.5, size=items.target.shape)
+        row = figures(answered(items, slope * np.log(items.target) + preferred + noise), 400)
+        hits += row["gamma"]["ci_low"] <= 0.8 <= row["gamma"]["ci_high"]
+    error = np.sqrt(0.95 * 0.05 / repeats)
+    assert 0.93 - 2 * error <= hits / repeats <= 0.98 + 2 * error
+
+
+def test_one_set_and_equal_shares_have_no_figure_and_say_why():
+    equal = results_of([[0.5, 0.5]] * 4, [[0.4, 0.3]] * 4, cluster=np.zeros(4, int))
+    found = figures(equal)
+    assert found["gamma"]["value"] is None and "exchanged" in found["gamma"]["note"]
+    assert found["preference_sd"]["value"] is None
