@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from antiimit_jax.metrics.baselines import baseline
 from antiimit_jax.metrics.control import ControlResults
@@ -13,6 +17,7 @@ from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows
 from tests.metrics.test_control import results_of
 
+ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("gamma", "gamma_step", "gamma_corr", "gamma_within", "preference_sd", "request_gain")
 
 
@@ -174,3 +179,28 @@ def test_one_set_and_equal_shares_have_no_figure_and_say_why():
     found = figures(equal)
     assert found["gamma"]["value"] is None and "exchanged" in found["gamma"]["note"]
     assert found["preference_sd"]["value"] is None
+
+
+def test_the_lines_in_workspace_give_the_slope(tmp_path, monkeypatch):
+    """A reader's own computation from items.parquet, as WORKSPACE.md prints it."""
+    text = (ROOT / "WORKSPACE.md").read_text(encoding="utf-8")
+    (lines,) = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "gamma" in block
+    ]
+    assert len(lines.strip().splitlines()) <= 15
+    rng = np.random.default_rng(6)
+    results = blocks(rng, 30, distances=2)
+    results = answered(results, np.log(results.target) + rng.normal(0, 1, results.target.shape))
+    n = len(results.k)
+    of_item = {"stage": "tuned", "split": "heldout_words", "k": 2, "n_shots": 0}
+    columns = {name: [value] * 2 * n for name, value in of_item.items()}
+    columns |= {"template_heldout": [False] * 2 * n, "item": np.repeat(np.arange(n), 2)}
+    columns |= {"cluster": np.repeat(results.cluster, 2)}
+    columns |= {name: getattr(results, name).ravel() for name in ("word", "target", "q")}
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(lines, found)
+    ours = values(results)
+    assert found["gamma"] == pytest.approx(ours["gamma"])
+    assert found["step"] == pytest.approx(ours["gamma_step"])
