@@ -31,6 +31,7 @@ ROOMS = (
     "files",
     "results",
     "fields",
+    "json_files",
     "errors",
 )
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

@@ -7,10 +7,10 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import write_json
+from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config, text_config
-from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.weights import Source
 from antiimit_jax.text.tokenizer import load_tokenizer
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models.config_keys import is_count, is_positive
 from antiimit_jax.models.name_patterns import match_names
-from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.tables import read_table
 
 CONFIG_FILE = "adapter_config.json"
