@@ -60,9 +60,9 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
 
 def _architecture(config: dict[str, Any]) -> str:
     """The class of transformers that opens it."""
-    given = config.get("architectures") or [""]
-    if given[0].endswith("ForCausalLM"):
-        return given[0]
+    given = config.get("architectures")
+    if isinstance(given, list) and given and str(given[0]).endswith("ForCausalLM"):
+        return str(given[0])
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
