@@ -9,8 +9,6 @@ rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan ho
 configuration that is given: --config and its fields count.
 """
 
-import json
-
 import jax
 from absl import flags
 
@@ -32,7 +30,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # shapes alone: no accelerator is touched
     if cli.FLAGS.list:
         rows = listing()
-        print(json.dumps(rows) if cli.FLAGS.json else listing_text(rows), end="")
+        cli.show_json(rows) if cli.FLAGS.json else cli.show(listing_text(rows))
         return
     machine = find_hardware(cli.needed("hardware"))
     run = cli.run_config(machine.kind)
@@ -44,9 +42,9 @@ def main() -> None:
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
     if cli.FLAGS.json:
-        print(json.dumps(as_dict(model, machine, verdicts)))
+        cli.show_json(as_dict(model, machine, verdicts))
     else:
-        print(as_text(model, machine, verdicts), end="")
+        cli.show(as_text(model, machine, verdicts))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list
 "role" and "content"; a last turn of role "assistant" is left open and continued.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -64,7 +63,7 @@ def main() -> None:
         "residual": answer.residual,
         "forms": forms,
     }
-    print(json.dumps(result, ensure_ascii=False))
+    cli.show_json(result)
 
 
 def _text(lm: LanguageModel) -> Prompt:

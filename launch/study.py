@@ -8,7 +8,7 @@ A study that was stopped goes on with the same command; --overwrite starts anew.
 """
 
 from launch import cli
-from launch.workdir import open_study, print_results
+from launch.workdir import kept, open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
@@ -30,8 +30,8 @@ def main() -> None:
                 cli.say(f"{2 * number + 3}/{parts} the {stage.name} model")
                 study.evaluate(stage, trained)
         print_results(study.write())
-        print(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
+        cli.show(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, kept)
