@@ -1,7 +1,11 @@
 """The one exception for what a user can mend, and what its message is made of."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+_LONGEST = 1400  # characters of a message
 
 
 class UserError(ValueError):
@@ -9,12 +13,29 @@ class UserError(ValueError):
 
     `launch` prints it without a traceback and exits with code 2. Line breaks of what the message
     quotes (another library's error, a tensor's name) become spaces, other characters that do not
-    print are shown as escapes.
+    print are shown as escapes. The middle of a very long message is left out.
     """
 
     def __init__(self, message: str) -> None:
-        line = " ".join(str(message).splitlines())
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+        line = printable(" ".join(str(message).splitlines()))
+        half = _LONGEST // 2
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
+
+
+def printable(text: str) -> str:
+    """A line for a terminal: what would steer it, or does not print, is shown as an escape."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    return char if char.isprintable() else ascii(char)[1:-1]
+
+
+def quoted(value: Any) -> str:
+    """A value as a message quotes it: cut where it is long or deep."""
+    short = reprlib.Repr()
+    short.maxstring = 80
+    return short.repr(value)
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ Weights are mapped, not read: programs that run at the same time share them in m
 
 import functools
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -21,10 +20,11 @@ from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import sha256, write_json
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models import gguf, gguf_config, leaves, weights
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.models.safetensors_files import read_header, read_json, write_aligned
+from antiimit_jax.models.safetensors_files import read_header, write_aligned
 from antiimit_jax.text import gguf_tokenizer
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 from antiimit_jax.trees import flat, nested
@@ -70,7 +70,7 @@ class GgufCache:
             return None
 
     def _read(self) -> Opened:
-        hashes = json.loads((self._folder / _HASHES).read_text(encoding="utf-8"))
+        hashes = read_json(self._folder / _HASHES, {str: str})
         present = {file.name for file in self._folder.iterdir()}
         if present != {*hashes, _HASHES}:
             raise ValueError(f"{' '.join(sorted(present ^ {*hashes, _HASHES}))} lost or added")

@@ -6,6 +6,7 @@ Nothing here knows a model, a file or a web page; every room above may use it.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -34,6 +35,12 @@ class Stage:
 
 
 BASE = Stage(name="base", kind="base")
+STAGE = {  # in JSON
+    "name": str,
+    "kind": frozenset(typing.get_args(Kind)),
+    "adapter_seed": (int, None),
+    "folder": (str, None),
+}
 
 
 def adapter_stage(kind: Kind, number: int) -> Stage:

@@ -5,7 +5,6 @@ was stopped goes on where it stood.
 """
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.files import json_text
+from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
@@ -34,6 +34,7 @@ from antiimit_jax.training.loop import Job, measure_step, train
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
+_ANEW = "start anew with --overwrite"
 _PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
@@ -178,7 +179,7 @@ class Study:
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""
         logs = filter(Path.exists, map(self._log_file, self.config.stages()))
-        rows = [row for log in logs for row in json.loads(log.read_text(encoding="utf-8"))]
+        rows = [row for log in logs for row in read_json(log, run_files.LOG, hint=_ANEW)]
         if rows:
             run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))

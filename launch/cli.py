@@ -1,17 +1,22 @@
 """What all programs share: flags and configs into dataclasses, one-line errors, progress bars."""
 
+import codecs
 import contextlib
+import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from antiimit_jax.errors import UserError, first_line, near_misses
+from antiimit_jax.errors import UserError, first_line, near_misses, printable
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.gguf_cache import user_cache
 from antiimit_jax.models.config import ModelConfig
@@ -19,9 +24,11 @@ from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
+from launch import interrupt
 from launch.profiling import Profiled
 
 FLAGS = flags.FLAGS
+_NOTHING = "nothing was written"
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 
 
@@ -99,8 +106,23 @@ def read_adapter(folder: str, cfg: ModelConfig, model: str) -> Adapter:
     return adapter
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a program: mistakes of the user become one line on standard error and exit code 2."""
+def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) -> None:
+    """Runs a program: mistakes of the user become one line on standard error and exit code 2.
+
+    Args:
+      kept: what a program that is stopped leaves behind, and how it goes on.
+    """
+    ended = threading.Lock()
+
+    def stop(stopped: interrupt.Stopped) -> None:
+        if ended.acquire(blocking=False):
+            line = kept() if FLAGS.is_parsed() else _NOTHING
+            _last_line(f"stopped; {line}")
+            os._exit(128 + stopped.number)
+
+    interrupt.raise_stopped(stop)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _keep_compilations()
     logging.set_verbosity(logging.WARNING)
@@ -113,8 +135,12 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror} (what was written before is intact)")
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from the last checkpoint")
+    except interrupt.Stopped as stopped:
+        stop(stopped)
+        signal.pause()  # the other thread was first
+    finally:
+        for number in interrupt.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _keep_compilations() -> None:
@@ -125,6 +151,9 @@ def _keep_compilations() -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+    for name in (*argv, os.getcwd(), str(user_cache())):
+        if name.encode(errors="ignore").decode() != name:
+            raise UserError(f"{name}: is not UTF-8; use a name that is")
     if any(arg.lstrip("-") in ("help", "helpshort", "helpfull", "?") for arg in argv[1:]):
         print(sys.modules["__main__"].__doc__)
         print(FLAGS.main_module_help())
@@ -156,13 +185,30 @@ def _refuse_unknown_fields(argv: Sequence[str]) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _last_line(f"error: {' '.join(message.split())}")
     sys.exit(2)
+
+
+def _last_line(text: str) -> None:
+    bar.close()
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
     """A line on standard error, above any progress bar."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable(text), file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Lines on standard output; what would steer a terminal is shown as an escape."""
+    print("\n".join(map(printable, text.rstrip("\n").split("\n"))))
+
+
+def show_json(values: Any) -> None:
+    """One JSON value on standard output, in ASCII where not all of it can be shown there."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    as_it_is = text.isprintable() and codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    print(text if as_it_is else json.dumps(values, allow_nan=False))
 
 
 @contextlib.contextmanager
@@ -178,13 +224,29 @@ def progress(workdir: Path) -> Iterator[Progress]:
         profiled.stop()
 
 
-def bar(what: str, total: int) -> Callable[[int], None]:
-    """A progress bar with an estimate of what is left; call the result with what is done."""
-    shown = tqdm(total=total, desc=what, file=sys.stderr, mininterval=0.5, dynamic_ncols=True)
+class _Bars:
+    """Progress bars with an estimate of what is left."""
 
-    def done(count: int) -> None:
-        shown.update(count)
-        if shown.n >= shown.total:
-            shown.close()
+    def __init__(self) -> None:
+        self._open: list[tqdm] = []
 
-    return done
+    def __call__(self, what: str, total: int) -> Callable[[int], None]:
+        """A bar; call the result with what is done."""
+        how = dict(file=sys.stderr, mininterval=0.5, dynamic_ncols=True)
+        shown = tqdm(total=total, desc=printable(what), **how)
+        self._open.append(shown)
+
+        def done(count: int) -> None:
+            shown.update(count)
+            if shown.n >= shown.total:
+                shown.close()
+
+        return done
+
+    def close(self) -> None:
+        """Ends all bars, so that what is said next has a line of its own."""
+        while self._open:
+            self._open.pop().close()
+
+
+bar = _Bars()

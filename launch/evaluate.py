@@ -15,7 +15,7 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.results import BASE, Stage, stage_named
 from launch import cli
-from launch.workdir import open_study, print_results
+from launch.workdir import kept, open_study, print_results
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, kept)

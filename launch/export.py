@@ -51,8 +51,8 @@ def main() -> None:
     )
     for note in notes:
         cli.say(f"note: {note}")
-    print(out)
+    cli.show(str(out))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, lambda: "the folder --out appears when it is whole; start it again")

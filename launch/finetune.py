@@ -11,7 +11,7 @@ from absl import flags
 
 from antiimit_jax.errors import UserError
 from launch import cli
-from launch.workdir import open_study
+from launch.workdir import kept, open_study
 
 _KINDS = ("tuned", "placebo")
 cli.define_config()
@@ -27,10 +27,10 @@ def main() -> None:
         for stage in study.config.stages():
             if stage.kind in cli.FLAGS.adapters:
                 trained = study.train(stage)
-                print(
+                cli.show(
                     f"{stage.name}: {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})"
                 )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, kept)

@@ -12,7 +12,6 @@ configuration that is given: --config and its fields count.
 import jax
 from absl import flags
 
-from antiimit_jax.files import json_text
 from antiimit_jax.planning.advice import PROGRAMS, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator
@@ -31,7 +30,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # shapes alone: no accelerator is touched
     if cli.FLAGS.list:
         rows = listing()
-        print(json_text(rows) if cli.FLAGS.json else listing_text(rows), end="")
+        cli.show_json(rows) if cli.FLAGS.json else cli.show(listing_text(rows))
         return
     machine = find_hardware(cli.needed("hardware"))
     run = cli.run_config(machine.kind)
@@ -43,9 +42,9 @@ def main() -> None:
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
     if cli.FLAGS.json:
-        print(json_text(as_dict(model, machine, verdicts)))
+        cli.show_json(as_dict(model, machine, verdicts))
     else:
-        print(as_text(model, machine, verdicts), end="")
+        cli.show(as_text(model, machine, verdicts))
 
 
 if __name__ == "__main__":

@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, lambda: "the tables of the run are as they were; start it again")

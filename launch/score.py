@@ -8,15 +8,13 @@ A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list
 "role" and "content"; a last turn of role "assistant" is left open and continued.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.files import json_text
+from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
@@ -65,7 +63,7 @@ def main() -> None:
         "residual": answer.residual,
         "forms": forms,
     }
-    print(json_text(result, ensure_ascii=False))
+    cli.show_json(result)
 
 
 def _text(lm: LanguageModel) -> Prompt:
@@ -87,22 +85,11 @@ def read_messages(file: Path) -> tuple[Message, ...]:
     Raises:
       UserError: no such file, not JSON, or not a list of objects with role and content.
     """
-    try:
-        turns = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"--messages={file}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--messages={file}: not valid JSON ({error})") from error
-    if not isinstance(turns, list) or not turns or not all(map(_is_turn, turns)):
-        raise UserError(
-            f'--messages={file}: must be a list of {{"role": ..., "content": ...}} with texts'
-        )
+    hint = 'a chat is a list of {"role": ..., "content": ...} with texts'
+    turns = read_json(file, [{"role": str, "content": str}], hint=hint)
+    if not turns:
+        raise UserError(f"{file}: is empty; {hint}")
     return tuple(Message(**turn) for turn in turns)
-
-
-def _is_turn(value: Any) -> bool:
-    of_texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    return of_texts and set(value) == {"role", "content"}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from antiimit_jax.processor import matmul_gflops
 from antiimit_jax.study import Study
 from launch import cli
-from launch.workdir import open_study, print_results
+from launch.workdir import kept, open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
@@ -44,8 +44,8 @@ def main() -> None:
                 study.evaluate(stage, trained)
         print_results(study.write())
         cli.say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
-        print(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
+        cli.show(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, kept)

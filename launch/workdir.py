@@ -10,6 +10,7 @@ from pathlib import Path
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.summary import console_table
+from antiimit_jax.results import stage_named
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.study import Study
 from antiimit_jax.suites import SUITES
@@ -36,8 +37,25 @@ def open_study() -> Iterator[Study]:
 
 def print_results(report: Path) -> None:
     """A run's main figures and where its page is, on standard output."""
-    print(console_table(report.parent, SUITES), end="")
-    print(f"report: {report}")
+    cli.show(console_table(report.parent, SUITES) + f"report: {report}")
+
+
+def kept() -> str:
+    """What a stopped run has in its folder, and how it goes on."""
+    if cli.FLAGS.workdir is None:
+        return "nothing was written"
+    workdir = Path(cli.FLAGS.workdir).expanduser()
+    done = [f"the stage {folder.name}" for folder in sorted(workdir.glob("stages/[!.]*"))]
+    for folder in sorted(workdir.glob("checkpoints/*/")):
+        steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal()]
+        if (workdir / (stage_named(folder.name).folder or "?")).is_dir():
+            done.append(f"the adapter {folder.name}")
+        elif steps:
+            done.append(f"{max(steps)} training steps of {folder.name}")
+    if not done:
+        return f"no part of the run in {workdir} is finished; start it again"
+    command = f"the same command{' without --overwrite' if cli.FLAGS.overwrite else ''}"
+    return f"{workdir} holds {', '.join(done)}; {command} goes on from there"
 
 
 @contextlib.contextmanager

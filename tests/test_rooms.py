@@ -32,6 +32,7 @@ ROOMS = (
     "files",
     "results",
     "fields",
+    "json_files",
     "errors",
 )
 STRANGERS = {("evaluation", "training"), ("training", "evaluation")}

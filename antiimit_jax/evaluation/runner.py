@@ -14,7 +14,7 @@ from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.parallel import DataParallel, Devices, place
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.packing import check_window
-from antiimit_jax.scoring.trie import WordQuery
+from antiimit_jax.scoring.trie import WordQuery, parts
 from antiimit_jax.scoring.word_probs import word_log_probs
 
 Tree = Any
@@ -116,14 +116,21 @@ class Runner:
             are not finite.
         """
         check_window(queries, self.lm.cfg.max_positions)
-        answers: dict[int, WordProbs] = {}
-        for result, places in self.ask(word_log_probs, variant, queries, terminators, stage):
-            for i, b, words, paths in places:
-                q = np.exp(result.log_q[b, words].astype(np.float64))
+        stops = self.lm.terminators.mask(terminators)
+        asked = [(i, part) for i, query in enumerate(queries) for part in parts(query, stops)]
+        answers = [
+            WordProbs(q=np.zeros(query.n_words), path_mass=np.zeros(len(query.paths)))
+            for query in queries
+        ]
+        pieces = [part.query for _, part in asked]
+        for result, places in self.ask(word_log_probs, variant, pieces, terminators, stage):
+            for number, b, words, paths in places:
+                i, part = asked[number]
+                answers[i].q[part.words] = np.exp(result.log_q[b, words].astype(np.float64))
                 mass = np.exp(result.path_log_mass[b, paths].astype(np.float64))
-                answers[i] = WordProbs(q=q, path_mass=mass)
-            progress(len(places))
-        return [answers[i] for i in range(len(queries))]
+                answers[i].path_mass[part.paths] = mass
+            progress(sum(asked[place.query][1].words[0] == 0 for place in places))
+        return answers
 
     def ask(
         self,

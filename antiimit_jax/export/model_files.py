@@ -7,10 +7,10 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import write_json
+from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config, text_config
-from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.weights import Source
 from antiimit_jax.text.tokenizer import load_tokenizer
 
@@ -60,9 +60,9 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
 
 def _architecture(config: dict[str, Any]) -> str:
     """The class of transformers that opens it."""
-    given = config.get("architectures") or [""]
-    if given[0].endswith("ForCausalLM"):
-        return given[0]
+    given = config.get("architectures")
+    if isinstance(given, list) and given and str(given[0]).endswith("ForCausalLM"):
+        return str(given[0])
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]

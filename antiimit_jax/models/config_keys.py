@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from antiimit_jax.errors import quoted
+
+LARGEST = 2**24  # no release has more of anything that is counted
+
 
 class Range(NamedTuple):
     """From where to where a number makes sense."""
@@ -53,13 +57,14 @@ class Keys:
         """Whether the key is there and says null."""
         return key in self._config and self._config[key] is None
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A positive integer; without a default the key is needed."""
+    def count(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """An integer from `least` to `LARGEST`; without a default the key is needed."""
         value = self.take(key, default)
         if value is None:
             self.problems.append(f"`{key}` is missing")
-        elif not is_count(value):
-            self.problems.append(f"`{key}` must be a positive integer, not {value!r}")
+        elif type(value) is not int or not least <= value <= LARGEST:
+            sort = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            self.problems.append(f"`{key}` must be {sort} up to {LARGEST}, not {quoted(value)}")
         else:
             return value
         return 2  # anything that lets the reading go on
@@ -71,14 +76,14 @@ class Keys:
             return default
         if value in within:
             return float(value)
-        self.problems.append(f"`{key}` must be {within}, not {value!r}")
+        self.problems.append(f"`{key}` must be {within}, not {quoted(value)}")
         return 1.0
 
     def flag(self, key: str, default: bool = False) -> bool:
         """true or false."""
         value = self.take(key, default)
         if not isinstance(value, bool):
-            self.problems.append(f"`{key}` must be true or false, not {value!r}")
+            self.problems.append(f"`{key}` must be true or false, not {quoted(value)}")
         return bool(value)
 
     def choice(self, key: str, choices: Mapping[str, Any]) -> Any:
@@ -86,14 +91,14 @@ class Keys:
         name = self.take(key, next(iter(choices)))
         if not isinstance(name, str) or name not in choices:
             known = ", ".join(choices)
-            self.problems.append(f"`{key}` = {name!r} is not ported (known: {known})")
+            self.problems.append(f"`{key}` = {quoted(name)} is not ported (known: {known})")
             return next(iter(choices.values()))
         return choices[name]
 
     def unread(self) -> list[str]:
         """A problem for every key that nobody read and that might matter; "_" begins notes."""
         return [
-            f"`{key}` = {value!r} is not understood"
+            f"`{key}` = {quoted(value)} is not understood"
             for key, value in self._config.items()
             if key not in self._seen | _HARMLESS and not key.startswith("_")
             if value not in (None, False)
@@ -101,4 +106,4 @@ class Keys:
 
 
 def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return type(value) is int and 0 < value <= LARGEST

@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, quoted
 from antiimit_jax.models.config import ModelConfig, Rope
-from antiimit_jax.models.config_keys import EPSILON, Keys
+from antiimit_jax.models.config_keys import EPSILON, LARGEST, Keys
 from antiimit_jax.models.rope_config import read_rope
 from antiimit_jax.models.tables import read_table
 
@@ -92,7 +92,7 @@ def parse_config(config: Mapping[str, Any], source: str) -> ModelConfig:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = f"this version reads: {', '.join(sorted(FAMILIES))}"
-        raise UserError(f"{source}: model_type {model_type!r} is not ported; {known}")
+        raise UserError(f"{source}: model_type {quoted(model_type)} is not ported; {known}")
     family = FAMILIES[model_type]
     keys = Keys(config, _DEFAULTS | family.defaults)
     for key in ("model_type", *_REFUSED):
@@ -118,15 +118,19 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
         split = "`hidden_size` by the heads is not an even integer"
         keys.problems.append(f"`head_dim` is missing, and {split}")
     elif head_dim is not None and keys.count("head_dim") % 2:
-        keys.problems.append(f"`head_dim` = {head_dim!r} must be an even positive integer")
+        keys.problems.append(f"`head_dim` = {quoted(head_dim)} must be an even positive integer")
     head_dim = keys.count("head_dim", max(2, hidden // heads))
+    if heads * head_dim > LARGEST:
+        keys.problems.append(f"{heads} heads of {head_dim} are more than any release has")
     activation = keys.choice(family.act_key, family.activations)
     if family.act_key != "hidden_act":
         keys.take("hidden_act")  # Gemma-2's files have both; transformers reads the other alone
     elif (other := keys.take("hidden_activation")) is not None:  # Gemma-1's files may have both
         same = [name for name, means in family.activations.items() if means == activation]
         if other not in same:
-            keys.problems.append(f"`hidden_activation` = {other!r} is not what `hidden_act` says")
+            keys.problems.append(
+                f"`hidden_activation` = {quoted(other)} is not what `hidden_act` says"
+            )
     scaled = "query_pre_attn_scalar" in family.defaults
     query_scale = keys.number("query_pre_attn_scalar") ** -0.5 if scaled else 0.0
     fields = {
@@ -175,7 +179,7 @@ def _sliding(keys: Keys, family: Family, rotated: list[bool]) -> list[bool]:
         step, key = family.interval, family.interval_key
         step = keys.count(key, keys.take(f"_{key}", step)) if key else step
         return [(i + 1) % step != 0 for i in range(layers)]
-    used, first = keys.flag("use_sliding_window"), keys.take("max_window_layers", 28)
+    used, first = keys.flag("use_sliding_window"), keys.count("max_window_layers", 28, least=0)
     if family.slides == "upper":  # the window counts only where `use_sliding_window` says so
         return [used and i >= first for i in range(layers)]
     return [used and window is not None and not rotates for rotates in rotated]
@@ -186,9 +190,10 @@ def _layer_kinds(keys: Keys, family: Family, layers: int, head_dim: int) -> dict
     rotated = _rotated(keys, family, layers)
     slides = _sliding(keys, family, rotated)
     kinds = keys.take("layer_types", [_SLIDING if s else _FULL for s in slides])
-    if not isinstance(kinds, list) or len(kinds) != layers or not {*kinds} <= {_SLIDING, _FULL}:
+    listed = isinstance(kinds, list) and len(kinds) == layers
+    if not listed or not all(kind in (_SLIDING, _FULL) for kind in kinds):
         wanted = f"{layers} times {_SLIDING} or {_FULL}"
-        keys.problems.append(f"`layer_types` must list {wanted}, not {kinds!r}")
+        keys.problems.append(f"`layer_types` must list {wanted}, not {quoted(kinds)}")
         kinds = [_FULL] * layers
     window = 0
     if _SLIDING in kinds:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 _PLAIN = re.compile(r"[\w.\\^$-]*")  # neither repeats nor choices: matching is quick
 _SECONDS = 2.0
+_MOST_CHARACTERS, _MOST_PAIRS = 200_000, 4_000_000  # of all patterns; of a pattern and a name
 
 
 def match_names(
@@ -22,14 +23,17 @@ def match_names(
       For each pattern and name the group `idx` (or "") where it matches, else None.
 
     Raises:
-      ValueError: one of them is no regular expression, or all take longer than two seconds.
+      ValueError: one of them is no regular expression, there is too much to match, or all take
+        longer than two seconds.
     """
     patterns = list(patterns)
+    if sum(map(len, patterns)) > _MOST_CHARACTERS or len(patterns) * len(names) > _MOST_PAIRS:
+        raise ValueError("too many or too long patterns")
     whole = [before + pattern + after for pattern in patterns]
     try:
         for pattern in whole:
             re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"no regular expression ({error})") from error
     if all(_PLAIN.fullmatch(pattern) for pattern in patterns):
         return _match(whole, names)

@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, quoted
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models.config_keys import SCALE, is_count
 from antiimit_jax.models.name_patterns import match_names
-from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.tables import read_table
 
 CONFIG_FILE = "adapter_config.json"
 # Key -> why it is refused where it is set; "" where it is read below, or changes no logits.
 _KEYS = {row["key"]: row.get("refused", "") for row in read_table("adapter_keys")}
+_MOST_NAMES = 10_000  # of a list
 # Other beginnings (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base's weights too.
 _BASE_STAYS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
@@ -32,7 +33,7 @@ class PeftConfig:
 
     @property
     def base_model(self) -> str:
-        return str(self.values.get("base_model_name_or_path") or "")
+        return self.values.get("base_model_name_or_path") or ""
 
     def rank_and_scale(self, modules: Sequence[str]) -> dict[str, tuple[int, float]]:
         """Rank and scale of each module, by its name in the torch model.
@@ -71,11 +72,11 @@ class PeftConfig:
 
     def _in_layers(self, layers: Sequence[int], modules: Sequence[str]) -> set[str]:
         given = self.values.get("layers_pattern") or []
-        ends = dict(before=r"(?:^|.*?\.)", after=r"\.(?P<idx>\d+)\.")
+        ends = dict(before=r"(?:^|.*?\.)", after=r"\.(?P<idx>\d{1,9})\.")
         if isinstance(given, str):
             given = [given]
         if not given:
-            given, ends = [""], dict(before=r".*?\.[^.]*\.(?P<idx>\d+)\.", after="")
+            given, ends = [""], dict(before=r".*?\.[^.]*\.(?P<idx>\d{1,9})\.", after="")
         columns = zip(*self._matches("layers_pattern", given, modules, **ends))
         first = (next((hit for hit in hits if hit is not None), None) for hits in columns)
         return {m for m, index in zip(modules, first) if index and int(index) in layers}
@@ -110,31 +111,34 @@ def read_adapter_config(folder: Path) -> PeftConfig:
         raise UserError(f"{folder}: no {CONFIG_FILE}{hint}; name a folder with a PEFT adapter")
     values = read_json(file)
     if values.get("peft_type") != "LORA":
-        raise UserError(f"{file}: peft_type {values.get('peft_type')!r} is not ported (LORA is)")
+        raise UserError(
+            f"{file}: peft_type {quoted(values.get('peft_type'))} is not ported (LORA is)"
+        )
     refused = {key: why for key, why in _KEYS.items() if why and values.get(key)}
     problems = [f"`{key}` is set, and {why}" for key, why in refused.items()]
     if values.get("bias", "none") != "none":
-        problems.append(f"`bias` = {values['bias']!r}, and trained biases are not ported")
+        problems.append(f"`bias` = {quoted(values['bias'])}, and trained biases are not ported")
     start = values.get("init_lora_weights")
     if start not in _BASE_STAYS:
         how = "save the adapter with path_initial_model_for_weight_conversion"
-        problems.append(f"`init_lora_weights` = {start!r} changes the base's weights; {how}")
+        problems.append(f"`init_lora_weights` = {quoted(start)} changes the base's weights; {how}")
     rank, alpha = values.get("r"), values.get("lora_alpha")
     if not is_count(rank):
-        problems.append(f"`r` must be a positive integer, not {rank!r}")
+        problems.append(f"`r` must be a positive integer, not {quoted(rank)}")
     if alpha not in SCALE:
-        problems.append(f"`lora_alpha` must be {SCALE}, not {alpha!r}")
+        problems.append(f"`lora_alpha` must be {SCALE}, not {quoted(alpha)}")
     given = {key: value for key, value in values.items() if value is not None}
     wrong = [key for key, good in _KINDS.items() if key in given and not good(given[key])]
     wrong += [key for key, value in values.items() if key not in _KEYS and value]
-    problems += [f"`{key}` = {values[key]!r} is not understood" for key in wrong]
+    problems += [f"`{key}` = {quoted(values[key])} is not understood" for key in wrong]
     if problems:
         raise UserError(f"{file}: {'; '.join(problems)}")
     return PeftConfig(file=file, values=values)
 
 
 def _one_or_several(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    several = lambda value: isinstance(value, list) and all(map(good, value))
+    listed = lambda value: isinstance(value, list) and len(value) <= _MOST_NAMES
+    several = lambda value: listed(value) and all(map(good, value))
     return lambda value: good(value) or several(value)
 
 
@@ -144,6 +148,7 @@ def _pattern_of(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 _names = _one_or_several(lambda value: isinstance(value, str))
 _KINDS = {  # what a value must be that is not null
+    "base_model_name_or_path": lambda value: isinstance(value, str) and "\0" not in value,
     "target_modules": _names,
     "exclude_modules": _names,
     "layers_pattern": _names,

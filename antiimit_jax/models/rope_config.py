@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from antiimit_jax.errors import quoted
 from antiimit_jax.models.config import Rope
 from antiimit_jax.models.config_keys import ROPE_BASE, SCALE, Keys, Range, is_count
 
@@ -46,10 +47,10 @@ def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, parti
         rope = keys.take(place, {})
         rope = rope.get(layer_type) or {} if nested and _is_nested(rope) else rope
         if not isinstance(rope, Mapping):
-            keys.problems.append(f"`{place}` must be an object, not {rope!r}")
+            keys.problems.append(f"`{place}` must be an object, not {quoted(rope)}")
             continue
         thetas.append(rope.get("rope_theta"))
-        types.add(rope.get("rope_type", rope.get("type", "default")) if rope else None)
+        types.add(_type(rope) if rope else None)
         given |= rope
     if len(types - {None}) > 1:
         said = sorted(map(str, types))
@@ -57,16 +58,23 @@ def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, parti
     base = _base(keys, thetas, theta)
     share = given.get("partial_rotary_factor", keys.take("partial_rotary_factor", 1.0))
     if share != 1 and not partial:
-        keys.problems.append(f"`partial_rotary_factor` = {share!r} is not ported for this family")
+        keys.problems.append(
+            f"`partial_rotary_factor` = {quoted(share)} is not ported for this family"
+        )
         share = 1.0
     if share not in SCALE or share > 1 or int(head_dim * share) < 2 or int(head_dim * share) % 2:
         unfit = f"does not fit head_dim {head_dim}"
-        keys.problems.append(f"`partial_rotary_factor` = {share!r} {unfit}")
+        keys.problems.append(f"`partial_rotary_factor` = {quoted(share)} {unfit}")
         share = 1.0
     longest, original = keys.count("max_position_embeddings"), keys.take(_ORIGINAL)
     if original is not None:  # Phi-3 puts it beside the window
         given[_ORIGINAL] = original
     return _rope(keys, given, base, int(head_dim * share), longest)
+
+
+def _type(rope: Mapping[str, Any]) -> str:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    return kind if isinstance(kind, str) else quoted(kind)
 
 
 def _is_nested(rope: Any) -> bool:
@@ -77,33 +85,35 @@ def _base(keys: Keys, given: list[Any], default: float) -> float:
     """The one base that every place agrees on."""
     thetas = [value for value in given if value is not None]
     if not all(value in ROPE_BASE for value in thetas):
-        keys.problems.append(f"`rope_theta` must be {ROPE_BASE}, not {thetas!r}")
+        keys.problems.append(f"`rope_theta` must be {ROPE_BASE}, not {quoted(thetas)}")
         return default
     if len(set(thetas)) > 1:
-        keys.problems.append(f"`rope_theta` is given twice and differs: {thetas!r}")
+        keys.problems.append(f"`rope_theta` is given twice and differs: {quoted(thetas)}")
     return float(next(iter(thetas), default))
 
 
 def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest: int) -> Rope:
-    kind = given.get("rope_type", given.get("type", "default"))
+    kind = _type(given)
     if keys.take("model_type") == "phi3" and kind in ("su", "yarn"):  # older names
         kind = "longrope"
     if kind not in _NEEDED:
-        keys.problems.append(f"rope type {kind!r} is not ported (known: {', '.join(_NEEDED)})")
+        keys.problems.append(
+            f"rope type {quoted(kind)} is not ported (known: {', '.join(_NEEDED)})"
+        )
         return Rope(dim=dim)
     before = len(keys.problems)
     if unknown := sorted({*given} - _COMMON - {*_NEEDED[kind], *_ALLOWED.get(kind, ())}):
-        keys.problems.append(f"rope type {kind!r} holds {', '.join(unknown)}, not understood")
+        keys.problems.append(f"rope type {quoted(kind)} holds {', '.join(unknown)}, not understood")
     if lost := [key for key in _NEEDED[kind] if given.get(key) is None]:
-        keys.problems.append(f"rope type {kind!r} lacks {', '.join(lost)}")
+        keys.problems.append(f"rope type {quoted(kind)} lacks {', '.join(lost)}")
     original = given.get(_ORIGINAL) or longest
     numbers = {key: value for key, value in given.items() if key not in _NO_NUMBERS}
     numbers = {key: value for key, value in numbers.items() if value is not None}
     for key, value in numbers.items():
         if value not in (within := _POSITIONS if key == _ORIGINAL else SCALE):
-            keys.problems.append(f"rope number `{key}` must be {within}, not {value!r}")
+            keys.problems.append(f"rope number `{key}` must be {within}, not {quoted(value)}")
     if not is_count(original):
-        keys.problems.append(f"`{_ORIGINAL}` must be a positive integer, not {original!r}")
+        keys.problems.append(f"`{_ORIGINAL}` must be a positive integer, not {quoted(original)}")
     if kind == "dynamic" and dim == 2:
         keys.problems.append("rope type 'dynamic' needs more than two rotated features a head")
     if len(keys.problems) > before:

@@ -21,12 +21,15 @@ import safetensors
 from safetensors.numpy import save_file
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.json_files import parse_json, read_json
 from antiimit_jax.models.families import text_name
 from antiimit_jax.models.host_arrays import ALIGNMENT
 
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 _FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 _BLOCK_ROWS = 256
+_TENSOR = {"dtype": str, "shape": [int], "data_offsets": [int], str: object}
+_HEADER = {"__metadata__?": object, str: _TENSOR}
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -138,12 +141,12 @@ class SafetensorsCheckpoint:
 
     def _indexed(self) -> list[StoredTensor]:
         index = self.path / _INDEX
-        where = read_json(index).get("weight_map")
-        if not isinstance(where, dict) or not where:
+        where = read_json(index, {"weight_map": {str: str}, str: object})["weight_map"]
+        if not where:
             raise UserError(f"{index}: has no weight_map")
         for name, shard in where.items():
             # Only plain names beside the index: an index must not point anywhere else.
-            if not isinstance(shard, str) or Path(shard).name != shard or not self._inside(shard):
+            if Path(shard).name != shard or not self._inside(shard):
                 raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
             if not (self.path / shard).is_file():
                 raise UserError(f"{index}: shard {shard} is missing; fetch it again")
@@ -188,7 +191,7 @@ def read_header(file: Path) -> list[StoredTensor]:
             pass
         with file.open("rb") as opened:
             (size,) = struct.unpack("<Q", opened.read(8))
-            rows = json.loads(opened.read(size), object_pairs_hook=_once)
+            rows = parse_json(opened.read(size), _HEADER, source="header")
     except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
         why = f"not a readable safetensors file ({error})"
         raise UserError(f"{file}: {why}; fetch it again") from error
@@ -234,23 +237,3 @@ def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else errno.EIO
         raise OSError(code, os.strerror(code), str(file)) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; UserError if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:  # not UTF-8, a key twice, endless brackets
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:80]!r} is there twice")
-    return values

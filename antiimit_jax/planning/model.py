@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models.catalog import CATALOG, Entry, embedded_file, entry_of
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.weights import LISTED
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 

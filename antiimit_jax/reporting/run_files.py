@@ -6,7 +6,6 @@ the figures were made from, so that each can be recomputed without a model.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.json_files import read_json
 from antiimit_jax.reporting.rows import Rows
-from antiimit_jax.results import ROW_KEYS, Stage, Tables
+from antiimit_jax.results import ROW_KEYS, STAGE, Stage, Tables
 
 SCHEMA = 1
 METRICS, CONFIG, TRAINING = "metrics.json", "config.json", "training"
@@ -27,6 +27,13 @@ _TRAINING = pa.schema(  # beside these columns, the metrics of each term of the 
     | {name: pa.float64() for name in ("loss", "grad_norm", "lr", "tokens_per_s")}
     | {"skipped": pa.bool_()}
 )
+_ROW = (
+    dict.fromkeys(("stage", "suite", "split", "slice", "metric", "note?"), str)
+    | dict.fromkeys(("value", "ci_low", "ci_high"), (float, None))
+    | {"n": int, "clusters": int}
+)
+_METRICS = {"schema": int, "run": {"stages?": [STAGE], str: object}, "rows": [_ROW]}
+LOG = [{"adapter": str, "step": int, "skipped?": bool, str: (float, None)}]  # of a training
 Schemas = Mapping[str, pa.Schema]
 
 
@@ -96,19 +103,10 @@ def write_metrics(workdir: str | Path, run: Mapping[str, Any], rows: Sequence[Ma
 def read_metrics(workdir: str | Path) -> dict[str, Any]:
     """Reads metrics.json: {"schema": 1, "run": {...}, "rows": [...]}. Raises UserError."""
     path = Path(workdir) / METRICS
-    data = _read_json(path, "run launch.evaluate or launch.study with this --workdir first")
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: {type(data).__name__} found, an object expected; evaluate again")
-    if data.get("schema") != SCHEMA:
-        found = data.get("schema")
-        raise UserError(f"{path}: schema {found!r} found, {SCHEMA} expected; evaluate again")
-    if not isinstance(data.get("run"), dict) or not isinstance(data.get("rows"), list):
-        raise UserError(f"{path}: 'run' or 'rows' is missing; evaluate this run again")
-    for row in data["rows"]:
-        try:
-            _check_row(row, str(path))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+    hint = "run launch.evaluate or launch.study with this --workdir"
+    data = read_json(path, _METRICS, hint=hint)
+    if data["schema"] != SCHEMA:
+        raise UserError(f"{path}: schema {data['schema']} found, {SCHEMA} expected; {hint}")
     return data
 
 
@@ -129,10 +127,8 @@ def write_config(workdir: str | Path, config: Mapping[str, Any]) -> str:
 def read_config(workdir: str | Path) -> dict[str, Any]:
     """Reads config.json: {"config": {...}, "config_sha256": hex}. Raises UserError."""
     path = Path(workdir) / CONFIG
-    data = _read_json(path, "it is written at the start of a run")
-    if not isinstance(data, dict) or not {"config", "config_sha256"} <= data.keys():
-        raise UserError(f"{path}: 'config' or 'config_sha256' is missing; start the run again")
-    return data
+    shape = {"config": {"suites?": [str], str: object}, "config_sha256": str}
+    return read_json(path, shape, hint="it is written at the start of a run")
 
 
 def to_table(name: str, columns: Mapping[str, Sequence], schema: pa.Schema) -> pa.Table:
@@ -189,8 +185,6 @@ def _array(values: Sequence, kind: pa.DataType) -> pa.Array:
 
 
 def _check_row(row: Any, where: str) -> None:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: a row is {type(row).__name__}, an object is expected")
     missing = [key for key in ROW_KEYS if key not in row]
     unknown = sorted(set(row) - set(ROW_KEYS) - {"note"})
     if missing or unknown:
@@ -199,19 +193,6 @@ def _check_row(row: Any, where: str) -> None:
         value = row[key]
         if value is not None and not abs(float(value)) < float("inf"):
             raise ValueError(f"{where}: {key} is {value} in row {row}; use null and a note")
-
-
-def _read_json(path: Path, hint: str) -> Any:
-    if not path.exists():
-        raise UserError(f"{path}: not found; {hint}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not strict JSON ({first_line(error)}); {hint}") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _json(data: Any, **how: Any) -> str:

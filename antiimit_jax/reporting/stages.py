@@ -4,20 +4,20 @@ last one.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from antiimit_jax.errors import UserError
 from antiimit_jax.files import json_text, whole_folder
+from antiimit_jax.json_files import read_json
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.run_files import Schemas
-from antiimit_jax.results import Stage, Tables, stage_order
+from antiimit_jax.results import STAGE, Stage, Tables, stage_order
 
 _FACTS = "stage.json"
+_SHAPE = {"stage": STAGE, "adapter_sha256": (str, None), str: object}
 
 
 def stage_folder(workdir: Path, name: str) -> Path:
@@ -50,10 +50,7 @@ def read_facts(workdir: Path, name: str) -> dict[str, Any] | None:
     path = stage_folder(workdir, name) / _FACTS
     if not path.parent.is_dir():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable ({error}); start anew with --overwrite") from error
+    return read_json(path, _SHAPE, hint="start anew with --overwrite")
 
 
 def stages_there(workdir: Path) -> list[Stage]:

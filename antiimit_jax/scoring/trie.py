@@ -13,6 +13,8 @@ from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 
 FORMS = ("strict", "lenient")
+_PART_TOKENS = 512
+_MOST_TOKENS = 4096  # of words that cannot be asked apart
 Ids = tuple[int, ...]  # of tokens
 
 
@@ -33,6 +35,15 @@ class WordQuery:
     prompt_ids: Ids
     paths: tuple[FormPath, ...]
     n_words: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some words of a query, as a query of their own."""
+
+    query: WordQuery
+    words: list[int]  # their numbers in the whole query
+    paths: list[int]
 
 
 def surface_forms(word: str, policy: str) -> tuple[str, ...]:
@@ -74,6 +85,7 @@ def word_query(
         )
     paths: dict[Ids, FormPath] = {}
     for index, word in enumerate(words):
+        before = len(paths)
         for form in surface_forms(word, forms):
             joined = tokenizer.encode_continued(prompt.tail + form)
             if joined[: len(tail)] != tail or len(joined) == len(tail):
@@ -91,7 +103,7 @@ def word_query(
                         f"words {words[other.word]!r} and {word!r} share the form {form!r}: "
                         "choose other words or --forms=strict"
                     )
-        if index not in {path.word for path in paths.values()}:
+        if before == len(paths):
             raise UserError(
                 f"word {word!r} cannot be spelled by any tokens after {prompt.tail[-20:]!r}; "
                 "choose another word or end the prompt elsewhere"
@@ -144,3 +156,59 @@ def event_parents(paths: Sequence[FormPath], stops: Sequence[bool]) -> list[int]
         ended = (path.tokens[:cut] for cut in cuts if stops[path.tokens[cut]])
         parents.append(next((index[inner] for inner in ended if inner in index), -1))
     return parents
+
+
+def parts(query: WordQuery, stops: Sequence[bool]) -> list[Part]:
+    """A query of many words as several, whose answers together are its own, exactly.
+
+    A word's probability depends on the paths of other words only where the event of one path lies
+    inside that of another (`event_parents`): such words stay together.
+
+    Raises:
+      UserError: too many words lie inside one another.
+    """
+    lengths = [0] * query.n_words
+    for path in query.paths:
+        lengths[path.word] += len(path.tokens)
+    if sum(lengths) <= 2 * _PART_TOKENS:
+        return [Part(query, list(range(query.n_words)), list(range(len(query.paths))))]
+    first = list(range(query.n_words))  # a word that it stays with, itself for the first of them
+
+    def leader(word: int) -> int:
+        while first[word] != word:
+            first[word] = word = first[first[word]]
+        return word
+
+    for path, parent in zip(query.paths, event_parents(query.paths, stops)):
+        if parent >= 0:
+            first[leader(path.word)] = leader(query.paths[parent].word)
+    together: dict[int, list[int]] = {}
+    for word in range(query.n_words):
+        together.setdefault(leader(word), []).append(word)
+    filled: list[list[int]] = []
+    room = 0
+    for words in together.values():
+        length = sum(lengths[word] for word in words)
+        if length > _MOST_TOKENS:
+            raise UserError(
+                f"{len(words)} of the words begin one another and must be scored together: "
+                "score fewer at a time"
+            )
+        if length > room:
+            filled.append([])
+            room = _PART_TOKENS
+        filled[-1] += words
+        room -= length
+    part_of = {word: (part, i) for part, words in enumerate(filled) for i, word in enumerate(words)}
+    own: list[list[int]] = [[] for _ in filled]
+    for number, path in enumerate(query.paths):
+        own[part_of[path.word][0]].append(number)
+    inside = lambda path: dataclasses.replace(path, word=part_of[path.word][1])
+    return [
+        Part(
+            WordQuery(query.prompt_ids, tuple(inside(query.paths[i]) for i in paths), len(words)),
+            words,
+            paths,
+        )
+        for words, paths in zip(filled, own)
+    ]

@@ -20,6 +20,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.text.chat_templates import RENDERER
 from antiimit_jax.text.gguf_tokenizer import SPACE_MARK, tokenizer_of_gguf
@@ -283,7 +284,7 @@ def _declared_ends(path: Path) -> set[int]:
     ends: set[int] = set()
     for name in ("config.json", "generation_config.json"):
         if (path / name).is_file():
-            declared = json.loads((path / name).read_text(encoding="utf-8")).get("eos_token_id")
+            declared = read_json(path / name).get("eos_token_id")
             listed = declared if isinstance(declared, list) else [declared]
             ends |= {i for i in listed if isinstance(i, int)}
     return ends

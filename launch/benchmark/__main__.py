@@ -82,8 +82,8 @@ def main() -> None:
             found["behind_one_prompt"] = growth.behind_one_prompt(setup)
         found["growth"] = growth.measure(setup, what or WHAT, axes)
     _write(found, results.machine(cores, rate), workdir)
-    print(tables.plain(found), end="")
-    print(f"written: {workdir / 'benchmark.json'}, benchmark.md and benchmark.png")
+    written = f"written: {workdir / 'benchmark.json'}, benchmark.md and benchmark.png"
+    cli.show(tables.plain(found) + written)
 
 
 def _write(found: dict[str, Any], machine: dict[str, Any], workdir: Path) -> None:
@@ -105,4 +105,4 @@ def _known(flag: str, known: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, lambda: "--workdir holds the workloads that were done; start it again")

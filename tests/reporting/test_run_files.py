@@ -72,12 +72,12 @@ def test_rows_that_are_no_rows_are_refused(tmp_path, bad):
 @pytest.mark.parametrize(
     "text, word",
     [
-        (None, "not found"),
-        ("{", "strict JSON"),
+        (None, "no such file"),
+        ("{", "not valid JSON"),
         ('{"schema": 1, "run": {}, "rows": [NaN]}', "NaN"),
         ('{"schema": 2, "run": {}, "rows": []}', "schema 2"),
-        ('{"schema": 1, "rows": []}', "missing"),
-        ("[1]", "list found"),
+        ('{"schema": 1, "rows": []}', "lacks keys run"),
+        ("[1]", "an object expected"),
         ('{"schema": 1, "run": {}, "rows": [{"stage": "base"}]}', "lacks keys"),
     ],
 )

@@ -1,0 +1,142 @@
+"""What programs say: one true line when stopped, nothing that steers a terminal, any encoding."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def run(argv, **environ: str) -> subprocess.CompletedProcess:
+    env = environment() | environ
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, timeout=120)
+
+
+def stopped(argv, reached, number: int) -> tuple[subprocess.Popen, str, float]:
+    """A program that got a signal when `reached` said so, its last line, and how long it took."""
+    with subprocess.Popen(
+        argv, cwd=ROOT, env=environment(), stdout=-1, stderr=-1, text=True
+    ) as child:
+        limit = time.monotonic() + 100
+        while not reached() and child.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        began = time.monotonic()
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert "Traceback" not in err and "Exception ignored" not in err, err
+    assert out == ""
+    assert err.count("stopped; ") == 1, err
+    return child, err.splitlines()[-1], time.monotonic() - began
+
+
+def after(seconds: float):
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+@pytest.mark.parametrize(
+    "seconds, number, code",
+    [(0.2, signal.SIGINT, 130), (1.0, signal.SIGTERM, 143), (3.0, signal.SIGINT, 130)],
+)
+def test_a_signal_while_importing_or_loading(model, seconds, number, code):
+    argv = command("score", f"--model={model}", "--prompt=x", "--words=a,b")
+    child, line, took = stopped(argv, after(seconds), number)
+    assert child.returncode == code
+    assert line == "stopped; nothing was written"
+    assert took < 8
+
+
+def test_a_stopped_training_says_what_is_kept(model, tmp_path):
+    run_folder = tmp_path / "run"
+    argv = command("finetune", f"--model={model}", f"--workdir={run_folder}", *SMALL)
+    argv += ["--config.train.steps=400"]
+    checkpoint = run_folder / "checkpoints" / "tuned" / "4"
+    child, line, _ = stopped(argv, checkpoint.exists, signal.SIGINT)
+    assert child.returncode == 130
+    steps = max(int(f.name) for f in checkpoint.parent.iterdir() if f.name.isdecimal())
+    assert f"{steps} training steps of tuned" in line and str(run_folder) in line
+    assert line.endswith("the same command goes on from there")
+
+
+def test_ctrl_c_in_compiled_code_that_does_not_come_back(tmp_path):
+    code = """
+import hashlib, sys
+import launch.cli as cli
+busy = sys.argv.pop()
+def main():
+    open(busy, "w").close()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+cli.run(main, lambda: "kept")
+"""
+    argv = [sys.executable, "-c", code, str(tmp_path / "busy")]
+    child, line, took = stopped(argv, (tmp_path / "busy").exists, signal.SIGINT)
+    assert (child.returncode, line) == (130, "stopped; kept")
+    assert took < 10
+
+
+def test_an_error_has_a_line_of_its_own_below_open_bars():
+    code = r"""
+import launch.cli as cli
+from antiimit_jax.errors import UserError
+def main():
+    cli.bar("first\x1b[2J", 5)(2)
+    cli.bar("second", 5)(1)
+    cli.say("note \x1b]0;title\x07")
+    raise UserError("it is \x1b[31mred")
+cli.run(main)
+"""
+    result = run([sys.executable, "-c", code])
+    assert result.returncode == 2
+    assert b"\x1b" not in result.stderr.replace(b"\x1b[A", b"")  # tqdm's own: one line up
+    assert result.stderr.splitlines()[-1] == rb"error: it is \x1b[31mred"
+    assert rb"note \x1b]0;title\x07" in result.stderr
+
+
+def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):
+    words = "red\x1b[31m,\u202eback,\x9bend"
+    result = launch("score", f"--model={model}", "--prompt=\x1b[2Jx", f"--words={words}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().isprintable()
+    assert list(json.loads(result.stdout)["words"]) == words.split(",")
+    named = launch("score", "--model=/nowhere/\x1b[31mx", "--prompt=x", "--words=a")
+    refused(named, r"\x1b[31mx")
+    assert "\x1b" not in named.stderr
+
+
+@pytest.mark.parametrize("environ", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_an_ascii_terminal_gets_whole_json(model, environ):
+    argv = command("score", f"--model={model}", "--prompt=é", "--words=naïve,Ünë")
+    result = run(argv, **environ)
+    assert result.returncode == 0, result.stderr
+    assert list(json.loads(result.stdout)["words"]) == ["naïve", "Ünë"]
+
+
+@pytest.mark.parametrize("flag", [b"--prompt=a\xff", b"--workdir=/tmp/\xfe\xff", b"--model=\xff"])
+def test_names_and_texts_that_are_not_utf8_are_refused(flag):
+    program = "evaluate" if b"workdir" in flag else "score"
+    result = run([*command(program), flag])
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(b"error: ") and b"UTF-8" in line and rb"\udcff" in line
+
+
+def test_a_folder_that_is_not_utf8_is_refused(tmp_path):
+    folder = bytes(tmp_path) + b"/\xff"
+    Path(folder.decode(errors="surrogateescape")).mkdir()
+    argv, env = command("plan", "--list"), environment() | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(argv, cwd=folder, env=env, capture_output=True, timeout=120)
+    assert result.returncode == 2 and result.stderr.count(b"\n") == 1
+    assert b"UTF-8" in result.stderr
