@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from antiimit_jax.errors import UserError, first_line, near_misses
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.gguf_cache import own_folder
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
@@ -116,7 +116,10 @@ def run(main: Callable[[], None]) -> None:
 def _keep_compilations() -> None:
     """Compiled programs are kept in the user's cache folder; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(own_folder("xla")))
+        except OSError as error:
+            logging.warning("compiled programs are not kept: %s", error)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
