@@ -1,7 +1,6 @@
 """How fast the processor multiplies, in float32 and in bfloat16; kept in the user's cache."""
 
 import functools
-import json
 import os
 import platform
 import statistics
@@ -11,10 +10,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from antiimit_jax.files import replace_file
+from antiimit_jax.files import replace_file, write_json
 from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.json_files import read_json
 from antiimit_jax.versions import versions
 
+_KNOWN = {str: {"float32": float, "bfloat16": float}}
 _SIZE = 2048  # rows and columns of the matrices
 
 
@@ -64,9 +65,8 @@ def multiplies_bfloat16() -> bool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     key = f"{processor_name()}, {cores} cores, jax {versions(['jax'])['jax']}"
     file = user_cache() / "processors.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = read_json(file, _KNOWN, hint="delete it") if file.exists() else {}
     if key not in known:
         known[key] = matmul_gflops()
-        text = json.dumps(known, indent=2)
-        replace_file(file, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        replace_file(file, lambda path: write_json(path, known))
     return known[key]["bfloat16"] > 1.2 * known[key]["float32"]

@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,8 @@ from tqdm import tqdm
 
 from antiimit_jax.errors import UserError, first_line, near_misses, printable
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.files import json_text
+from antiimit_jax.gguf_cache import own_folder, user_cache
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.processor import multiplies_bfloat16
@@ -146,7 +146,10 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
 def _keep_compilations() -> None:
     """Compiled programs are kept in the user's cache folder; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(own_folder("xla")))
+        except OSError as error:
+            logging.warning("compiled programs are not kept: %s", error)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -206,9 +209,9 @@ def show(text: str) -> None:
 
 def show_json(values: Any) -> None:
     """One JSON value on standard output, in ASCII where not all of it can be shown there."""
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    text = json_text(values, ensure_ascii=False)
     as_it_is = text.isprintable() and codecs.lookup(sys.stdout.encoding).name == "utf-8"
-    print(text if as_it_is else json.dumps(values, allow_nan=False))
+    print(text if as_it_is else json_text(values))
 
 
 @contextlib.contextmanager

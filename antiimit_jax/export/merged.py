@@ -41,12 +41,13 @@ def write_merged(
     """Writes `model*.safetensors`, and the index where there is more than one file.
 
     Args:
-      checkpoint: with `path`, `names()`, `problem(name, shape)` and `read(name)`.
+      checkpoint: as `models.weights` says.
       dtype: of all tensors written.
       done: is told the number of tensors after each.
 
     Raises:
-      UserError: tensors that are missing, unexpected, misshaped, not finite, or beyond float16.
+      UserError: tensors that are missing, unexpected, misshaped, not finite, or beyond float16; or
+        a file of the checkpoint was replaced meanwhile.
       OSError: the disk is full.
     """
     places, _, problems = check_headers(checkpoint, cfg)
@@ -64,6 +65,7 @@ def write_merged(
             shard[name] = _merged(name, checkpoint, places[name], cfg, adapter, dtype)
             done(1)
         save_tensors(shard, folder / file)
+    checkpoint.check_unchanged()
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)

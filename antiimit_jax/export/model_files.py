@@ -11,6 +11,7 @@ from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import DTYPES
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config, text_config
+from antiimit_jax.models.safetensors_files import check_inside
 from antiimit_jax.models.weights import Source
 from antiimit_jax.text.tokenizer import load_tokenizer
 
@@ -33,12 +34,15 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
       What the user should know: files that the model did not have.
 
     Raises:
-      UserError: a file of the model cannot be read.
+      UserError: a file of the model cannot be read, or is a link that leads out of its folder.
     """
     config = dict(text_config(source.open().config()))
     tokens = {key: config[key] for key in _TOKENS if config.get(key) is not None}
     notes = []
+    kept = source.path / "generation_config.json"
     if source.path.is_dir():
+        check_inside(source.path / "config.json")
+        check_inside(kept)
         _copy(source.path, folder, _LICENCES)
         if not _copy(source.path, folder, _TOKENIZER):
             notes.append(f"{source.path} has no tokenizer, so neither has the export")
@@ -53,7 +57,6 @@ def write_model_files(folder: Path, source: Source, cfg: ModelConfig, dtype: str
     if parse_config(config, "config.json") != cfg:
         raise UserError(f"{source.path}: its config does not survive the export; please report it")
     write_json(folder / "config.json", config)
-    kept = source.path / "generation_config.json"
     write_json(folder / "generation_config.json", read_json(kept) if kept.is_file() else tokens)
     return notes
 
@@ -72,5 +75,6 @@ def _copy(source: Path, folder: Path, patterns: Iterable[str]) -> int:
     found = {file for pattern in patterns for file in source.glob(pattern)}
     files = [file for file in sorted(found) if file.is_file()]
     for file in files:
+        check_inside(file)
         shutil.copyfile(file, folder / file.name)
     return len(files)

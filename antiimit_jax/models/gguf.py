@@ -1,8 +1,8 @@
 """Reads GGUF files: metadata as a Hugging Face config, tensors in Hugging Face layout.
 
-The `gguf` package parses and dequantises; `gguf_config` reads the metadata. Here the tensors go
-back to Hugging Face's layout: query and key rows that GGUF stores interleaved for its own rotary
-embedding into half-split order, and Gemma's norms, stored as 1 + w, into w.
+`gguf_header` reads the header, `gguf_config` its metadata; the `gguf` package dequantises. Here the
+tensors go back to Hugging Face's layout: query and key rows that GGUF stores interleaved for its
+own rotary embedding into half-split order, and Gemma's norms, stored as 1 + w, into w.
 """
 
 import functools
@@ -16,30 +16,11 @@ import numpy as np
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf_config import ARCHITECTURES, config_of
+from antiimit_jax.models.gguf_header import GgufHeader
+from antiimit_jax.models.held_file import HeldFile
 from antiimit_jax.models.leaves import Leaf, leaves_of
 
-_UNREADABLE = (ValueError, LookupError, OverflowError, MemoryError, OSError, RecursionError)
 _INTEGERS = ("I8", "I16", "I32", "I64")
-_LONGEST_ARRAY = 2_000_000  # values of one metadata key; the longest known has half a million
-
-
-class _Reader(gguf.GGUFReader):
-    """The package's reader, which takes no count on trust.
-
-    As it stands it reads emptiness after the end of the file, for as long as a false count says.
-    """
-
-    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
-        if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
-            raise ValueError(f"{int(count)} values reach past the end")
-        return super()._get(offset, dtype, count, override_order)
-
-    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
-        if raw_type == gguf.GGUFValueType.ARRAY:
-            length = int(self._get(orig_offs + 4, np.uint64)[0])
-            if length > _LONGEST_ARRAY:
-                raise ValueError(f"a list of {length} values")
-        return super()._get_field_parts(orig_offs, raw_type)
 
 
 class GgufCheckpoint:
@@ -52,19 +33,13 @@ class GgufCheckpoint:
           UserError: not a GGUF file, truncated, or an architecture that is not ported.
         """
         self.path = path
-        size = path.stat().st_size
+        self._file = HeldFile(path)
         try:
-            self._reader = _Reader(path)
-        except _UNREADABLE as error:
-            what = f"{path}: not a readable GGUF file ({str(error)!r:.200})"
+            header = GgufHeader(self._file)
+        except ValueError as error:
+            what = f"{path}: not a readable GGUF file ({str(error):.400})"
             raise UserError(f"{what}; fetch it again") from error
-        for tensor in self._reader.tensors:
-            if tensor.data_offset + tensor.n_bytes > size:
-                past = f"tensor {tensor.name!r} reaches past the end of the file ({size} bytes)"
-                raise UserError(f"{path}: truncated, {past}; fetch it again")
-        if self._reader.byte_order == "S":
-            raise UserError(f"{path}: the file is big-endian; only little-endian ones are read")
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self._values, self._tensors = header.values, header.tensors
         name = self.field("general.architecture")
         if not isinstance(name, str) or name not in ARCHITECTURES:
             known = f"this version reads: {', '.join(ARCHITECTURES)}"
@@ -76,11 +51,17 @@ class GgufCheckpoint:
 
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value as a Python object (str, int, float, bool or list)."""
-        field = self._reader.fields.get(key)
+        value = self._values.get(key, default)
         try:
-            return default if field is None else field.contents()
-        except (ValueError, IndexError) as error:
-            raise UserError(f"{self.path}: metadata {key} cannot be read ({error})") from error
+            if isinstance(value, list):
+                return [one.decode() if isinstance(one, bytes) else one for one in value]
+            return value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}: metadata {key} is not UTF-8 ({error})") from error
+
+    def check_unchanged(self) -> None:
+        """Raises UserError where the file was replaced or written to since it was opened."""
+        self._file.check_unchanged()
 
     def config(self) -> dict[str, Any]:
         """The metadata as a `config.json` dictionary.
@@ -90,9 +71,9 @@ class GgufCheckpoint:
             contradict each other.
         """
         prefix = f"{self.architecture}."
-        own = [key for key in self._reader.fields if key.startswith(prefix)]
+        own = [key for key in self._values if key.startswith(prefix)]
         metadata = {key.removeprefix(prefix): self.field(key) for key in own}
-        shapes = {name: _shape(tensor) for name, tensor in self._tensors.items()}
+        shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         try:
             return config_of(self.architecture, metadata, shapes, self._dequantised)
         except ValueError as error:
@@ -124,10 +105,9 @@ class GgufCheckpoint:
     def problem(self, hf_name: str, shape: tuple[int, ...]) -> str:
         """What the header says against a tensor of this shape; empty if nothing."""
         tensor = self._tensors[self._places[hf_name][0]]
-        stored = _shape(tensor)
-        if stored != shape:
-            return f"{hf_name} has shape {stored}, not {shape}"
-        kind = tensor.tensor_type.name
+        if tensor.shape != shape:
+            return f"{hf_name} has shape {tensor.shape}, not {shape}"
+        kind = tensor.kind.name
         return f"{hf_name} has type {kind}, not a float" if kind in _INTEGERS else ""
 
     def read(self, hf_name: str) -> np.ndarray:
@@ -153,17 +133,16 @@ class GgufCheckpoint:
     def _dequantised(self, name: str) -> np.ndarray:
         """One tensor by its GGUF name, as float32."""
         tensor = self._tensors[name]
+        stored = np.empty(tensor.n_bytes, np.uint8)
+        self._file.read_into(stored, tensor.start, name)
+        stored = stored.reshape(*tensor.shape[:-1], tensor.row_bytes)
         try:
-            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-            return np.asarray(array.reshape(_shape(tensor)), np.float32)
-        except (NotImplementedError, ValueError) as error:
-            kind = tensor.tensor_type.name
+            with np.errstate(all="ignore"):  # who reads it looks for what is not finite
+                array = gguf.quants.dequantize(stored, tensor.kind)
+        except NotImplementedError as error:
+            kind = tensor.kind.name
             raise UserError(f"{self.path}: tensor {name} of type {kind} is not read") from error
-
-
-def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
-    """GGUF counts dimensions from the innermost."""
-    return tuple(int(n) for n in reversed(tensor.shape))
+        return np.asarray(array.reshape(tensor.shape), np.float32)
 
 
 def half_split_rows(array: np.ndarray, heads: int) -> np.ndarray:

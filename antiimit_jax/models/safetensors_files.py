@@ -8,6 +8,7 @@ way through a mapped file.
 import dataclasses
 import errno
 import json
+import math
 import os
 import re
 import struct
@@ -23,11 +24,13 @@ from safetensors.numpy import save_file
 from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import parse_json, read_json
 from antiimit_jax.models.families import text_name
+from antiimit_jax.models.held_file import HeldFile
 from antiimit_jax.models.host_arrays import ALIGNMENT
 
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 _FLOATS = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 _BLOCK_ROWS = 256
+_LONGEST_HEADER = 2**24  # bytes; a model of 50,000 tensors has a third of it
 _TENSOR = {"dtype": str, "shape": [int], "data_offsets": [int], str: object}
 _HEADER = {"__metadata__?": object, str: _TENSOR}
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -38,7 +41,7 @@ class StoredTensor:
     """What a file's header says of a tensor."""
 
     name: str
-    file: Path
+    file: HeldFile
     dtype: str  # as the format spells it: BF16, F32, ...
     shape: tuple[int, ...]
     start: int  # its first byte in the file
@@ -52,18 +55,16 @@ class StoredTensor:
           UserError: a dtype that is no float, or the file has become shorter.
         """
         if problem := self.dtype_problem:
-            raise UserError(f"{self.file}: {self.name} {problem}")
+            raise UserError(f"{self.file.path}: {self.name} {problem}")
         dtype = np.dtype(_FLOATS[self.dtype])
         total, rest = (self.shape[0], self.shape[1:]) if len(self.shape) > 1 else (1, self.shape)
         buffer = np.empty((min(rows, total), *rest), dtype)
         raw = buffer.reshape(-1).view(np.uint8)
-        with self.file.open("rb", buffering=0) as file:
-            file.seek(self.start)
-            for first in range(0, max(total, 1), rows):
-                block = buffer[: total - first]
-                if file.readinto(raw[: block.nbytes]) != block.nbytes:
-                    raise UserError(f"{self.file}: ends within {self.name}; fetch it again")
-                yield first, block if len(self.shape) > 1 else block.reshape(self.shape)
+        row = raw.nbytes // max(1, len(buffer))
+        for first in range(0, max(total, 1), rows):
+            block = buffer[: total - first]
+            self.file.read_into(raw[: block.nbytes], self.start + first * row, self.name)
+            yield first, block if len(self.shape) > 1 else block.reshape(self.shape)
 
     def read(self) -> np.ndarray:
         """All of it, as `blocks`."""
@@ -72,7 +73,9 @@ class StoredTensor:
 
     def mapped(self) -> np.ndarray:
         """All of it as it lies in the file, read when it is used; cannot be written to."""
-        return np.memmap(self.file, _FLOATS[self.dtype], "r", self.start, self.shape)
+        count = math.prod(self.shape)
+        values = np.frombuffer(self.file.map, _FLOATS[self.dtype], count, self.start)
+        return values.reshape(self.shape)
 
     @property
     def dtype_problem(self) -> str:
@@ -94,13 +97,15 @@ class SafetensorsCheckpoint:
         self.path = path
         if not (path / "config.json").is_file():
             raise UserError(f"{path}: no config.json; name a Hugging Face model folder")
+        self._held = [HeldFile(path / "config.json")]
         self._config = read_json(path / "config.json")
         stored = self._indexed() if (path / _INDEX).is_file() else self._single()
         self._tensors: dict[str, StoredTensor] = {}
         for tensor in stored:
             name = text_name(tensor.name, self._config)
             if name and name in self._tensors:
-                raise UserError(f"{tensor.file}: {name} is there twice; take it from one source")
+                twice = f"{name} is there twice"
+                raise UserError(f"{tensor.file.path}: {twice}; take it from one source")
             self._tensors[name] = tensor
 
     def config(self) -> dict[str, Any]:
@@ -130,48 +135,66 @@ class SafetensorsCheckpoint:
         """The same some rows at a time: first row and rows, valid until the next are asked for."""
         return self._tensors[name].blocks()
 
+    def check_unchanged(self) -> None:
+        """Raises UserError where a file was replaced or written to since the folder was opened."""
+        for file in self._held:
+            file.check_unchanged()
+
+    def _hold(self, name: str) -> HeldFile:
+        self._held.append(HeldFile(self.path / name))
+        return self._held[-1]
+
     def _single(self) -> list[StoredTensor]:
         file = self.path / _SINGLE
         if not file.is_file():
             hint = pickle_hint(self.path)
             raise UserError(f"{self.path}: no {_SINGLE}{hint}; convert to safetensors")
-        if not self._inside(_SINGLE):
-            raise UserError(f"{file}: is a link that leads out of the folder; copy the file")
-        return read_header(file)
+        check_inside(file)
+        return read_header(self._hold(_SINGLE))
 
     def _indexed(self) -> list[StoredTensor]:
         index = self.path / _INDEX
+        self._hold(_INDEX)
         where = read_json(index, {"weight_map": {str: str}, str: object})["weight_map"]
         if not where:
             raise UserError(f"{index}: has no weight_map")
         for name, shard in where.items():
             # Only plain names beside the index: an index must not point anywhere else.
-            if Path(shard).name != shard or not self._inside(shard):
+            if Path(shard).name != shard or _leads_out(index.with_name(shard)):
                 raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
             if not (self.path / shard).is_file():
                 raise UserError(f"{index}: shard {shard} is missing; fetch it again")
         tensors = {}
         for shard in sorted(set(where.values())):
-            for tensor in read_header(self.path / shard):
+            for tensor in read_header(self._hold(shard)):
                 if where.get(tensor.name, shard) != shard:
                     told = f"the index says {where[tensor.name]}"
                     raise UserError(f"{index}: {tensor.name} lies in {shard}, {told}")
                 if tensor.name in tensors:
-                    other = tensors[tensor.name].file.name
+                    other = tensors[tensor.name].file.path.name
                     raise UserError(f"{index}: {tensor.name} lies in {other} and in {shard}")
                 tensors[tensor.name] = tensor
         if lost := sorted(set(where) - set(tensors)):
             raise UserError(f"{index}: {lost[0]} is not in {where[lost[0]]}; fetch it again")
         return list(tensors.values())
 
-    def _inside(self, file: str) -> bool:
-        """Whether a name leads to the folder itself, or to the files of the hub's cache."""
-        try:
-            parent, folder = (self.path / file).resolve().parent, self.path.resolve()
-        except (OSError, RuntimeError, ValueError):  # a ring of links, a name with a zero byte
-            return False
-        blobs = folder.parent.parent / "blobs"
-        return parent == folder or (folder.parent.name == "snapshots" and parent == blobs)
+
+def check_inside(file: Path) -> None:
+    """Raises UserError where a file of a model's folder is a link to some other place.
+
+    The files of a snapshot in the hub's cache are links to the blobs of their repository.
+    """
+    if _leads_out(file):
+        raise UserError(f"{file}: is a link that leads out of the folder; copy the file")
+
+
+def _leads_out(file: Path) -> bool:
+    try:
+        parent, folder = file.resolve().parent, file.parent.resolve()
+    except (OSError, RuntimeError, ValueError):  # a ring of links, a name with a zero byte
+        return True
+    snapshot = folder.parent.name == "snapshots" and parent == folder.parent.parent / "blobs"
+    return parent != folder and not snapshot
 
 
 def pickle_hint(folder: Path) -> str:
@@ -180,28 +203,32 @@ def pickle_hint(folder: Path) -> str:
     return f" ({', '.join(pickles)} is a pickle and never read)" if pickles else ""
 
 
-def read_header(file: Path) -> list[StoredTensor]:
+def read_header(file: HeldFile) -> list[StoredTensor]:
     """What a safetensors file holds; reads no weights.
 
     Raises:
-      UserError: not a sound safetensors file.
+      UserError: not a sound safetensors file, or a header that is larger than any known.
     """
+    size = np.zeros(1, "<u8")
     try:
-        with safetensors.safe_open(file, framework="np"):  # refuses all but duplicate names
+        with safetensors.safe_open(file.path, framework="np"):  # refuses all but duplicate names
             pass
-        with file.open("rb") as opened:
-            (size,) = struct.unpack("<Q", opened.read(8))
-            rows = parse_json(opened.read(size), _HEADER, source="header")
-    except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
-        why = f"not a readable safetensors file ({error})"
-        raise UserError(f"{file}: {why}; fetch it again") from error
+        file.read_into(size.view(np.uint8), 0, "its first number")
+        if (length := int(size[0])) > _LONGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        header = np.empty(length, np.uint8)
+        file.read_into(header, size.nbytes, "its header")
+        rows = parse_json(header.tobytes(), _HEADER, source="header")
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        why = f"not a readable safetensors file ({error!s:.400})"
+        raise UserError(f"{file.path}: {why}; fetch it again") from error
     return [
         StoredTensor(
             name=name,
             file=file,
             dtype=row["dtype"],
             shape=tuple(row["shape"]),
-            start=8 + size + row["data_offsets"][0],
+            start=8 + length + row["data_offsets"][0],
         )
         for name, row in rows.items()
         if name != "__metadata__"

@@ -1,7 +1,8 @@
 """From a name on the command line to parameters on a device: strict, tensor by tensor.
 
-A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)`, `read(name)`
-and `blocks(name)` in Hugging Face's naming and layout; GGUF files and safetensors folders both are.
+A checkpoint is anything with `path`, `config()`, `names()`, `problem(name, shape)`, `read(name)`,
+`blocks(name)` and `check_unchanged()` in Hugging Face's naming and layout; GGUF files and
+safetensors folders both are.
 Everything missing, unexpected, of another shape or dtype (by the headers, before any weight is
 read) or not finite is collected and reported in one error.
 """
@@ -128,7 +129,7 @@ def load_params(
 
     Raises:
       UserError: one message for all tensors that are missing, unexpected, of another shape or
-        dtype, or not finite (or absurdly large).
+        dtype, or not finite (or absurdly large); or a file was replaced meanwhile.
     """
     checkpoint = checkpoint or source.open()
     config = checkpoint.config()
@@ -154,6 +155,7 @@ def load_params(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [*problems, *filter(None, pool.map(place, readable))]
+    checkpoint.check_unchanged()
     refuse_faulty(checkpoint, problems)
     check_tied_head(checkpoint, cfg)
     for array in arrays.values():

@@ -12,11 +12,11 @@ import time
 import jax
 import pytest
 
+from antiimit_jax.json_files import read_json
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import load_adapter, save_adapter
-from antiimit_jax.models.safetensors_files import read_json
 from tests.launch.processes import launch
 from tests.launch.processes import refused as refused_process
 from tests.models.broken_checkpoints import FOLDERS, KEY, NORM, booby_trap, shard

@@ -1,0 +1,85 @@
+"""Whatever a GGUF file or a safetensors header says, it is read or refused in one line, soon."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.models.weights import find_model, load_params
+from antiimit_jax.text.tokenizer import load_tokenizer
+from tests.models import mutated_files as mutated
+
+GGUF_KINDS = [("llama", "llama"), ("gpt2", "llama"), ("llama", "gemma"), ("llama", "phi3")]
+GGUF_KINDS += [("gpt2", "qwen2"), ("llama", "gemma3")]
+SECONDS, BYTES = 5, 2**30
+
+
+def _resident(key: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(rf"^{key}:\s+(\d+) kB", status, re.MULTILINE)[1])
+
+
+def _read(path: Path) -> None:
+    source = find_model(str(path))
+    checkpoint = source.open()
+    try:
+        load_params(source, checkpoint=checkpoint)
+    finally:
+        if path.is_file():
+            load_tokenizer(checkpoint)
+
+
+def attack(path: Path, file: Path, mutation: Callable[[random.Random], bytes], seeds: range) -> int:
+    """Reads a model with one file mutated, once a seed; how often it was refused."""
+    refused = 0
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak from now on
+    for seed in seeds:
+        file.write_bytes(mutation(random.Random(seed)))
+        before, began = _resident("VmRSS"), time.monotonic()
+        try:
+            _read(path)
+        except UserError as error:
+            assert str(path) in str(error), f"seed {seed}: {error}"
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(f"seed {seed} ends in {error!r}") from error
+        assert time.monotonic() - began < SECONDS, f"seed {seed}"
+        assert _resident("VmHWM") - before < BYTES, f"seed {seed}"
+    return refused
+
+
+def attack_gguf(folder: Path, seeds: range) -> None:
+    sound = [mutated.sound_gguf(*kind) for kind in GGUF_KINDS]
+    file = folder / "m.gguf"
+    refused = attack(file, file, lambda rng: mutated.mutated_gguf(rng, sound), seeds)
+    assert 0.5 * len(seeds) < refused < len(seeds)
+
+
+def attack_safetensors(folder: Path, seeds: range) -> None:
+    sound, file = mutated.sound_safetensors(), folder / "model.safetensors"
+    (folder / "config.json").write_text(json.dumps(mutated.CONFIG), encoding="utf-8")
+    refused = attack(folder, file, lambda rng: mutated.mutated_safetensors(rng, sound), seeds)
+    assert 0.5 * len(seeds) < refused < len(seeds)
+
+
+@pytest.mark.parametrize("kind", GGUF_KINDS, ids="-".join)
+def test_the_sound_files_are_read(kind, tmp_path):
+    file = tmp_path / "m.gguf"
+    file.write_bytes(mutated.encode_gguf(*mutated.sound_gguf(*kind))[0])
+    _read(file)
+    (tmp_path / "config.json").write_text(json.dumps(mutated.CONFIG), encoding="utf-8")
+    header = mutated.encode_safetensors(mutated.sound_safetensors())[0]
+    (tmp_path / "model.safetensors").write_bytes(header)
+    _read(tmp_path)
+
+
+@pytest.mark.parametrize("attacked", [attack_gguf, attack_safetensors])
+def test_mutated_files_are_read_or_refused(attacked, tmp_path):
+    attacked(tmp_path, range(1000))
