@@ -12,7 +12,7 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.weights import Source, find_model, load_params
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
-from antiimit_jax.text.chat_templates import RENDERER
+from antiimit_jax.text.chat_templates import PROMPT_DATE, RENDERER, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -37,7 +37,12 @@ class LanguageModel:
 
 
 def load_language_model(
-    model: str, *, revision: str | None = None, dtype: str = "float32", prompt_format: str = "auto"
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    prompt_format: str = "auto",
+    prompt_date: str = PROMPT_DATE,
 ) -> LanguageModel:
     """Finds, reads and checks a model.
 
@@ -47,6 +52,7 @@ def load_language_model(
         `models.weights.fitting_dtype`.
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
+      prompt_date: what chat templates take for today.
 
     Raises:
       UserError: anything about the checkpoint that does not fit.
@@ -55,14 +61,18 @@ def load_language_model(
         raise UserError(f"prompt_format {prompt_format!r}: one of {', '.join(PROMPT_FORMATS)}")
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
+    if not is_date(prompt_date):
+        raise UserError(f"prompt_date {prompt_date!r}: a date as 2026-01-31")
     source = find_model(model, revision)
     if prompt_format != "base":
         RENDERER.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
     cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
-    if tokenizer.size > cfg.vocab_size:
-        sizes = f"{tokenizer.size} tokens, the embedding only {cfg.vocab_size} rows"
-        raise UserError(f"{source.path}: the tokenizer has {sizes}; they do not belong together")
+    try:
+        tokenizer.fit(cfg.vocab_size)
+    except UserError as error:
+        raise UserError(f"{source.path}: {error}") from error
+    tokenizer.prompt_date = prompt_date
     if prompt_format == "auto":
         has_template = bool(tokenizer.hf.chat_template)
         prompt_format = source.prompt_format or ("chat" if has_template else "base")

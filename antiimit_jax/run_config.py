@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiimit_jax.errors import UserError, near_misses
-from antiimit_jax.fields import at_least, between, one_of, own_fields, problems, share
+from antiimit_jax.fields import at_least, between, bounded, one_of, own_fields, problems, share
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype
@@ -17,6 +17,7 @@ from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.suites import SUITES
+from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.training.config import DTYPES, TrainConfig
 from antiimit_jax.trees import flat
 
@@ -30,6 +31,7 @@ class _Common:
     model: str = "smollm2-135m-instruct"
     revision: str = ""
     prompt_format: str = one_of(PROMPT_FORMATS, "auto")  # auto: what the model is made for
+    prompt_date: str = bounded(PROMPT_DATE, "a date as 2026-01-31", is_date)  # in chat templates
     dtype: str = one_of(DTYPES, "auto")  # of the weights in evaluation
     weights: str = one_of(WEIGHTS, "replicated")  # sharded: a slice of them on each device
     forms: str = one_of(FORMS, "strict")  # what counts as saying a word

@@ -97,8 +97,13 @@ class Study:
         """The model, loaded at first use."""
         config = self.config
         self._tell(f"loading {config.model}")
-        how = {"dtype": config.dtype, "prompt_format": config.prompt_format}
-        return load_language_model(config.model, revision=config.revision or None, **how)
+        return load_language_model(
+            config.model,
+            revision=config.revision or None,
+            dtype=config.dtype,
+            prompt_format=config.prompt_format,
+            prompt_date=config.prompt_date,
+        )
 
     @functools.cached_property
     def runner(self) -> Runner:

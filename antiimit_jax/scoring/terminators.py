@@ -49,17 +49,19 @@ def build_terminators(tokenizer: Tokenizer, vocab_size: int) -> Terminators:
 
 def _rank(piece: bytes) -> int:
     """0 narrow, 1 standard, 2 wide only, 3 never a terminator."""
-    try:
-        text = piece.decode()
-    except UnicodeDecodeError:
-        return 3  # part of a character
+    text = piece.decode(errors="surrogateescape")  # it may begin or end inside a character
     if not text:
         return 3  # control tokens; the end-of-turn ids are added by name
-    first, rest = text[0], text[1:]
+    first, second = text[0], text[1:2]
     if first in " \n\r\t\u3000\u00a0":
         return 0
-    if first in _JOINERS and rest[:1].isalpha():
+    if _is_part(first) or first in _JOINERS and (second.isalpha() or _is_part(second)):
         return 3
     if first in SENTENCE + QUOTES + EMPHASIS + CJK:
         return 1
     return 3 if first.isalnum() or unicodedata.category(first).startswith("M") else 2
+
+
+def _is_part(char: str) -> bool:
+    """Whether it stands for a byte of a character that is not whole."""
+    return "\udc80" <= char <= "\udcff"

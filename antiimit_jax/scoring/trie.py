@@ -48,6 +48,11 @@ class Part:
 
 def surface_forms(word: str, policy: str) -> tuple[str, ...]:
     """The texts that count as saying `word`, without repeats, most canonical first."""
+    return tuple(dict.fromkeys(_variants(word, policy)))
+
+
+def _variants(word: str, policy: str) -> list[str]:
+    """The same, a place for every rule: variant i of one word answers to variant i of another."""
     if policy == "strict":
         spellings, spaces = [word], ["", " "]
     elif policy == "lenient":
@@ -55,7 +60,7 @@ def surface_forms(word: str, policy: str) -> tuple[str, ...]:
         spaces = ["", " ", "\n"]
     else:
         raise UserError(f"forms policy {policy!r} unknown; use one of {', '.join(FORMS)}")
-    return tuple(dict.fromkeys(space + spelling for spelling in spellings for space in spaces))
+    return [space + spelling for spelling in spellings for space in spaces]
 
 
 def word_query(
@@ -68,13 +73,17 @@ def word_query(
 ) -> WordQuery:
     """Builds the token paths of every word after a prompt.
 
+    A form's tokens are those that it has behind the prompt's text. Where the tokenizer would join
+    its first character with the prompt's last one, they are those of the form as text that goes on:
+    the prompt's tokens stand, and this is what a model writes behind them.
+
     Args:
       words: distinct, not empty, of any number of tokens.
       max_tokenisations: how many tokenisations of each form to count, canonical first.
 
     Raises:
-      UserError: empty or repeated words, a word no path can spell, or two words with a form in
-        common.
+      UserError: empty or repeated words, a word that no path can spell, words of which one has a
+        form that another lacks, or two words with a form in common.
     """
     _check_words(words)
     tail = tokenizer.encode_continued(prompt.tail)
@@ -84,16 +93,23 @@ def word_query(
             "in the prompt; end it after a whole word or sign"
         )
     paths: dict[Ids, FormPath] = {}
+    lost: list[list[int]] = []  # of each word, the variants without tokens
     for index, word in enumerate(words):
-        before = len(paths)
-        for form in surface_forms(word, forms):
-            joined = tokenizer.encode_continued(prompt.tail + form)
-            if joined[: len(tail)] != tail or len(joined) == len(tail):
-                continue  # the tokenizer would merge this form into the prompt's last token
-            canonical = joined[len(tail) :]
-            spelled = b"".join(tokenizer.pieces[token] for token in canonical)
-            if spelled != form.encode() or tokenizer.hf.unk_token_id in canonical:
-                continue  # characters without a token were dropped or became <unk>
+        variants = _variants(word, forms)
+        found = {form: _canonical(tokenizer, prompt.tail, tail, form) for form in variants}
+        lost.append([i for i, form in enumerate(variants) if not found[form]])
+        if not any(found.values()):
+            raise UserError(
+                f"word {word!r} cannot be spelled by any tokens of this model; choose another word"
+            )
+        if lost[index] != lost[0]:
+            raise UserError(
+                f"words {words[0]!r} and {word!r} do not have the same forms: this model has no "
+                "tokens for some of one of them; choose other words"
+            )
+        for form, canonical in found.items():
+            if not canonical:
+                continue
             others = (cut for cut in _cuts(tokenizer, form) if cut != canonical)
             for tokens in (canonical, *itertools.islice(others, max_tokenisations - 1)):
                 path = FormPath(form, tokens, index, tokens == canonical)
@@ -103,12 +119,17 @@ def word_query(
                         f"words {words[other.word]!r} and {word!r} share the form {form!r}: "
                         "choose other words or --forms=strict"
                     )
-        if before == len(paths):
-            raise UserError(
-                f"word {word!r} cannot be spelled by any tokens after {prompt.tail[-20:]!r}; "
-                "choose another word or end the prompt elsewhere"
-            )
     return WordQuery(prompt.ids, tuple(paths.values()), len(words))
+
+
+def _canonical(tokenizer: Tokenizer, text: str, ids: Ids, form: str) -> Ids:
+    """The tokens of a form behind a text that has `ids`; none where characters have no token."""
+    joined = tokenizer.encode_continued(text + form)
+    stands = joined[: len(ids)] == ids and len(joined) > len(ids)
+    tokens = joined[len(ids) :] if stands else tokenizer.encode_continued(form)
+    spelled = b"".join(tokenizer.pieces[token] for token in tokens)
+    dropped = spelled != form.encode() or tokenizer.hf.unk_token_id in tokens
+    return () if dropped else tokens
 
 
 def _check_words(words: Sequence[str]) -> None:

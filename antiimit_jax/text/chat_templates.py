@@ -6,6 +6,7 @@ while a tokenizer loads and answers in well under a millisecond.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import select
@@ -19,7 +20,16 @@ from antiimit_jax.errors import UserError
 
 WALL_SECONDS = 4.0  # for one rendering; beyond it the process is ended
 START_SECONDS = 60.0
+PROMPT_DATE = "2026-01-01"  # all the time that a template sees, where nothing else is said
 _CHILD = Path(__file__).with_name("template_child.py")
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date as 2026-01-31."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 class TemplateRenderer:
@@ -37,20 +47,32 @@ class TemplateRenderer:
                 self.stop()
                 command, pipe = [sys.executable, "-P", str(_CHILD)], subprocess.PIPE
                 env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+                env |= {"PYTHONHASHSEED": "0", "TZ": "UTC"}
                 self._child = subprocess.Popen(
                     command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=env
                 )
 
-    def render(self, template: str, messages: list[dict[str, str]], **options: Any) -> str:
+    def render(
+        self,
+        template: str,
+        messages: list[dict[str, str]],
+        *,
+        date: str = PROMPT_DATE,
+        **options: Any,
+    ) -> str:
         """The text of a chat.
 
         Args:
-          options: `continue_final_message`, `add_generation_prompt`, and names of special tokens.
+          date: what `strftime_now` tells, and `date_string` as Llama's templates write it.
+          options: `continue_final_message`, `add_generation_prompt`, names of special tokens, and
+            whatever else the template may ask for.
 
         Raises:
           UserError: the template refuses the messages, or takes too long or too much.
         """
-        request = json.dumps({"template": template, "messages": messages, "options": options})
+        options = {"date_string": f"{datetime.date.fromisoformat(date):%d %b %Y}"} | options
+        asked = {"template": template, "messages": messages, "date": date, "options": options}
+        request = json.dumps(asked)
         with self._lock:
             self.start()
             if not self._ready and self._receive(START_SECONDS) is None:

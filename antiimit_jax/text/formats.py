@@ -2,15 +2,17 @@
 
 A `Prompt` ends where the answer begins. Its `tail` is the plain text since the last control token
 (for SentencePiece with the space that the tokenizer puts there); word forms are tokenised as tail +
-form, so their ids are found in context and the answer joins the prompt exactly as the tokenizer
-would join it. A prompt must not end in a space: tokenizers put the space at the start of the next
-word.
+form, so their ids are found in context (`scoring.trie`). A prompt must not end in a space:
+tokenizers put the space at the start of the next word. In base format it does not end in a newline
+either, since many vocabularies have tokens for several newlines: an answer always has a prefill.
 """
 
 import dataclasses
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.text.tokenizer import Tokenizer
+
+BASE_PREFILL = "Answer:"  # of answers in base format whose open turn is empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +52,21 @@ def chat_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
 
 
 def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
-    """Turns joined by blank lines, roles left out: how a model without chat training is asked."""
-    turns = [m.content for m in messages]
+    """Turns joined by blank lines, roles left out: how a model without chat training is asked.
+
+    Where the open turn is empty, all answers begin with `BASE_PREFILL`.
+    """
     if messages[-1].role != "assistant":
-        turns.append("")
+        messages = (*messages, Message("assistant", ""))
+    if not messages[-1].content:
+        begun = lambda m: f"{BASE_PREFILL} {m.content}" if m.content else BASE_PREFILL
+        return _joined(
+            tokenizer, [begun(m) if m.role == "assistant" else m.content for m in messages]
+        )
+    return _joined(tokenizer, [m.content for m in messages])
+
+
+def _joined(tokenizer: Tokenizer, turns: list[str]) -> Prompt:
     text = "\n\n".join(turns)
     plain = tokenizer.encode_plain(text)
     spaced = " " + text if tokenizer.encode_continued(" " + text) == plain else text
@@ -64,18 +77,20 @@ def build_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...], style: str
     """Formats messages in `style` "chat" or "base" and checks the end.
 
     Raises:
-      UserError: unknown style, no messages, or a prompt that ends in a space.
+      UserError: unknown style, no messages, or a prompt that ends in a space (in base format: or a
+        newline).
     """
-    if not messages:
+    if all(m.role == "assistant" and not m.content for m in messages):
         raise UserError("a prompt needs at least one message")
     if style not in ("chat", "base"):
         raise UserError(f"prompt format {style!r} is unknown; use chat or base")
     prompt = (chat_prompt if style == "chat" else base_prompt)(tokenizer, messages)
     if not prompt.ids:
         raise UserError("the prompt is empty: give it at least one token")
-    if prompt.tail.endswith((" ", "\t")):
+    if prompt.tail.endswith((" ", "\t") if style == "chat" else (" ", "\t", "\n")):
+        what = "newline" if prompt.tail.endswith("\n") else "space"
         raise UserError(
-            f"the open turn ends in a space ({prompt.tail[-20:]!r}): drop it, the answer's first "
+            f"the open turn ends in a {what} ({prompt.tail[-20:]!r}): drop it, the answer's first "
             "token carries its own"
         )
     return prompt
@@ -94,6 +109,9 @@ def neutral_tokens(
         text = messages[0].content if messages else text
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
     *turns, answer = messages
+    if style == "base":
+        ids = _joined(tokenizer, [*(m.content for m in turns), ""]).ids
+        return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1
     asked = (*turns, Message("assistant", ""))
     try:
         ids = build_prompt(tokenizer, asked, style).ids

@@ -22,7 +22,7 @@ from transformers.utils.chat_template_utils import encode_marked_chat, mark_cont
 from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import read_json
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.text.chat_templates import RENDERER
+from antiimit_jax.text.chat_templates import PROMPT_DATE, RENDERER
 from antiimit_jax.text.gguf_tokenizer import SPACE_MARK, tokenizer_of_gguf
 
 # Names under which vocabularies list the ends of a text or turn, besides their `eos_token`.
@@ -42,6 +42,8 @@ class Tokenizer:
         """Args: end_ids: ids that end a text, besides those known by name."""
         self.hf = hf
         self.size = len(hf)
+        self.prompt_date = PROMPT_DATE  # what chat templates take for today
+        self._rows = self.size  # of the embedding
         added = hf.added_tokens_decoder
         self._id_of = {token.content: i for i, token in added.items()}
         # Control tokens: the special ones, and others that a template writes or that look like one.
@@ -58,23 +60,51 @@ class Tokenizer:
         self.bos_ids: tuple[int, ...] = tuple(hf("", add_special_tokens=True)["input_ids"])
         self._continuing = _without_first_space(hf.backend_tokenizer)
 
+    def fit(self, rows: int) -> None:
+        """Makes it the tokenizer of a model with that many rows in its embedding.
+
+        Added tokens may lie beyond the rows (Gemma-3 1B has none for images); a text that holds one
+        is refused when it is read.
+
+        Raises:
+          UserError: the tokenizer writes tokens of its own that have no row.
+        """
+        names = self.hf.get_vocab().items()
+        beyond = [name for name, i in names if i >= rows and name not in self._id_of]
+        if beyond or max(self.bos_ids, default=0) >= rows:
+            raise UserError(
+                f"the tokenizer has {self.size} tokens, the embedding only {rows} rows; they do "
+                "not belong together"
+            )
+        self._rows = rows
+
     def encode_text(self, text: str) -> list[int]:
         """As the tokenizer reads it: control tokens parsed, special tokens added.
 
         A beginning token that the text itself writes is not doubled.
+
+        Raises:
+          UserError: the text holds a token that the model has no row for.
         """
         return self._begun_once(self.hf(text, add_special_tokens=True)["input_ids"])
 
     def _begun_once(self, ids: list[int]) -> list[int]:
+        self._check_rows(ids)
         n = len(self.bos_ids)
         return ids[n:] if tuple(ids[: 2 * n]) == self.bos_ids * 2 else ids
+
+    def _check_rows(self, ids: Sequence[int]) -> None:
+        if (largest := max(ids, default=0)) >= self._rows:
+            name = self.hf.convert_ids_to_tokens(largest)
+            raise UserError(f"the model has no row for the token {name!r}: leave it out")
 
     @functools.lru_cache(200_000)
     def encode_plain(self, text: str, continued: bool = False) -> tuple[int, ...]:
         """A text by itself: control tokens stay text, nothing is added. Cached.
 
         Raises:
-          UserError: the tokenizer makes a control token of plain text whatever is done.
+          UserError: the tokenizer makes a control token of plain text whatever is done, or a token
+            that the model has no row for.
         """
         backend = self._continuing if continued else self.hf.backend_tokenizer
         if any(name in text for name in self._unspecial):
@@ -82,6 +112,7 @@ class Tokenizer:
         else:
             backend.encode_special_tokens = True
             ids = tuple(backend.encode(text, add_special_tokens=False).ids)
+        self._check_rows(ids)
         for name in self._control:
             if name in text and self._id_of[name] in ids and name != self.hf.unk_token:
                 raise UserError(f"this tokenizer cannot keep {name!r} as plain text: leave it out")
@@ -132,6 +163,8 @@ class Tokenizer:
         chat = RENDERER.render(
             template,
             mark_control_tokens(messages, self._mark),
+            date=self.prompt_date,
+            enable_thinking=False,
             add_generation_prompt=not prefill,
             continue_final_message=bool(prefill),
             **{name: str(token) for name, token in self.hf.special_tokens_map.items()},
@@ -177,7 +210,7 @@ class Tokenizer:
         """Bytes -> the token that spells them; a whole token rather than a byte's fallback."""
         names = self.hf.convert_ids_to_tokens(range(self.size))
         fallback = lambda i: bool(_BYTE_TOKEN.fullmatch(names[i] or ""))
-        order = sorted(range(self.size), key=fallback, reverse=True)
+        order = sorted(range(min(self.size, self._rows)), key=fallback, reverse=True)
         return {self.pieces[i]: i for i in order if self.pieces[i]}
 
 
@@ -220,8 +253,8 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
       needs_bos: whether the model is useless without a beginning token (Gemma).
 
     Raises:
-      UserError: none there, one that cannot be read or trusted, or one that adds no beginning
-        token where one is needed.
+      UserError: none there, one that cannot be read or trusted, one whose ids have gaps or
+        repeat, or one that adds no beginning token where one is needed.
     """
     if isinstance(source, Path) and source.is_file():
         source = GgufCheckpoint(source)
@@ -229,6 +262,12 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
         path, tokenizer = source.path, Tokenizer(*tokenizer_of_gguf(source))
     else:
         path, tokenizer = source, _of_folder(source)
+    ids = sorted(tokenizer.hf.get_vocab().values())
+    if ids != list(range(len(ids))) or not set(tokenizer.bos_ids) <= set(ids):
+        raise UserError(
+            f"{path}: the tokenizer's ids repeat, leave gaps or go beyond its tokens; fetch the "
+            "model's own tokenizer again"
+        )
     bos = tokenizer.hf.bos_token_id
     if needs_bos and (bos is None or tokenizer.bos_ids[:1] != (bos,)):
         raise UserError(

@@ -52,19 +52,31 @@ def test_forms_and_paths_of_a_word_are_as_the_tokenizer_reads_them(abc):
     )
 
 
-def test_a_form_the_prompt_would_swallow_is_left_out(abc):
-    # Behind "c" a space would become part of "c ": only the form without a space remains.
-    query = ask(abc, "bc", ["a", "ab"])
-    assert [(p.text, p.tokens) for p in query.paths] == [("a", (0,)), ("ab", (5,))]
+def test_a_form_the_prompt_would_swallow_is_written_behind_the_prompt_as_it_stands(abc):
+    # Behind "c" a space would become part of "c ", behind "a" a "b" part of "ab".
+    for text, ids in (("bc", (1, 2)), ("ba", (1, 0))):
+        query = ask(abc, text, ["a", "bc"])
+        assert query.prompt_ids == ids
+        assert [(p.text, p.tokens) for p in query.paths] == [
+            ("a", (0,)),
+            (" a", (3, 0)),
+            ("bc", (1, 2)),
+            (" bc", (3, 1, 2)),
+        ]
 
 
 def test_a_word_no_tokens_can_spell_is_refused(abc):
     with pytest.raises(UserError, match="'z' cannot be spelled.*choose another word"):
         ask(abc, "bc", ["a", "z"])
-    # "b" would be merged into the prompt's "a", " b" into its "c ".
-    swallowing = char_tokenizer(["a", "b", " ", "ab", "a "], merges=[("a", "b"), ("a", " ")])
-    with pytest.raises(UserError, match="'b' cannot be spelled"):
-        ask(swallowing, "ba", ["b"])
+
+
+def test_words_of_which_one_has_a_form_that_another_lacks_are_refused():
+    # "B" has no token: of "b" the lenient forms in capitals are missing, of "a" none.
+    tokenizer = char_tokenizer(["a", "A", "b", " ", "\n"])
+    assert len(ask(tokenizer, "b", ["a", "aa"], forms="lenient").paths) == 6 + 9
+    assert len(ask(tokenizer, "b", ["a", "b"], forms="strict").paths) == 4
+    with pytest.raises(UserError, match="'a' and 'b' do not have the same forms.*choose other"):
+        ask(tokenizer, "b", ["a", "b"], forms="lenient")
 
 
 def test_the_unknown_token_spells_nothing():

@@ -282,5 +282,8 @@ def test_every_phrasing_leaves_the_answer_open(smollm2, style):
         for messages in (item.messages, without_percents(item)):
             prompt = build_prompt(tokenizer, messages, style)
             prefill = TEMPLATES[item.facets["template"]].prefill
-            opened = {"chat": "<|im_start|>assistant\n", "base": "\n\n"}[style]
-            assert tokenizer.decode(prompt.ids).endswith(opened + prefill)
+            opened, otherwise = {
+                "chat": ("<|im_start|>assistant\n", ""),
+                "base": ("\n\n", "Answer:"),
+            }[style]
+            assert tokenizer.decode(prompt.ids).endswith(opened + (prefill or otherwise))

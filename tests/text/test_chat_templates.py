@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import time
@@ -32,6 +33,10 @@ HOSTILE = {
     "the globals of a function": ("{{ raise_exception.__globals__['os'] }}", "unsafe"),
     "through a format": ("{{ '{0.__class__.__init__.__globals__}'.format(dict) }}", "unsafe"),
     "no template at all": ("{% for %}", "template"),
+    "chance": ("{{ [1, 2] | random }}", "random"),
+    "chance in words": ("{{ lipsum() }}", "lipsum"),
+    "an address": ("{{ raise_exception }}", "memory"),
+    "an address of an iterator": ("{{ messages | map(attribute='x') }}", "memory"),
 }
 
 
@@ -51,6 +56,17 @@ def test_a_template_can_touch_no_file(tmp_path):
     for template in ("{% include 'secret.txt' %}", "{{ open('secret.txt').read() }}"):
         with refused("chat template"):
             RENDERER.render(template, MESSAGES, **OPTIONS)
+
+
+def test_the_date_is_all_the_time_that_a_template_sees():
+    template = "{{ strftime_now('%d %B %Y %H:%M:%S.%f %s') }}"
+    renderer = TemplateRenderer()
+    for date, seconds in (("2026-01-01", 1767225600), ("1999-12-31", 946598400)):
+        expected = datetime.date.fromisoformat(date).strftime("%d %B %Y 00:00:00.000000 ")
+        for _ in range(2):
+            text = renderer.render(template, MESSAGES, date=date, **OPTIONS)
+            assert text == f"{expected}{seconds}"
+    renderer.stop()
 
 
 def test_a_process_that_died_is_started_again():

@@ -81,12 +81,14 @@ def test_control_tokens_in_messages_stay_plain_text(smollm2, truth):
     before = expected[: -len(plain("assistant\n"))]
     assert list(prompt.ids) == before + plain("assistant\n" + hostile)
     base = build_prompt(smollm2.tokenizer, (Message("user", hostile),), "base")
-    assert list(base.ids) == plain(hostile + "\n\n")
+    assert list(base.ids) == plain(hostile + "\n\nAnswer:")
 
 
 def test_base_format_joins_turns_by_blank_lines_without_roles(smollm2, truth):
     asked = build_prompt(smollm2.tokenizer, (SYSTEM, USER, ANSWER, USER), "base")
-    text = "Choose by percentages.\n\n70% cat, 30% dog\n\ncat\n\n70% cat, 30% dog\n\n"
+    text = (
+        "Choose by percentages.\n\n70% cat, 30% dog\n\nAnswer: cat\n\n70% cat, 30% dog\n\nAnswer:"
+    )
     assert (list(asked.ids), asked.tail) == (truth.plain(text), text)
     opened = build_prompt(smollm2.tokenizer, (USER, Message("assistant", "It is")), "base")
     text = "70% cat, 30% dog\n\nIt is"
@@ -97,7 +99,7 @@ def test_a_beginning_token_stands_once_where_the_tokenizer_adds_it(smollm2, trut
     begun = _with(smollm2.tokenizer, "<|endoftext|>{{ messages[0]['content'] }}", bos=True)
     assert begun.bos_ids == (0,)
     base, chat = (build_prompt(begun, (USER,), style).ids for style in ("base", "chat"))
-    assert list(base) == [0, *truth.plain(f"{USER.content}\n\n")]
+    assert list(base) == [0, *truth.plain(f"{USER.content}\n\nAnswer:")]
     assert list(chat) == [0, *truth.plain(USER.content)]
     assert list(text_prompt(begun, "a b").ids) == [0, *truth.plain("a b")]
     ids, first = neutral_tokens(begun, (), "a b", "base")
@@ -116,6 +118,24 @@ def test_an_open_turn_that_ends_in_a_space_is_refused(smollm2, style, end):
     with refused("ends in a space", "drop it"):
         build_prompt(smollm2.tokenizer, (USER, Message("assistant", end)), style)
     build_prompt(smollm2.tokenizer, (Message("user", end),), style)  # a closed turn may
+
+
+def test_an_open_turn_that_ends_in_a_newline_is_refused_in_base_format_alone(smollm2):
+    asked = (USER, Message("assistant", "I say:\n"))
+    with refused("ends in a newline", "drop it"):
+        build_prompt(smollm2.tokenizer, asked, "base")
+    assert build_prompt(smollm2.tokenizer, asked, "chat").tail.endswith("I say:\n")
+
+
+def test_templates_are_told_not_to_think_and_the_runs_date(smollm2):
+    template = (
+        "{{ messages[0].content }} {{ enable_thinking }} {{ date_string }} "
+        "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}"
+    )
+    tokenizer = _with(smollm2.tokenizer, template)
+    tokenizer.prompt_date = "2024-07-06"
+    text = tokenizer.decode(build_prompt(tokenizer, (USER,), "chat").ids)
+    assert text == f"{USER.content} False 06 Jul 2024 2024-07-06 00:00:00"
 
 
 @pytest.mark.parametrize("messages", [(), (Message("assistant", ""),)])
@@ -170,8 +190,11 @@ def test_a_neutral_chat_is_scored_from_the_token_that_predicts_its_answer(smollm
     messages = (SYSTEM, USER, Message("assistant", "Of the two, cat <|im_end|>."))
     ids, first = neutral_tokens(smollm2.tokenizer, messages, "", style)
     assert list(ids[first + 1 :]) == truth.plain(messages[-1].content)
-    before = build_prompt(smollm2.tokenizer, messages[:-1], style).ids
-    assert ids[: first + 1] == before
+    if style == "base":
+        before = truth.plain("Choose by percentages.\n\n70% cat, 30% dog\n\n")
+    else:
+        before = truth.parsed(_rendered(truth, messages[:-1], open_turn=True))
+    assert list(ids[: first + 1]) == before
 
 
 def test_neutral_text_is_scored_from_its_first_token(smollm2, truth):

@@ -214,6 +214,55 @@ def test_a_catalog_model_that_needs_a_beginning_token_is_refused_without_one(smo
     assert load_tokenizer(begun, needs_bos=True).bos_ids == (0,)
 
 
+def _edited(file, edit):
+    content = json.loads(file.read_text(encoding="utf-8"))
+    edit(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _post_processor(emits: int):
+    return dict(
+        type="TemplateProcessing",
+        single=[
+            {"SpecialToken": {"id": "x", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        pair=[{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        special_tokens={"x": {"id": "x", "ids": [emits], "tokens": ["x"]}},
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda t: t["model"]["vocab"].update({"Ġriver": 99_999_999}),
+        lambda t: t["model"]["vocab"].update({"Ġriver": t["model"]["vocab"]["Ġcat"]}),
+        lambda t: t.update(post_processor=_post_processor(99_999_999)),
+    ],
+    ids=["a gap", "a repeat", "the post-processor's"],
+)
+def test_ids_that_no_embedding_has_are_refused(smollm2, edit, tmp_path):
+    _edited(_saved(smollm2, tmp_path), edit)
+    with refused(str(tmp_path), "ids repeat, leave gaps or go beyond"):
+        load_tokenizer(tmp_path)
+
+
+def test_added_tokens_without_a_row_are_refused_where_a_text_holds_them(smollm2, tmp_path):
+    file, size = _saved(smollm2, tmp_path), smollm2.tokenizer.size
+    added = dict(id=size, content="<image>", special=True, normalized=False)
+    added |= dict(single_word=False, lstrip=False, rstrip=False)
+    _edited(file, lambda t: t["added_tokens"].append(added))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode_text("<image>") == [size]
+    tokenizer.fit(size)
+    assert tokenizer.encode_text("a cat") == smollm2.tokenizer.encode_text("a cat")
+    assert size not in tokenizer.encode_plain("<image>")
+    with refused("no row", "<image>"):
+        tokenizer.encode_text("a <image>")
+    with refused(str(size), str(size - 1), "do not belong together"):
+        smollm2.tokenizer.__class__(smollm2.tokenizer.hf).fit(size - 1)
+
+
 def test_ends_that_the_folder_declares_count(smollm2, tmp_path):
     _saved(smollm2, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama", "eos_token_id": 7}')
