@@ -225,7 +225,7 @@ def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_
 
     whole = run()
     copied, shared = (
-        json.loads((workdir / "checkpoints" / "tuned.json").read_text())
+        json.loads((workdir / "checkpoints" / "tuned.json").read_text())["log"]
         for workdir in (study[0], folder)
     )
     assert len(copied) == len(shared) == 8
