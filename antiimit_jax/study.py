@@ -16,7 +16,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.files import MARK, hashes, read_mark, read_sealed, write_sealed
+from antiimit_jax.files import MARK, hashes, read_mark, read_sealed, sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
@@ -93,7 +93,7 @@ class Study:
         config: RunConfig,
         workdir: Path,
         *,
-        run: str,
+        run: str = "",
         tell: Tell,
         progress: Progress,
         on_result: Callable[[], None] = lambda: None,
@@ -241,6 +241,7 @@ class Study:
         config, there = self.config, stages.stages_there(self.workdir)
         facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
         base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
+        files = [self.workdir / f"{name}.parquet" for name in schemas(SUITES)]
         devices = jax.local_devices()
         return {
             "model": config.model,
@@ -252,6 +253,7 @@ class Study:
             "adapters": {name: sha256 for name, sha256 in hashes.items() if sha256},
             "adapter_seeds": sorted({s.adapter_seed for s in there if s.trained}),
             "stages": [vars(stage) for stage in there],
+            "tables": {file.name: sha256(file) for file in files if file.exists()},
             "dtype": config.dtype,
             "seed": config.seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
@@ -269,8 +271,8 @@ def _adapter_mark(folder: Path) -> dict[str, Any]:
     """The mark of an adapter that the run trained. Raises UserError where it is not as it was."""
     mark, found = read_mark(folder, "adapter"), hashes(folder)
     if mark is None or mark["files"] != found:
-        there = mark["files"] if mark else {}
-        names = [name for name in sorted({MARK, *found}) if there.get(name) != found.get(name)]
+        there = mark["files"] if mark else found | {MARK: ""}
+        names = sorted(name for name in {*there, *found} if there.get(name) != found.get(name))
         raise UserError(
             f"{folder}: {', '.join(names)} not as the run wrote it; put it back, or move the "
             "folder away: it is trained again from its checkpoint"

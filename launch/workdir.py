@@ -78,8 +78,8 @@ def open_run(
         yield study
         return
     mark |= {"config": _plain(config), "identity": identity(study.lm.source, cli.say)}
+    mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
     if there:
-        mark |= {"replaces": overwrite or there.get("replaces", "")}
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     if "training" in reads:
         study.check_training(anew=overwrite == "all")

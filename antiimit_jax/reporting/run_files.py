@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.files import json_text, replace_file, sha256
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import ROW_KEYS, Stage, Tables
 
@@ -132,7 +132,17 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     data = _read_json(path, "it is written at the start of a run")
     if not isinstance(data, dict) or not {"config", "config_sha256"} <= data.keys():
         raise UserError(f"{path}: 'config' or 'config_sha256' is missing; start the run again")
+    if config_sha256(data["config"]) != data["config_sha256"]:
+        raise UserError(f"{path}: not as the run wrote it; the run's own command writes it again")
     return data
+
+
+def check_tables(workdir: Path, info: Mapping[str, Any]) -> None:
+    """Raises UserError where a table is not the one that the run block of metrics.json is of."""
+    for name, written in info.get("tables", {}).items():
+        if (workdir / name).exists() and sha256(workdir / name) != written:
+            file, how = workdir / name, "the run's own command writes it again"
+            raise UserError(f"{file}: not as the run wrote it; {how}")
 
 
 def to_table(name: str, columns: Mapping[str, Sequence], schema: pa.Schema) -> pa.Table:

@@ -33,7 +33,7 @@ FEW = {
 }
 
 
-def small_config(model: Path, **changes) -> RunConfig:
+def small_config(model: Path, /, **changes) -> RunConfig:
     """Fields by dotted name."""
     return from_dict(nested(flat(FEW) | {"model": str(model)} | changes))
 
