@@ -1,6 +1,11 @@
-"""Writing whole or not at all, and hashes."""
+"""Writing whole or not at all, and hashes.
+
+What is said to be whole is on the disk: a file and the folder that names it are synced before and
+after the rename that makes it appear.
+"""
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -12,11 +17,23 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 
+MARK = "antiimit_jax.json"  # in every folder that a program of ours made, and may replace
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
 
 def sha256(file: Path) -> str:
     """The hash of a file's contents, as hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's contents, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -28,7 +45,9 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
     try:
         write(temporary)
         temporary.chmod(0o644)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -38,28 +57,46 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder that takes the place of `folder` when the block ends without error.
 
-    What lies at `folder` stays until then, and is deleted only when the new one is in its place.
+    What lies at `folder` stays until then: the two change places at once where the file system can
+    (Linux), and the old one is deleted after that.
 
     Raises:
+      UserError: `folder` is a link.
       OSError: the folder above cannot be written.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.abspath(folder))
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a link, which is not followed; name the folder itself")
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".new"))
-    old = made.with_suffix(".old")
     try:
         yield made
         made.chmod(0o755)
+        for inside in [*made.rglob("*"), made]:
+            sync(inside)
         if folder.exists():
-            os.rename(folder, old)
-        os.rename(made, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        raise
+            _exchange(made, folder)
+        else:
+            os.rename(made, folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Two folders change places, at once where the system can."""
+    names = (os.fsencode(one), os.fsencode(other))
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+        return
+    between = one.with_suffix(".old")
+    os.rename(other, between)
+    try:
+        os.rename(one, other)
+    except BaseException:
+        os.rename(between, other)
+        raise
+    os.rename(between, one)
 
 
 def json_text(values: Any, **how: Any) -> str:
@@ -78,3 +115,40 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise UserError(f"{file}: cannot be written as strict JSON: {error}") from error
     file.write_text(text + "\n", encoding="utf-8")
+
+
+def write_sealed(file: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object whole or not at all, with a hash of itself under "seal"."""
+    replace_file(file, lambda made: write_json(made, {**values, "seal": _seal(values)}))
+
+
+def read_sealed(file: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None where nothing lies there, or not what it wrote."""
+    if file.is_symlink() or not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return values if values.pop("seal") == _seal(values) else None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_text(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_mark(folder: Path, kind: str, **values: Any) -> None:
+    """Marks a folder as an "adapter" or "stage" of ours, with the hashes of its files."""
+    write_sealed(folder / MARK, {"kind": kind, "files": hashes(folder), **values})
+
+
+def read_mark(folder: Path, kind: str) -> dict[str, Any] | None:
+    """The mark of a folder of that kind; None where it bears none."""
+    mark = read_sealed(folder / MARK)
+    return mark if mark is not None and mark.get("kind") == kind else None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 of all files of a folder but its mark."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MARK)
+    return {path.name: sha256(path) for path in files}

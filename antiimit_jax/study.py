@@ -5,7 +5,7 @@ was stopped goes on where it stood.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.files import json_text
-from antiimit_jax.json_files import read_json
+from antiimit_jax.files import MARK, hashes, read_mark, read_sealed, sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
+from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.planning.duration import study_seconds
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
+from antiimit_jax.reporting.identity import PACKAGES
 from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
@@ -31,11 +32,10 @@ from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.loop import Job, measure_step, train
+from antiimit_jax.trees import digest
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
-_ANEW = "start anew with --overwrite"
-_PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
 def measure(asker: Asker, config: RunConfig) -> Tables:
@@ -88,9 +88,19 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
 class Study:
     """One run: a configuration, a folder, and the model once it is needed."""
 
-    def __init__(self, config: RunConfig, workdir: Path, *, tell: Tell, progress: Progress) -> None:
-        self.config, self.workdir = config, workdir
-        self._tell, self._progress = tell, progress
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: Path,
+        *,
+        run: str = "",
+        tell: Tell,
+        progress: Progress,
+        on_result: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args: run: id that its results bear. on_result: called when one is whole."""
+        self.config, self.workdir, self.run = config, workdir, run
+        self._tell, self._progress, self._on_result = tell, progress, on_result
 
     @functools.cached_property
     def lm(self) -> LanguageModel:
@@ -112,14 +122,40 @@ class Study:
 
     @property
     def finished(self) -> bool:
-        """Whether all stages lie in the folder."""
-        return all(stages.read_facts(self.workdir, s.name) for s in self.config.stages())
+        """Whether all stages lie in the folder, each of the adapter that lies there."""
+        return all(self._is_done(stage) for stage in self.config.stages())
 
-    def check_training(self) -> None:
-        """Raises UserError where an adapter that is still to be trained could not be."""
+    def _is_done(self, stage: Stage) -> bool:
+        facts = self._facts(stage)
+        if facts is None or not stage.folder or not (self.workdir / stage.folder).is_dir():
+            return facts is not None
+        mark = _adapter_mark(self.workdir / stage.folder)
+        return mark["files"][WEIGHTS_FILE] == facts["adapter_sha256"]
+
+    def _facts(self, stage: Stage) -> dict[str, Any] | None:
+        """What this run left with a stage that is whole."""
+        facts = stages.read_facts(self.workdir, stage.name)
+        return facts if facts is not None and facts["run"] == self.run else None
+
+    def check_training(self, *, anew: bool = False) -> None:
+        """Raises UserError where an adapter that is still to be trained could not be.
+
+        Args:
+          anew: those that are there are to be trained again.
+        """
         for stage in self.config.stages():
-            if stage.folder and not (self.workdir / stage.folder).is_dir():
+            if stage.folder and (anew or not (self.workdir / stage.folder).is_dir()):
                 self._job(stage).check(self.lm)
+
+    def check_adapters(self, adapters: Mapping[Stage, Adapter]) -> None:
+        """Raises UserError where a stage of that name was measured with another adapter."""
+        for stage, adapter in adapters.items():
+            facts = self._facts(stage)
+            if facts is not None and facts["adapter"] != _fingerprint(adapter):
+                raise UserError(
+                    f"--adapter={stage.folder}: {self.workdir} holds a stage {stage.name} of "
+                    "another adapter; name this one, as --adapter=NAME=FOLDER"
+                )
 
     def _job(self, stage: Stage) -> Job:
         config, placebo = self.config, stage.kind == "placebo"
@@ -139,6 +175,7 @@ class Study:
         """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
         folder, job = self.workdir / stage.folder, self._job(stage)
         if folder.is_dir():
+            _adapter_mark(folder)
             return load_adapter(folder, self.lm.cfg)
         bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
@@ -148,17 +185,23 @@ class Study:
 
         tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
         live.close()
-        run_files.write_text(self._log_file(stage), json_text(log))
+        write_sealed(self._log_file(stage), {"log": log})
         config, cfg = self.config, self.lm.cfg
-        save_adapter(folder, tree, cfg, config.lora, config.model, config.revision or None)
+        revision = config.revision or None
+        save_adapter(folder, tree, cfg, config.lora, config.model, revision, self.run)
+        self._on_result()
         return load_adapter(folder, cfg)
 
     def evaluate(self, stage: Stage, adapter: Adapter | None = None) -> None:
         """Asks one stage all suites, unless its result is there for this very adapter."""
         sha256 = adapter.sha256 if adapter else None
-        done = stages.read_facts(self.workdir, stage.name)
-        if done is not None and done["adapter_sha256"] == sha256:
+        facts = {"adapter_sha256": sha256, "adapter": _fingerprint(adapter), "run": self.run}
+        done, folder = self._facts(stage), stages.stage_folder(self.workdir, stage.name)
+        if done is not None and done["adapter"] == facts["adapter"]:
             return
+        if folder.exists():
+            why = "of another adapter" if done else "not as this run wrote it"
+            self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
         asker = LocalAsker(
             runner=runner,
@@ -169,13 +212,14 @@ class Study:
             progress=self._progress,
         )
         source = self.lm.source
-        facts = {"adapter_sha256": sha256, "hub_id": source.hub_id, "commit": source.commit}
+        facts |= {"hub_id": source.hub_id, "commit": source.commit}
         tables = measure(asker, config)
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
+        self._on_result()
 
     def seconds_left(self) -> float:
         """What is still to be trained and evaluated will take about so long, by a measured step."""
-        left = [s for s in self.config.stages() if not stages.read_facts(self.workdir, s.name)]
+        left = [stage for stage in self.config.stages() if not self._facts(stage)]
         jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
         steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
         shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
@@ -183,8 +227,12 @@ class Study:
 
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""
-        logs = filter(Path.exists, map(self._log_file, self.config.stages()))
-        rows = [row for log in logs for row in read_json(log, run_files.LOG, hint=_ANEW)]
+        rows: list[dict[str, Any]] = []
+        for stage in self.config.stages():
+            record = read_sealed(self._log_file(stage))
+            if record is None and stage.folder and (self.workdir / stage.folder).is_dir():
+                self._tell(f"{self._log_file(stage)}: not as the run wrote it; left out")
+            rows += record["log"] if record else []
         if rows:
             run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))
@@ -198,6 +246,7 @@ class Study:
         config, there = self.config, stages.stages_there(self.workdir)
         facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
         base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
+        files = [self.workdir / f"{name}.parquet" for name in schemas(SUITES)]
         devices = jax.local_devices()
         return {
             "model": config.model,
@@ -209,9 +258,28 @@ class Study:
             "adapters": {name: sha256 for name, sha256 in hashes.items() if sha256},
             "adapter_seeds": sorted({s.adapter_seed for s in there if s.trained}),
             "stages": [vars(stage) for stage in there],
+            "tables": {file.name: sha256(file) for file in files if file.exists()},
             "dtype": config.dtype,
             "seed": config.seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
-            "versions": versions(_PACKAGES),
+            "versions": versions(PACKAGES),
             "device": f"{devices[0].device_kind} x{len(devices)}",
         }
+
+
+def _fingerprint(adapter: Adapter | None) -> str | None:
+    """Of what an adapter does: its matrices and its scale."""
+    return digest((adapter.tree, adapter.scale)) if adapter else None
+
+
+def _adapter_mark(folder: Path) -> dict[str, Any]:
+    """The mark of an adapter that the run trained. Raises UserError where it is not as it was."""
+    mark, found = read_mark(folder, "adapter"), hashes(folder)
+    if mark is None or mark["files"] != found:
+        there = mark["files"] if mark else found | {MARK: ""}
+        names = sorted(name for name in {*there, *found} if there.get(name) != found.get(name))
+        raise UserError(
+            f"{folder}: {', '.join(names)} not as the run wrote it; put it back, or move the "
+            "folder away: it is trained again from its checkpoint"
+        )
+    return mark

@@ -1,7 +1,11 @@
-"""Nested dicts and their dotted names."""
+"""Nested dicts and their dotted names, and what a tree of arrays holds as a hash."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
+
+import jax
+import numpy as np
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -25,3 +29,13 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(group, {})
         node[last] = leaf
     return tree
+
+
+def digest(tree: Any) -> str:
+    """SHA-256, as hex, of the names, types, shapes and bytes of a tree of arrays or bytes."""
+    made = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.frombuffer(leaf, np.uint8) if isinstance(leaf, bytes) else np.asarray(leaf)
+        made.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        made.update(np.ascontiguousarray(array).tobytes())
+    return made.hexdigest()

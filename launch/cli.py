@@ -44,7 +44,8 @@ def define_config() -> None:
 def define_workdir() -> None:
     """--workdir, --overwrite and --profile."""
     flags.DEFINE_string("workdir", None, "Folder of the run: made if absent, continued if not.")
-    flags.DEFINE_bool("overwrite", False, "Delete what is in --workdir and start anew.")
+    said = "Replace the results in --workdir; with =all its adapters and checkpoints too."
+    flags.DEFINE_enum("overwrite", None, ["results", "all"], said)
     flags.DEFINE_bool("profile", False, "Write JAX traces of some steps and batches as well.")
     _show("workdir", "overwrite", "profile")
 
@@ -165,6 +166,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _refuse_unknown_fields(argv)
         if not any(arg.startswith(("--config=", "-config=")) or arg == "--config" for arg in argv):
             argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
+    if "overwrite" in FLAGS and not FLAGS["overwrite"].boolean:
+        argv = ["--overwrite=results" if arg == "--overwrite" else arg for arg in argv]
     try:
         program, *rest = FLAGS(argv)
     except flags.UnrecognizedFlagError as error:

@@ -9,11 +9,13 @@ only a folder is given. An adapter may be anybody's PEFT LoRA.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.results import BASE, Stage, stage_named
+from antiimit_jax.study import Study
 from launch import cli
 from launch.workdir import kept, open_study, print_results
 
@@ -48,9 +50,17 @@ def foreign_stages(given: Sequence[str]) -> list[Stage]:
 
 
 def main() -> None:
-    with open_study() as study:
-        read = lambda stage: cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
-        adapters = {stage: read(stage) for stage in foreign_stages(cli.FLAGS.adapter)}
+    given, adapters = foreign_stages(cli.FLAGS.adapter), {}
+
+    def read(study: Study) -> None:
+        for stage in given:
+            inside = Path(stage.folder).resolve().is_relative_to(study.workdir.resolve())
+            if inside and cli.FLAGS.overwrite == "all":
+                raise UserError(f"--adapter={stage.folder}: lies in what --overwrite=all deletes")
+            adapters[stage] = cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
+        study.check_adapters(adapters)
+
+    with open_study("evaluation", check=read) as study:
         study.evaluate(BASE)
         for stage, adapter in adapters.items():
             study.evaluate(stage, adapter)

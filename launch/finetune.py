@@ -23,7 +23,7 @@ def main() -> None:
     unknown = [name for name in cli.FLAGS.adapters if name not in _KINDS]
     if unknown:
         raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(_KINDS)}")
-    with open_study() as study:
+    with open_study("training") as study:
         for stage in study.config.stages():
             if stage.kind in cli.FLAGS.adapters:
                 trained = study.train(stage)

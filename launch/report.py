@@ -27,6 +27,7 @@ flags.DEFINE_string("picture", None, "An SVG file: calibration before and after 
 def main() -> None:
     workdir = Path(cli.needed("workdir"))
     info = run_files.read_metrics(workdir)["run"]
+    run_files.check_tables(workdir, info)
     values = run_files.read_config(workdir)["config"]
     try:
         config = from_dict(values)

@@ -4,7 +4,8 @@
     python -m launch.study --workdir=runs/short --config.train.steps=50 --config.seed=1
     python -m launch.study --model=/models/my-llama --workdir=runs/mine
 
-A study that was stopped goes on with the same command; --overwrite starts anew.
+A study that was stopped goes on with the same command; --overwrite measures anew, --overwrite=all
+trains anew too.
 """
 
 import time
@@ -27,13 +28,14 @@ def _say_how_long(study: Study) -> None:
 
 def main() -> None:
     began = time.monotonic()
-    with open_study() as study:
+    with open_study("training", "evaluation") as study:
         if study.finished:
-            cli.say("this study is done; --overwrite starts it anew")
+            cli.say(
+                "this study is done; --overwrite measures anew, --overwrite=all trains anew too"
+            )
         else:
             base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
-            study.check_training()
             _say_how_long(study)
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)

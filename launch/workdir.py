@@ -1,38 +1,96 @@
-"""The folder of a run: one run at a time, one configuration for good."""
+"""The folder of a run: one run at a time, one model and one configuration for good."""
 
 import contextlib
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import stat
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.files import MARK, read_mark, write_sealed
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
-from antiimit_jax.run_config import RunConfig, to_dict
+from antiimit_jax.run_config import RunConfig, from_dict, to_dict
 from antiimit_jax.study import Study
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
-from launch import cli
+from launch import aside, cli
 
 _LOCK = ".lock"
+_PART = dict.fromkeys(("lora", "train"), "training")
+_PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "seed"), "evaluation")
+_SPARE = 64 * 2**20  # bytes that must be free before a run begins
 
 
 @contextlib.contextmanager
-def open_study() -> Iterator[Study]:
-    """The study that the flags tell of, alone in its folder.
+def open_study(*reads: str, check: Callable[[Study], Any] = lambda study: None) -> Iterator[Study]:
+    """The study that the flags tell of (`open_run`)."""
+    config, what = cli.run_config(), cli.FLAGS.overwrite
+    with locked(cli.needed("workdir")) as workdir, cli.progress(workdir) as progress:
+        with open_run(config, workdir, reads, what, check, progress) as study:
+            yield study
+
+
+@contextlib.contextmanager
+def open_run(
+    config: RunConfig,
+    workdir: Path,
+    reads: Sequence[str] = ("training", "evaluation"),
+    overwrite: str | None = None,
+    check: Callable[[Study], Any] = lambda study: None,
+    progress: Progress = cli.bar,
+) -> Iterator[Study]:
+    """A study in a locked folder: a new one, or the one that lies there.
+
+    What it needs is read and checked first; only then is anything in the folder changed.
+
+    Args:
+      reads: "training", "evaluation": fields that the program uses. Others may differ from those
+        of the run that lies there, and stay as they are.
+      overwrite: "results" or "all" that lies there is replaced.
+      check: what else must be right.
 
     Raises:
-      UserError: the configuration makes no sense, or the folder is not free for it.
+      UserError: the model does not fit the configuration, or either the run that lies there.
     """
-    config, name = cli.run_config(), cli.needed("workdir")
-    with (
-        open_workdir(name, config, overwrite=cli.FLAGS.overwrite) as workdir,
-        cli.progress(workdir) as progress,
-    ):
-        yield Study(config, workdir, tell=cli.say, progress=progress)
+    there = _there(workdir, config, overwrite)
+    bound = _bound(workdir, overwrite) if there else frozenset()
+    if there:
+        config = _settled(workdir, config, there["config"], reads, bound)
+    mark = {"kind": "run", "id": there["id"] if there and not overwrite else uuid.uuid4().hex}
+    study = Study(
+        config,
+        workdir,
+        run=mark["id"],
+        tell=cli.say,
+        progress=progress,
+        on_result=lambda: aside.drop(workdir),
+    )
+    if there and not overwrite and len(reads) == 2 and study.finished:
+        run_files.write_config(workdir, to_dict(config))
+        yield study
+        return
+    mark |= {"config": _plain(config), "identity": identity(study.lm.source, cli.say)}
+    mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
+    if there:
+        _check_identity(workdir, there["identity"], mark["identity"], bound)
+    if "training" in reads:
+        study.check_training(anew=overwrite == "all")
+    check(study)
+    _check_space(workdir)
+    if there and overwrite:
+        aside.set_aside(workdir, overwrite)
+    write_sealed(workdir / MARK, mark)
+    run_files.write_config(workdir, to_dict(config))
+    yield study
 
 
 def print_results(report: Path) -> None:
@@ -59,56 +117,126 @@ def kept() -> str:
 
 
 @contextlib.contextmanager
-def open_workdir(name: str, config: RunConfig, *, overwrite: bool) -> Iterator[Path]:
-    """Locks a run's folder, and checks or writes its configuration.
+def locked(name: str) -> Iterator[Path]:
+    """Locks a run's folder, new or one that a run of ours was in; nothing else in it changes.
 
     The lock is the kernel's, so a run that is killed gives it back.
 
     Raises:
-      UserError: another run is in it, it holds other files, or a run with another configuration.
+      UserError: another run is in it, or it holds other files.
     """
     workdir = Path(name).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={name}: is a file; name a folder")
-    if workdir.is_dir() and any(workdir.iterdir()) and not (workdir / _LOCK).exists():
-        raise UserError(f"--workdir={name}: holds files that are not of a run; name another folder")
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / _LOCK, "a", encoding="utf-8") as lock:
+    if not aside.is_ours(workdir):
+        raise UserError(
+            f"--workdir={name}: holds files that are not of a run (no whole {MARK}); "
+            "name another folder"
+        )
+    try:
+        lock = os.open(
+            workdir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+        )
+    except OSError as error:
+        raise UserError(f"{workdir / _LOCK}: cannot be opened ({error.strerror})") from error
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise UserError(f"{workdir / _LOCK}: is no file; remove it")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"--workdir={name}: in use by another run; wait or name another"
             ) from error
-        if overwrite:
-            _clear(workdir)
-        _settle_config(workdir, config)
         yield workdir
+    finally:
+        os.close(lock)
 
 
-def _clear(workdir: Path) -> None:
-    for path in workdir.iterdir():
-        if path.name == _LOCK:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _there(workdir: Path, config: RunConfig, overwrite: str | None) -> dict[str, Any] | None:
+    """The mark of the run that lies in the folder, once what was killed in it is ended."""
+    aside.check_plain(workdir)
+    aside.settle(workdir)
+    there, old = read_mark(workdir, "run"), aside.aside_mark(workdir)
+    ours = _plain(config)
+    if old and (overwrite or there["config"] != ours and old["config"] == ours):
+        aside.roll_back(workdir)
+        there = old
+    return there
 
 
-def _settle_config(workdir: Path, config: RunConfig) -> None:
-    values = to_dict(config)
-    if not (workdir / run_files.CONFIG).exists():
-        run_files.write_config(workdir, values)
-        return
-    stored = run_files.read_config(workdir)
-    if stored["config_sha256"] == run_files.config_sha256(values):
-        return
-    theirs, ours = flat(stored["config"]), flat(json.loads(json.dumps(values)))
-    differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-    shown = [f"{key} (there {theirs.get(key)}, now {ours.get(key)})" for key in differing[:4]]
-    shown += ["..."] if len(differing) > 4 else []
-    raise UserError(
-        f"--workdir={workdir}: holds a run with another config: {', '.join(shown)}; "
-        "name another folder, or --overwrite to start anew"
-    )
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(to_dict(config)))
+
+
+def _bound(workdir: Path, overwrite: str | None) -> frozenset[str]:
+    """Which fields the results that stay in a folder were made with."""
+    stays = set(aside.run_names(workdir, "all"))
+    stays -= set(aside.run_names(workdir, overwrite)) if overwrite else set()
+    trained = stays & {"checkpoints", *(path.name for path in aside.adapters_there(workdir))}
+    found = {"training": trained, "evaluation": "stages" in stays}
+    return frozenset(name for name, there in found.items() if there)
+
+
+def _settled(
+    workdir: Path,
+    config: RunConfig,
+    theirs: dict[str, Any],
+    reads: Collection[str],
+    bound: Collection[str],
+) -> RunConfig:
+    """The configuration for what lies there: fields that this program does not read stay."""
+    ours, conflicts = _plain(config), []
+    for name in differing(theirs, ours):
+        group = name.partition(".")[0]
+        part = _PART.get(group)  # None for what both parts read
+        if bound if part is None else part in reads and part in bound:
+            conflicts.append(name)
+        elif part in bound:
+            ours[group] = theirs[group]
+    if conflicts:
+        kept = {_PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
+        there, now = flat(theirs), flat(_plain(config))
+        shown = [f"{key} (there {there.get(key)}, now {now.get(key)})" for key in conflicts[:4]]
+        raise UserError(
+            f"--workdir={workdir}: holds a run with another config: {', '.join(shown)}"
+            f"{', ...' if len(conflicts) > 4 else ''}; name another folder, or "
+            f"{_anew(bound if kept else ())}"
+        )
+    return from_dict(ours)
+
+
+def _anew(bound: Collection[str]) -> str:
+    if "training" in bound:
+        return "start anew with --overwrite=all, which deletes its adapters too"
+    return "--overwrite to measure anew"
+
+
+def _check_identity(
+    workdir: Path, there: dict[str, Any], now: dict[str, Any], bound: Collection[str]
+) -> None:
+    """Raises UserError where what stays was made with another model or other code."""
+    names = differing(there["model"], now["model"]) if bound else []
+    if names:
+        raise UserError(
+            f"--workdir={workdir}: the model is not the one of this run ({', '.join(names[:4])} "
+            f"differ); put it back, name another folder, or {_anew(bound)}"
+        )
+    code = differing(there["code"], now["code"])
+    training = [p for p in (workdir / "checkpoints").glob("*") if p.is_dir()]
+    unfinished = len(training) > len(aside.adapters_there(workdir))
+    if code and ("evaluation" in bound or "training" in bound and unfinished):
+        old, new = there["code"], now["code"]
+        shown = [f"{key} (there {str(old.get(key))[:12]}, now {new[key][:12]})" for key in code]
+        raise UserError(
+            f"--workdir={workdir}: begun with other code: {', '.join(shown)}; "
+            f"go on with that, name another folder, or {_anew(bound if unfinished else ())}"
+        )
+
+
+def _check_space(workdir: Path) -> None:
+    free = shutil.disk_usage(workdir).free
+    if free < _SPARE:
+        needed = f"{_SPARE >> 20} MiB are needed to begin"
+        raise UserError(f"--workdir={workdir}: {free >> 20} MiB are free, {needed}")

@@ -12,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.export.card import run_of, write_card
 from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
-from antiimit_jax.files import whole_folder
+from antiimit_jax.files import MARK, read_mark, whole_folder, write_sealed
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import stored_tensors
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
@@ -20,7 +20,6 @@ from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
 
 FORMATS = ("hf", "peft")
-_OURS = ("config.json", "adapter_config.json")  # an export holds one of them
 Progress = Callable[[str, int], Callable[[int], None]]
 _SPARE = 64 * 2**20  # bytes for what stands beside the weights
 
@@ -80,6 +79,8 @@ def export(
             done = progress("exporting", len(stored_tensors(cfg)))
             write_merged(made, checkpoint, cfg, adapter, dtype, form.max_shard_size, done)
         write_card(made, source, adapter, run, None if peft else dtype, suites)
+        names = sorted(path.name for path in made.iterdir())
+        write_sealed(made / MARK, {"kind": "export", "files": names})
     return notes
 
 
@@ -94,8 +95,13 @@ def _check_free(out: Path, overwrite: bool, sources: list[Path | None]) -> None:
         return
     if not overwrite:
         raise UserError(f"--out={out}: is not empty; name another folder, or --overwrite it")
-    if not any((out / name).is_file() for name in _OURS):
-        raise UserError(f"--out={out}: holds files that are not of an export; name another folder")
+    mark = read_mark(out, "export")
+    strangers = {path.name for path in out.iterdir()} - {MARK, *(mark or {}).get("files", ())}
+    if strangers:
+        shown = ", ".join(sorted(strangers)[:4])
+        raise UserError(
+            f"--out={out}: holds files that are not of an export ({shown}); name another folder"
+        )
 
 
 def _check_space(out: Path, needed: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import sha256, whole_folder
+from antiimit_jax.files import sha256, whole_folder, write_mark
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import bare_name
@@ -75,8 +75,11 @@ def save_adapter(
     lora: LoraConfig,
     base_model: str,
     revision: str | None = None,
+    run: str = "",
 ) -> str:
     """Writes an adapter whole or not at all, replacing one that is there; returns its sha256.
+
+    It bears this program's mark, with the id of the `run` that trained it.
 
     Layers outside the trained range are left out (`layers_to_transform`).
 
@@ -89,6 +92,7 @@ def save_adapter(
     base = {"base_model": base_name(base_model), "revision": revision}
     with whole_folder(folder) as made:
         write_adapter(made, pairs, cfg, **kind, **base)
+        write_mark(made, "adapter", run=run)
     return sha256(folder / WEIGHTS_FILE)
 
 

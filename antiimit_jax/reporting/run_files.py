@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.files import json_text, replace_file, sha256
 from antiimit_jax.json_files import read_json
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import ROW_KEYS, STAGE, Stage, Tables
@@ -128,7 +128,18 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     """Reads config.json: {"config": {...}, "config_sha256": hex}. Raises UserError."""
     path = Path(workdir) / CONFIG
     shape = {"config": {"suites?": [str], str: object}, "config_sha256": str}
-    return read_json(path, shape, hint="it is written at the start of a run")
+    data = read_json(path, shape, hint="it is written at the start of a run")
+    if config_sha256(data["config"]) != data["config_sha256"]:
+        raise UserError(f"{path}: not as the run wrote it; the run's own command writes it again")
+    return data
+
+
+def check_tables(workdir: Path, info: Mapping[str, Any]) -> None:
+    """Raises UserError where a table is not the one that the run block of metrics.json is of."""
+    for name, written in info.get("tables", {}).items():
+        if (workdir / name).exists() and sha256(workdir / name) != written:
+            file, how = workdir / name, "the run's own command writes it again"
+            raise UserError(f"{file}: not as the run wrote it; {how}")
 
 
 def to_table(name: str, columns: Mapping[str, Sequence], schema: pa.Schema) -> pa.Table:

@@ -10,14 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from antiimit_jax.files import json_text, whole_folder
-from antiimit_jax.json_files import read_json
+from antiimit_jax.errors import UserError
+from antiimit_jax.files import hashes, read_mark, whole_folder, write_mark
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.run_files import Schemas
-from antiimit_jax.results import STAGE, Stage, Tables, stage_order
-
-_FACTS = "stage.json"
-_SHAPE = {"stage": STAGE, "adapter_sha256": (str, None), str: object}
+from antiimit_jax.results import Stage, Tables, stage_order
 
 
 def stage_folder(workdir: Path, name: str) -> Path:
@@ -37,26 +34,30 @@ def write_stage(
         for name, columns in tables.items():
             table = run_files.to_table(name, columns, schemas[name])
             run_files.write_table(made, name, table)
-        text = json_text({"stage": dataclasses.asdict(stage)} | dict(facts))
-        run_files.write_text(made / _FACTS, text)
+        write_mark(made, "stage", stage=dataclasses.asdict(stage), **facts)
 
 
 def read_facts(workdir: Path, name: str) -> dict[str, Any] | None:
-    """What the caller left with a stage, or None where the stage is not there.
-
-    Raises:
-      UserError: the stage's file is corrupt.
-    """
-    path = stage_folder(workdir, name) / _FACTS
-    if not path.parent.is_dir():
-        return None
-    return read_json(path, _SHAPE, hint="start anew with --overwrite")
+    """What the caller left with a stage; None where it is not there, or not as it was written."""
+    folder = stage_folder(workdir, name)
+    facts = read_mark(folder, "stage")
+    return facts if facts is not None and facts["files"] == hashes(folder) else None
 
 
 def stages_there(workdir: Path) -> list[Stage]:
-    """The stages that a run's folder holds, in their order."""
+    """The stages that a run's folder holds, in their order.
+
+    Raises:
+      UserError: one is not as it was written.
+    """
     names = [folder.name for folder in (workdir / "stages").glob("[!.]*") if folder.is_dir()]
-    stages = [Stage(**read_facts(workdir, name)["stage"]) for name in sorted(names)]
+    stages = []
+    for name in sorted(names):
+        facts = read_facts(workdir, name)
+        if facts is None:
+            folder = stage_folder(workdir, name)
+            raise UserError(f"{folder}: not as it was written; measure this stage again")
+        stages.append(Stage(**facts["stage"]))
     order = stage_order(stages)
     return sorted(stages, key=lambda stage: order[stage.name])
 

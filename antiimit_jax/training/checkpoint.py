@@ -1,19 +1,23 @@
 """Checkpoints of a training run (Orbax): adapter, optimizer state and step, and the log so far.
 
 A checkpoint is written beside the others and appears at once, so that a run killed at any moment
-leaves the last whole one behind.
+leaves the last whole one behind. Each holds a hash of its contents: one that was damaged, or whose
+log is not of its step, is passed over for the one before.
 """
 
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import args
 
 from antiimit_jax.errors import UserError, first_line
+from antiimit_jax.files import json_text
 from antiimit_jax.training.step import TrainState
+from antiimit_jax.trees import digest
 
 Log = list[dict[str, Any]]
 
@@ -27,31 +31,54 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, log: Log) -> None:
-        """Writes the state at its step, with the log of all steps before."""
-        tree = args.StandardSave(state._asdict())
-        parts = args.Composite(state=tree, log=args.JsonSave(log))
-        self._manager.save(int(state.step), args=parts, force=True)
-
-    def restore(self, like: TrainState) -> tuple[TrainState, Log] | None:
-        """The newest state and its log, or None where there is none.
+        """Writes the state at its step, with the log of all steps before.
 
         Raises:
-          UserError: the checkpoint does not fit this model and configuration.
+          UserError: it cannot be written; the checkpoints before it are intact.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        step, tree = int(state.step), args.StandardSave(state._asdict())
+        record = args.JsonSave({"log": log, "sha256": _hash(state, log)})
+        try:
+            self._manager.save(step, args=args.Composite(state=tree, log=record), force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self._folder}: the checkpoint of step {step} cannot be written "
+                f"({first_line(error)}); what was written before is intact"
+            ) from error
+
+    def restore(self, like: TrainState) -> tuple[TrainState, Log] | None:
+        """The newest state that is whole and its log, or None where there is none.
+
+        What is not whole is named in the program's log and kept as `damaged-STEP`.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._read(step, like)
+            except Exception as error:  # whatever Orbax and its stores say of a damaged file
+                where, reason = self._folder / str(step), first_line(error)
+                logging.warning("%s: not a whole checkpoint (%s); passed over", where, reason)
+                damaged = self._folder / f"damaged-{step}"
+                shutil.rmtree(damaged, ignore_errors=True)
+                where.rename(damaged)
+                self._manager.reload()
+        return None
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState, Log]:
         tree = args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict()))
         parts = args.Composite(state=tree, log=args.JsonRestore())
-        try:
-            found = self._manager.restore(step, args=parts)
-        except (ValueError, KeyError, TypeError, FileNotFoundError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{self._folder / str(step)}: the checkpoint cannot be restored "
-                f"({first_line(error)}); start anew with --overwrite"
-            ) from error
-        return TrainState(**found["state"]), list(found["log"])
+        found = self._manager.restore(step, args=parts)
+        state, record = TrainState(**found["state"]), found["log"]
+        log = list(record["log"])
+        if [row["step"] for row in log] != list(range(1, step + 1)) or int(state.step) != step:
+            raise ValueError(f"its log is of {len(log)} steps")
+        if record["sha256"] != _hash(state, log):
+            raise ValueError("its contents are not those that were written")
+        return state, log
 
     def close(self) -> None:
         """Waits until all is written."""
         self._manager.close()
+
+
+def _hash(state: TrainState, log: Log) -> str:
+    return digest((jax.device_get(state._asdict()), json_text(log, sort_keys=True).encode()))

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from antiimit_jax.export.folder import Form, export
+from antiimit_jax.files import MARK
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.models.weights import find_model, load_config, load_params
@@ -235,12 +236,16 @@ def test_only_an_earlier_export_is_replaced_and_only_when_told(tmp_path):
     with refused("not empty", "--overwrite"):
         exported(tmp_path)
     (tmp_path / "out" / "stray").write_text("")
+    with refused("not of an export", "stray"):
+        exported(tmp_path, overwrite=True)
+    (tmp_path / "out" / "stray").unlink()
     exported(tmp_path, form="peft", overwrite=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", MARK}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with refused("not of an export"):
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    with refused("not of an export", "config.json, thesis.txt"):
         exported(tmp_path, "mine", overwrite=True)
     (tmp_path / "file").write_text("")
     with refused("is a file"):

@@ -60,6 +60,7 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
         "tokenizer_config.json",
         "chat_template.jinja",
         "LICENSE",
+        "antiimit_jax.json",
     }
     assert (out.stat().st_mode & 0o777) == 0o755
     ours, theirs = map(transformers.AutoTokenizer.from_pretrained, (model, out))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from antiimit_jax.reporting.run_files import config_sha256
 from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
@@ -225,7 +226,7 @@ def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_
 
     whole = run()
     copied, shared = (
-        json.loads((workdir / "checkpoints" / "tuned.json").read_text())
+        json.loads((workdir / "checkpoints" / "tuned.json").read_text())["log"]
         for workdir in (study[0], folder)
     )
     assert len(copied) == len(shared) == 8
@@ -266,6 +267,11 @@ def _cut(folder):
     table.write_bytes(table.read_bytes()[:2000])
 
 
+def _of_another_run(folder):
+    table = pq.read_table(folder / "items.parquet")
+    pq.write_table(table.slice(1), folder / "items.parquet")
+
+
 def _no_tables(folder):
     for table in folder.glob("*.parquet"):
         table.unlink()
@@ -276,6 +282,7 @@ def _of_an_old_version(folder):
     (folder / "samples.json").write_text("[]")
     data = json.loads((folder / "config.json").read_text())
     data["config"]["control"]["n_explored"] = 24
+    data["config_sha256"] = config_sha256(data["config"])
     (folder / "config.json").write_text(json.dumps(data))
 
 
@@ -285,10 +292,11 @@ def _of_an_old_version(folder):
         (_without("metrics.json"), ("metrics.json", "not found")),
         (_without("config.json"), ("config.json", "not found")),
         (_no_tables, ("no table", "items.parquet", "evaluate")),
-        (_cut, ("drift.parquet", "not a readable Parquet file")),
+        (_of_another_run, ("items.parquet", "not as the run wrote it")),
+        (_cut, ("drift.parquet", "not as the run wrote it")),
         (_of_an_old_version, ("config.json", "another version", "control.n_explored")),
     ],
-    ids=["no metrics", "no config", "no tables", "cut table", "old"],
+    ids=["no metrics", "no config", "no tables", "other table", "cut table", "old"],
 )
 def test_report_refuses_what_it_cannot_compute_from_and_changes_nothing(
     study, tmp_path, change, parts

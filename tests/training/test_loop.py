@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -107,7 +108,50 @@ def test_what_does_not_fit_is_known_before_the_first_step(tiny):
         job(train=narrow).check(tiny)
 
 
-def test_checkpoints_of_another_shape_are_refused(tiny, tmp_path):
+def _log_of_no_step(step):
+    (file,) = [path for path in (step / "log").iterdir() if path.name != "_METADATA"]
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"log": []}))
+
+
+def _half_of_the_state(step):
+    files = sorted((step / "state").rglob("*"), key=lambda p: p.is_file() * p.stat().st_size)
+    files[-1].write_bytes(files[-1].read_bytes()[: files[-1].stat().st_size // 2])
+
+
+def _a_bit_of_the_state(step):
+    files = sorted((step / "state").rglob("*"), key=lambda p: p.is_file() * p.stat().st_size)
+    data = bytearray(files[-1].read_bytes())
+    data[len(data) // 2] ^= 1
+    files[-1].write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_log_of_no_step, _half_of_the_state, _a_bit_of_the_state])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, caplog, damage):
+    whole, log = run(tiny, tmp_path / "c")
+    damage(tmp_path / "c" / "6")
+    (tmp_path / "c" / "notes").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("years of work")
+    again, log_again = run(tiny, tmp_path / "c")
+    (line,) = [record for record in caplog.records if "passed over" in record.getMessage()]
+    assert str(tmp_path / "c" / "6") in line.getMessage()
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert [row["loss"] for row in log_again] == [row["loss"] for row in log]
+    assert (tmp_path / "c" / "thesis.txt").read_text() == "years of work"
+
+
+def test_where_no_checkpoint_is_whole_training_begins_again(tiny, tmp_path):
+    whole, _ = run(tiny, tmp_path / "c")
+    for step in ("4", "6"):
+        _log_of_no_step(tmp_path / "c" / step)
+    again, log = run(tiny, tmp_path / "c")
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+
+
+def test_checkpoints_of_another_shape_are_passed_over_and_kept(tiny, tmp_path):
     run(tiny, tmp_path / "c")
-    with pytest.raises(UserError, match="checkpoint cannot be restored.*--overwrite"):
-        train_with(tiny, "tuned", CFG, LoraConfig(rank=3), tmp_path / "c", seed=0)
+    _, log = train_with(tiny, "tuned", CFG, LoraConfig(rank=3), tmp_path / "c", seed=0)
+    assert len(log) == 6 and {"damaged-4", "damaged-6"} <= {
+        p.name for p in (tmp_path / "c").iterdir()
+    }

@@ -1,0 +1,80 @@
+"""Whose a run is: the model's files, the code and the packages that its results were made with."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import antiimit_jax
+from antiimit_jax.files import json_text, replace_file, sha256
+from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.models.weights import Source
+from antiimit_jax.trees import digest, flat
+from antiimit_jax.versions import versions
+
+PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+_READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")  # of a model's folder
+_SHOW_ONLY = ("reporting", "planning", "export")  # rooms that change no result
+_LARGE = 32 * 2**20  # bytes; the hash of such a file is kept
+_SETTLED = 2.0  # seconds after its last change from which a file's times tell of its contents
+
+
+def identity(source: Source, tell: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """{"model": file -> SHA-256, "code": package -> version, "source" the hash of ours}.
+
+    Weights, tokenizer and chat template are among the model's files.
+
+    Args:
+      tell: said when files are so large that it takes time.
+    """
+    folder = source.path
+    found = {path for pattern in _READ for path in folder.glob(pattern)}
+    files = sorted(found) if folder.is_dir() else [folder]
+    kept = _read_kept()
+    known = {file: kept.get(_key(file)) for file in files}
+    size = sum(file.stat().st_size for file, known_hash in known.items() if not known_hash)
+    if size > 2**30:
+        tell(f"hashing {size / 1e9:.0f} GB of the model; this is done once")
+    now = {file.name: known[file] or sha256(file) for file in files}
+    _keep(kept | {_key(file): now[file.name] for file in files if _may_be_kept(file)})
+    return {"model": now, "code": versions(PACKAGES) | {"source": _source_hash()}}
+
+
+def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names, dotted, whose values differ."""
+    theirs, ours = flat(there), flat(now)
+    return [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+
+
+def _source_hash() -> str:
+    root = Path(antiimit_jax.__file__).parent
+    inside = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+    counts = lambda name: name.parts[0] not in _SHOW_ONLY and "__pycache__" not in name.parts
+    return digest({str(name): inside[name].read_bytes() for name in filter(counts, sorted(inside))})
+
+
+def _key(file: Path) -> str:
+    """A file that was not written to since: place, inode, size and both times."""
+    stat = file.stat()
+    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return f"{file.resolve()} {stat.st_dev} {stat.st_ino} {stat.st_size} {times}"
+
+
+def _may_be_kept(file: Path) -> bool:
+    stat = file.stat()
+    return stat.st_size >= _LARGE and time.time() - stat.st_ctime > _SETTLED
+
+
+def _read_kept() -> dict[str, str]:
+    try:
+        kept = json.loads((user_cache() / "hashes.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _keep(kept: Mapping[str, str]) -> None:
+    if kept:
+        text = json_text(dict(list(kept.items())[-1000:]), indent=1)
+        replace_file(user_cache() / "hashes.json", lambda made: made.write_text(text))

@@ -1,0 +1,91 @@
+"""Small studies in this process, through the functions that the programs are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antiimit_jax.models.peft import load_adapter
+from antiimit_jax.reporting import run_files
+from antiimit_jax.results import BASE, Stage
+from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.trees import flat, nested
+from launch.workdir import locked, open_run
+
+QUIET = lambda what, total: lambda count: None
+FEW = {
+    "dtype": "float32",
+    "prompt_format": "base",
+    "suites": ("control",),
+    "n_boot": 0,
+    "control.n_items": 4,
+    "control.splits": ("heldout_words",),
+    "control.mixture.shots": (0,),
+    "control.mixture.shot_weights": (1.0,),
+    "train.steps": 2,
+    "train.placebo_steps": 1,
+    "train.rows": 1,
+    "train.groups": 1,
+    "train.checkpoint_every": 1,
+    "train.anchor_tokens": 0,
+    "train.warmup_steps": 0,
+    "train.dtype": "float32",
+    "lora.rank": 2,
+}
+
+
+def small_config(model: Path, /, **changes) -> RunConfig:
+    """Fields by dotted name."""
+    return from_dict(nested(flat(FEW) | {"model": str(model)} | changes))
+
+
+def run_study(config: RunConfig, workdir: Path, overwrite: str | None = None, stop="") -> None:
+    """What `launch.study` does; up to and with the part `stop`, "base" or "train"."""
+    with (
+        locked(str(workdir)) as folder,
+        open_run(config, folder, overwrite=overwrite, progress=QUIET) as study,
+    ):
+        if not study.finished:
+            base, *adapters = study.config.stages()
+            study.evaluate(base)
+            if stop == "base":
+                return
+            for stage in adapters:
+                trained = study.train(stage)
+                if stop == "train":
+                    return
+                study.evaluate(stage, trained)
+        study.write()
+
+
+def run_evaluate(config: RunConfig, workdir: Path, *stages: Stage, overwrite=None) -> None:
+    """What `launch.evaluate` does, with foreign adapters."""
+    adapters = {}
+
+    def read(study) -> None:
+        for stage in stages:
+            adapters[stage] = load_adapter(Path(stage.folder), study.lm.cfg)
+        study.check_adapters(adapters)
+
+    how = {"overwrite": overwrite, "check": read, "progress": QUIET}
+    with locked(str(workdir)) as folder, open_run(config, folder, ["evaluation"], **how) as study:
+        study.evaluate(BASE)
+        for stage, adapter in adapters.items():
+            study.evaluate(stage, adapter)
+        study.write()
+
+
+def run_finetune(config: RunConfig, workdir: Path) -> None:
+    """What `launch.finetune` does."""
+    with (
+        locked(str(workdir)) as folder,
+        open_run(config, folder, ["training"], progress=QUIET) as study,
+    ):
+        for stage in study.config.stages()[1:]:
+            study.train(stage)
+
+
+def results(workdir: Path) -> dict[str, bytes]:
+    """What a run found, byte for byte: figures, tables and weights."""
+    files = [run_files.METRICS, run_files.CONFIG, "items.parquet"]
+    files += [f"{name}/adapter_model.safetensors" for name in ("adapter", "placebo")]
+    return {name: (workdir / name).read_bytes() for name in files if (workdir / name).exists()}
