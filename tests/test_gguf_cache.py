@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -14,8 +16,13 @@ import pytest
 
 from antiimit_jax import gguf_cache
 from antiimit_jax.gguf_cache import GgufCache
-from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.language_model import LanguageModel, _open, load_language_model
+from antiimit_jax.models.safetensors_files import write_aligned
+from antiimit_jax.models.weights import find_model
+from antiimit_jax.text.tokenizer import load_tokenizer
 from tests.launch.processes import ROOT, command, environment
+from tests.models import mutated_files
+from tests.models.refusals import refused
 
 EMBEDDED = "smollm2-135m-instruct"
 TEXTS = ("Paris", " naïve 12 %", "日本語\n\n\tx", "<|im_end|>", "   three", "")
@@ -111,8 +118,6 @@ def test_a_damaged_folder_is_deleted_and_not_used(folder, monkeypatch, tmp_path,
 
 
 def load_file() -> Path:
-    from antiimit_jax.models.weights import find_model
-
     return find_model(EMBEDDED).path
 
 
@@ -151,6 +156,110 @@ def test_a_cache_that_cannot_be_written_costs_one_line(folder, monkeypatch, tmp_
     place.keep(json.loads((folder / "config.json").read_text()), params, tokenizer)
     assert len(caplog.records) == 1
     assert not cache.is_dir() or not list((cache / "gguf").iterdir())
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Path:
+    """A GGUF file of some kilobytes that is worth keeping, and an empty cache."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(mutated_files.encode_gguf(*mutated_files.sound_gguf("gpt2"))[0])
+    monkeypatch.setattr(gguf_cache, "_WORTH_BYTES", 0)
+    monkeypatch.setenv("ANTIIMIT_JAX_CACHE", str(tmp_path / "cache"))
+    return file
+
+
+def opened(file: Path) -> GgufCache:
+    """The file's place in the cache, where `load_language_model` finds it or puts it."""
+    cache, source = GgufCache(file, "float32"), find_model(str(file))
+    if cache.read() is None:
+        _open(source, "float32", cache)
+    return cache
+
+
+def kept(file: Path) -> list[str]:
+    return sorted(path.name for path in (file.parent / "cache" / "gguf").iterdir())
+
+
+def mode(folder: Path) -> int:
+    return folder.stat().st_mode & 0o777
+
+
+def test_only_the_user_enters_the_cache(small, caplog):
+    opened(small)
+    folder = small.parent / "cache" / "gguf"
+    (made,) = folder.iterdir()
+    assert mode(folder) == mode(made) == 0o700
+    folder.chmod(0o755)  # as earlier versions made it: others could look, not write
+    assert GgufCache(small, "float32").read() is not None
+    assert mode(folder) == 0o700 and not caplog.records
+
+
+@pytest.mark.parametrize("whose", ["all may write", "a group may write", "another's"])
+def test_a_cache_that_others_can_write_to_is_not_used(small, whose, caplog):
+    opened(small)
+    folder = small.parent / "cache" / "gguf"
+    (made,) = folder.iterdir()
+    if whose == "another's":
+        if os.getuid() != 0:
+            pytest.skip("only root can give a folder away")
+        os.chown(folder, 12345, -1)
+    else:
+        folder.chmod(0o777 if whose == "all may write" else 0o770)
+    (made / "sha256.json").write_text("{}")  # would be deleted if it was read
+    cache = GgufCache(small, "float32")
+    assert cache.read() is None and list(folder.iterdir()) == [made]
+    (record,) = caplog.records
+    assert f"{folder}: not used" in record.getMessage() and "delete it" in record.getMessage()
+    _open(find_model(str(small)), "float32", cache)
+    assert (made / "sha256.json").read_text() == "{}" and len(caplog.records) == 2
+
+
+def test_what_killed_builds_left_is_removed_by_the_next(small):
+    left = small.parent / "cache" / "gguf" / ".new-killed"
+    left.mkdir(parents=True)
+    (left / "half.safetensors").write_bytes(b"x" * 1000)
+    left.parent.chmod(0o700)
+    cache = opened(small)
+    assert kept(small) == [cache._folder.name]
+
+
+def test_a_build_that_goes_on_is_left_alone(small):
+    folder = small.parent / "cache" / "gguf"
+    (folder / ".new-written").mkdir(parents=True)
+    folder.chmod(0o700)
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    opened(small)
+    assert kept(small) == [".new-written"]
+    os.close(lock)
+    cache = opened(small)
+    assert kept(small) == [cache._folder.name]
+
+
+def test_a_file_replaced_after_it_was_hashed_is_not_kept_under_that_hash(small):
+    cache = GgufCache(small, "float32")
+    assert cache.read() is None
+    other = small.read_bytes().replace(struct.pack("<f", 1), struct.pack("<f", 2))
+    small.write_bytes(other)
+    with refused(str(small), "while it was read"):
+        _open(find_model(str(small)), "float32", cache)
+    assert not (small.parent / "cache").exists()
+
+
+def test_a_file_of_the_cache_replaced_after_it_was_hashed_is_not_used(small, monkeypatch, caplog):
+    folder = opened(small)._folder
+    params = GgufCache(small, "float32").read()[1]
+
+    def replaced_meanwhile(path):
+        file = folder / "embed.embedding.safetensors"
+        array = np.full(params["embed"]["embedding"].shape, 5, np.float32)
+        file.unlink()
+        write_aligned(file, "embed.embedding", array)
+        return load_tokenizer(path)
+
+    monkeypatch.setattr(gguf_cache, "load_tokenizer", replaced_meanwhile)
+    assert GgufCache(small, "float32").read() is None
+    assert "damaged" in caplog.text and not folder.exists()
 
 
 def test_two_programs_at_once_both_answer_and_leave_one_folder(tmp_path):

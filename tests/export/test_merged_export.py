@@ -255,3 +255,32 @@ def test_only_an_earlier_export_is_replaced_and_only_when_told(tmp_path):
             exported(tmp_path, out, overwrite=True)
     with refused("--adapter"):
         exported(tmp_path, "other", form="peft", adapter=None)
+
+
+@pytest.mark.parametrize("name", ["LICENSE-x", "tokenizer.json", "generation_config.json"])
+def test_what_a_link_leads_to_outside_the_folder_is_not_published(name, tmp_path):
+    prepared(tmp_path)
+    (tmp_path / "secret").write_text("{}")
+    link = tmp_path / "model" / name
+    link.unlink(missing_ok=True)
+    link.symlink_to("../secret")
+    with refused(str(link), "link", "copy the file"):
+        exported(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_within_the_folder_and_to_the_hubs_blobs_are_followed(tmp_path):
+    prepared(tmp_path)
+    repo = tmp_path / "models--a--b"
+    (repo / "blobs").mkdir(parents=True)
+    (repo / "snapshots").mkdir()
+    folder = (tmp_path / "model").rename(repo / "snapshots" / "0123")
+    (folder / "LICENSE").write_text("Do as you like.")
+    for i, file in enumerate(sorted(folder.iterdir())):
+        file.rename(repo / "blobs" / str(i))
+        file.symlink_to(f"../../blobs/{i}")
+    (folder / "LICENSE-too").symlink_to("LICENSE")
+    export(find_model(str(folder)), None, tmp_path / "out", suites={})
+    for name in ("LICENSE", "LICENSE-too"):
+        copy = tmp_path / "out" / name
+        assert copy.read_text() == "Do as you like." and not copy.is_symlink()
