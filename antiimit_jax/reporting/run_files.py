@@ -175,6 +175,8 @@ def read_table(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:
     missing = [field for field in schema.names if field not in table.column_names]
     if missing:
         raise UserError(f"{path}: columns {missing} are missing; evaluate this run again")
+    if not table.num_rows:
+        raise UserError(f"{path}: holds no rows; evaluate this run again")
     if wrong := [field.name for field in table.schema if not _as_in(schema, field, table)]:
         raise UserError(
             f"{path}: columns {wrong} have another type or lack values; evaluate this run again"
