@@ -169,7 +169,12 @@ def write_training(workdir: Path, log: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_table(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:
-    """Reads `{name}.parquet`, None where absent. Raises UserError: corrupt or lacking a column."""
+    """Reads `{name}.parquet`, None where absent.
+
+    Raises:
+      UserError: corrupt, or a column is missing, of another type, or lacks values that are no
+        floats. Columns beyond the schema must be floats.
+    """
     path = folder / f"{name}.parquet"
     if not path.exists():
         return None
@@ -180,7 +185,22 @@ def read_table(folder: Path, name: str, schema: pa.Schema) -> pa.Table | None:
     missing = [field for field in schema.names if field not in table.column_names]
     if missing:
         raise UserError(f"{path}: columns {missing} are missing; evaluate this run again")
+    if not table.num_rows:
+        raise UserError(f"{path}: holds no rows; evaluate this run again")
+    if wrong := [field.name for field in table.schema if not _as_in(schema, field, table)]:
+        raise UserError(
+            f"{path}: columns {wrong} have another type or lack values; evaluate this run again"
+        )
     return table
+
+
+def _as_in(schema: pa.Schema, field: pa.Field, table: pa.Table) -> bool:
+    """Whether a column is one that a table of this schema may have."""
+    if table.column_names.count(field.name) > 1:
+        return False
+    wanted = schema.field(field.name).type if field.name in schema.names else pa.float64()
+    has_all = pa.types.is_floating(wanted) or not table[field.name].null_count
+    return field.type.equals(wanted) and has_all
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -1,0 +1,135 @@
+"""Files of a run whose shape is not that of a run: one line that names the file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from antiimit_jax.errors import UserError
+from antiimit_jax.reporting import run_files, stages
+from antiimit_jax.reporting.report import schemas
+from antiimit_jax.suites import SUITES
+
+KNOWN = schemas(SUITES)
+
+
+@pytest.fixture
+def run(full_run, tmp_path) -> Path:
+    files = [file for file in full_run.iterdir() if file.suffix in (".json", ".parquet")]
+    (tmp_path / "run").mkdir()
+    for file in files:
+        shutil.copy(file, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def replaced(values: Any, path: tuple, value: Any) -> Any:
+    """Nested JSON with one value replaced."""
+    if not path:
+        return value
+    copy = values.copy()
+    copy[path[0]] = replaced(values[path[0]], path[1:], value)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "name, path, value",
+    [
+        ("metrics.json", (), [1]),
+        ("metrics.json", ("schema",), "1"),
+        ("metrics.json", ("run",), []),
+        ("metrics.json", ("rows",), {}),
+        ("metrics.json", ("rows", 0), "row"),
+        ("metrics.json", ("rows", 0, "stage"), None),
+        ("metrics.json", ("rows", 0, "slice"), 5),
+        ("metrics.json", ("rows", 0, "value"), "0.5"),
+        ("metrics.json", ("rows", 0, "ci_low"), [0.5]),
+        ("metrics.json", ("rows", 0, "n"), None),
+        ("metrics.json", ("rows", 0, "note"), 3),
+        ("metrics.json", ("run", "stages"), "base"),
+        ("metrics.json", ("run", "stages"), [{"name": "base"}]),
+        ("metrics.json", ("run", "stages"), [{"kind": "blue", "name": "base"}]),
+        ("config.json", (), "text"),
+        ("config.json", ("config",), [1]),
+        ("config.json", ("config", "suites"), 5),
+        ("config.json", ("config_sha256",), None),
+    ],
+    ids=str,
+)
+def test_json_of_another_shape_is_refused(run, name, path, value):
+    file = run / name
+    file.write_text(json.dumps(replaced(json.loads(file.read_text()), path, value)))
+    with pytest.raises(UserError, match=name):
+        run_files.read_run(run, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "[]",
+        '{"adapter_sha256": null}',
+        '{"stage": {"name": "base", "kind": "base", "adapter_seed": null, "folder": null}}',
+        '{"stage": {"name": 3, "kind": "base", "adapter_seed": null, "folder": null}, '
+        '"adapter_sha256": null}',
+        '{"stage": {"name": "base", "kind": "none", "adapter_seed": null, "folder": null}, '
+        '"adapter_sha256": null}',
+        '{"stage": {"name": "base", "kind": "base", "adapter_seed": "0", "folder": null}, '
+        '"adapter_sha256": 5}',
+    ],
+)
+def test_facts_of_a_stage_of_another_shape_are_refused(tmp_path, facts):
+    folder = stages.stage_folder(tmp_path, "base")
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(facts)
+    with pytest.raises(UserError, match=r"stage\.json.*--overwrite"):
+        stages.stages_there(tmp_path)
+
+
+def as_texts(table: pa.Table, name: str) -> pa.Table:
+    values = [str(value) for value in table[name].to_pylist()]
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def without_one(table: pa.Table, name: str) -> pa.Table:
+    values = [None, *table[name].to_pylist()[1:]]
+    column = pa.array(values, table[name].type)
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+@pytest.mark.parametrize(
+    "name, column, change",
+    [
+        ("items", "q", as_texts),
+        ("items", "k", as_texts),
+        ("items", "prompt_ids", as_texts),
+        ("items", "stage", without_one),
+        ("items", "template_heldout", without_one),
+        ("items", "n_shots", without_one),
+        ("drift", "logp_base", as_texts),
+        ("residual_samples", "words", without_one),
+        ("training", "step", without_one),
+        ("training", "skipped", as_texts),
+        ("training", "kl_fwd", as_texts),  # beyond the schema: of a term of the loss
+        ("items", "word", lambda table, name: table.append_column(name, table[name])),
+        ("items", "word", lambda table, name: table.drop_columns([name])),
+        ("drift", "", lambda table, name: table.slice(0, 0)),
+    ],
+    ids=str,
+)
+def test_tables_with_other_columns_or_types_are_refused(run, name, column, change):
+    file = run / f"{name}.parquet"
+    pq.write_table(change(pq.ParquetFile(file).read(), column), file)
+    with pytest.raises(UserError, match=rf"{name}\.parquet.*{column}"):
+        run_files.read_run(run, KNOWN)
+
+
+def test_floats_that_are_null_are_not_a_number(run):
+    table = pq.ParquetFile(run / "training.parquet").read()
+    pq.write_table(without_one(table, "kl_fwd"), run / "training.parquet")
+    column = run_files.read_run(run, KNOWN).training["kl_fwd"]
+    assert column[0] != column[0] and column[1] == column[1]
