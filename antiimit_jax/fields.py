@@ -41,11 +41,6 @@ def between(least: float, most: float, default: Any, *, filled: bool = False) ->
     return bounded(default, f"from {least} to {most}", holds, filled=filled)
 
 
-def positive(default: Any) -> Any:
-    """A field of numbers above 0."""
-    return bounded(default, "above 0", lambda value: value > 0)
-
-
 def one_of(known: Iterable[str], default: Any, *, filled: bool = False) -> Any:
     """A field of names out of those that are known."""
     known = tuple(known)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from antiimit_jax.errors import UserError
+
 
 def sha256(file: Path) -> str:
     """The hash of a file's contents, as hex."""
@@ -60,7 +62,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def json_text(values: Any, **how: Any) -> str:
+    """Strict JSON, as all that this project writes: NaN and infinity raise ValueError."""
+    return json.dumps(values, allow_nan=False, **how)
+
+
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON object, UTF-8, keys in order."""
-    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
+    """Writes a JSON object, UTF-8, keys in order.
+
+    Raises:
+      UserError: a value is NaN or infinity, which JSON does not know.
+    """
+    try:
+        text = json_text(values, indent=2, sort_keys=True, ensure_ascii=False)
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be written as strict JSON: {error}") from error
     file.write_text(text + "\n", encoding="utf-8")

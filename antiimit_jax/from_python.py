@@ -55,13 +55,15 @@ class Model:
           forms: "strict", with and without a leading space, or "lenient", other cases too.
 
         Raises:
-          UserError: a word that cannot be tokenised, or a prompt beyond the model's window.
+          UserError: a word that cannot be tokenised, a prompt beyond the model's window, or a
+            model that overflows.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         begun, words = Message("assistant", prefill), tuple(words)
         asks = [Ask(messages=(Message("user", text), begun), words=words) for text in prompts]
         found = []
-        for answer in self.asker(_OWN, Scoring(forms=forms), 0).words(asks, what="words"):
+        stage = _OWN if self.variant.adapter else BASE
+        for answer in self.asker(stage, Scoring(forms=forms), 0).words(asks, what="words"):
             q = dict(zip(words, answer.q.tolist()))
             found.append(Probabilities(words=q, residual=answer.residual, prompt=answer.prompt))
         return found[0] if isinstance(prompt, str) else found

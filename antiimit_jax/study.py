@@ -17,9 +17,12 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.files import json_text
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
+from antiimit_jax.planning.duration import study_seconds
+from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
@@ -27,7 +30,7 @@ from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.training.batches import PLACEBO
-from antiimit_jax.training.loop import Job, train
+from antiimit_jax.training.loop import Job, measure_step, train
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
@@ -106,13 +109,15 @@ class Study:
         """Whether all stages lie in the folder."""
         return all(stages.read_facts(self.workdir, s.name) for s in self.config.stages())
 
-    def train(self, stage: Stage) -> Adapter:
-        """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
-        folder = self.workdir / stage.folder
-        if folder.is_dir():
-            return load_adapter(folder, self.lm.cfg)
+    def check_training(self) -> None:
+        """Raises UserError where an adapter that is still to be trained could not be."""
+        for stage in self.config.stages():
+            if stage.folder and not (self.workdir / stage.folder).is_dir():
+                self._job(stage).check(self.lm)
+
+    def _job(self, stage: Stage) -> Job:
         config, placebo = self.config, stage.kind == "placebo"
-        job = Job(
+        return Job(
             name=stage.name,
             train=config.train,
             lora=config.lora,
@@ -123,6 +128,12 @@ class Study:
             seed=config.train.seeds[stage.adapter_seed],
             weights=config.weights,
         )
+
+    def train(self, stage: Stage) -> Adapter:
+        """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
+        folder, job = self.workdir / stage.folder, self._job(stage)
+        if folder.is_dir():
+            return load_adapter(folder, self.lm.cfg)
         bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
@@ -131,9 +142,10 @@ class Study:
 
         tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
         live.close()
-        run_files.write_text(self._log_file(stage), json.dumps(log))
-        save_adapter(folder, tree, self.lm.cfg, config.lora, config.model, config.revision or None)
-        return load_adapter(folder, self.lm.cfg)
+        run_files.write_text(self._log_file(stage), json_text(log))
+        config, cfg = self.config, self.lm.cfg
+        save_adapter(folder, tree, cfg, config.lora, config.model, config.revision or None)
+        return load_adapter(folder, cfg)
 
     def evaluate(self, stage: Stage, adapter: Adapter | None = None) -> None:
         """Asks one stage all suites, unless its result is there for this very adapter."""
@@ -154,6 +166,14 @@ class Study:
         facts = {"adapter_sha256": sha256, "hub_id": source.hub_id, "commit": source.commit}
         tables = measure(asker, config)
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
+
+    def seconds_left(self) -> float:
+        """What is still to be trained and evaluated will take about so long, by a measured step."""
+        left = [s for s in self.config.stages() if not stages.read_facts(self.workdir, s.name)]
+        jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
+        steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
+        shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
+        return study_seconds(self.config, len(left), steps, shaper, measure_step(self.lm, job))
 
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""

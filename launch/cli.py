@@ -16,6 +16,7 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.gguf_cache import user_cache
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
+from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch.profiling import Profiled
@@ -69,7 +70,10 @@ def run_config(backend: str | None = None) -> RunConfig:
     for flag in ("model", "revision", "suites"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
-    return from_dict(values).on(backend or jax.default_backend())
+    config = from_dict(values)
+    if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
+        return config.on(backend or jax.default_backend())
+    return config.on("cpu", bfloat16=multiplies_bfloat16())
 
 
 def needed(flag: str) -> str:

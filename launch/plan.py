@@ -9,11 +9,10 @@ rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan ho
 configuration that is given: --config and its fields count.
 """
 
-import json
-
 import jax
 from absl import flags
 
+from antiimit_jax.files import json_text
 from antiimit_jax.planning.advice import PROGRAMS, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator
@@ -32,7 +31,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # shapes alone: no accelerator is touched
     if cli.FLAGS.list:
         rows = listing()
-        print(json.dumps(rows) if cli.FLAGS.json else listing_text(rows), end="")
+        print(json_text(rows) if cli.FLAGS.json else listing_text(rows), end="")
         return
     machine = find_hardware(cli.needed("hardware"))
     run = cli.run_config(machine.kind)
@@ -44,7 +43,7 @@ def main() -> None:
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
     if cli.FLAGS.json:
-        print(json.dumps(as_dict(model, machine, verdicts)))
+        print(json_text(as_dict(model, machine, verdicts)))
     else:
         print(as_text(model, machine, verdicts), end="")
 

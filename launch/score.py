@@ -16,6 +16,7 @@ from absl import flags
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.files import json_text
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
@@ -64,7 +65,7 @@ def main() -> None:
         "residual": answer.residual,
         "forms": forms,
     }
-    print(json.dumps(result, ensure_ascii=False))
+    print(json_text(result, ensure_ascii=False))
 
 
 def _text(lm: LanguageModel) -> Prompt:

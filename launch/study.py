@@ -7,6 +7,10 @@
 A study that was stopped goes on with the same command; --overwrite starts anew.
 """
 
+import time
+
+from antiimit_jax.processor import matmul_gflops
+from antiimit_jax.study import Study
 from launch import cli
 from launch.workdir import open_study, print_results
 
@@ -15,13 +19,22 @@ cli.define_workdir()
 cli.define_suites()
 
 
+def _say_how_long(study: Study) -> None:
+    rates = " and ".join(f"{dtype} at {rate}" for dtype, rate in matmul_gflops().items())
+    cli.say(f"this machine multiplies {rates} GFLOP/s; training in {study.config.train.dtype}")
+    cli.say(f"about {round(study.seconds_left() / 60)} minutes from here, by a measured step")
+
+
 def main() -> None:
+    began = time.monotonic()
     with open_study() as study:
         if study.finished:
             cli.say("this study is done; --overwrite starts it anew")
         else:
             base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
+            study.check_training()
+            _say_how_long(study)
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)
             for number, stage in enumerate(adapters):
@@ -30,6 +43,7 @@ def main() -> None:
                 cli.say(f"{2 * number + 3}/{parts} the {stage.name} model")
                 study.evaluate(stage, trained)
         print_results(study.write())
+        cli.say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
         print(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
 
 

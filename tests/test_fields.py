@@ -9,8 +9,9 @@ import typing
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, between, bounded, one_of, positive, problems
+from antiimit_jax.fields import at_least, between, bounded, one_of, problems
 from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.trees import nested
 
 FREE = {"model", "revision"}  # any text
 
@@ -29,7 +30,7 @@ class Inner:
 @dataclasses.dataclass(frozen=True)
 class Outer:
     steps: int = at_least(1, 4)
-    rate: float = positive(0.1)
+    rate: float = between(0.01, 1.0, 0.1)
     inner: Inner = Inner()
 
 
@@ -38,7 +39,7 @@ class Outer:
     [
         (Outer(), []),
         (Outer(steps=0), ["steps = 0: at least 1"]),
-        (Outer(rate=0.0), ["rate = 0.0: above 0"]),
+        (Outer(rate=0.0), ["rate = 0.0: from 0.01 to 1.0"]),
         (Outer(rate=math.nan), ["rate = nan: not a finite number"]),
         (Outer(inner=Inner(few=(1, 4))), ["inner.few holds 4: from 1 to 3"]),
         (Outer(inner=Inner(few=())), ["inner.few is empty: from 1 to 3"]),
@@ -78,7 +79,18 @@ def test_every_field_of_a_run_declares_its_bound():
         ("lora", "alpha", -1.0),
         ("lora", "alpha", math.inf),
         ("lora", "targets", ["qkv"]),
+        ("lora", "alpha", 1e308),
+        ("lora", "alpha", 10**400),
+        ("lora", "rank", 10**6),
         ("train", "adam_b2", 1.0),
+        ("train", "adam_b2", 5.0),
+        ("train", "rows", 10**9),
+        ("train", "steps", 2**31),
+        ("train", "anchor_tokens", 10**9),
+        ("train", "anchor_weight", math.inf),
+        ("train", "clip_norm", math.nan),
+        ("train", "learning_rate", 1e30),
+        ("train.mixture", "k_weights", [1e308]),
         ("train", "learning_rate", 0.0),
         ("train", "learning_rate", math.nan),
         ("train", "final_lr_fraction", 1.5),
@@ -91,4 +103,14 @@ def test_every_field_of_a_run_declares_its_bound():
 )
 def test_a_wrong_value_is_named_by_its_path(group, field, wrong):
     with pytest.raises(UserError, match=rf"{group}\.{field}"):
-        from_dict({group: {field: wrong}})
+        from_dict(nested({f"{group}.{field}": wrong}))
+
+
+def test_no_number_of_a_training_is_without_end():
+    """None of them may be what no run could ever finish, hold or multiply in float32."""
+    for group in ("train", "lora"):
+        kinds = {n: f for n, f in leaves(RunConfig).items() if n.startswith(f"{group}.")}
+        for name, field in kinds.items():
+            default = field.default[0] if isinstance(field.default, tuple) else field.default
+            if isinstance(default, (int, float)) and not isinstance(default, bool):
+                assert not field.metadata["bound"].holds(type(default)(1e38)), name

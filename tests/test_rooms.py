@@ -20,6 +20,7 @@ ROOMS = (
     "training",
     "metrics",
     "language_model",
+    "processor",
     "gguf_cache",
     "scoring",
     "tasks",

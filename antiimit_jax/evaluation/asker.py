@@ -23,7 +23,7 @@ from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
 Tree = Any
-_ROUNDS = 5  # of the search for the most probable words
+SEARCH_ROUNDS = 5  # of the search for the most probable words
 
 
 class TextAnswer(NamedTuple):
@@ -128,7 +128,11 @@ class LocalAsker:
         queries = [word_query(lm.tokenizer, lm.prompt(a.messages), a.words, **how) for a in asks]
         bar = self._bar(what, len(asks))
         found = self.runner.word_probs(
-            self.variant, queries, terminators=rules.terminators, progress=bar
+            self.variant,
+            queries,
+            terminators=rules.terminators,
+            progress=bar,
+            stage=self.stage.name,
         )
         return [self._answer(query, probs) for query, probs in zip(queries, found)]
 
@@ -151,13 +155,16 @@ class LocalAsker:
         """Searches all prompts round by round together."""
         lm, bar, ends = self.runner.lm, self._bar(what, len(prompts)), self.scoring.terminators
         searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
-        for number in range(_ROUNDS):
+        for number in range(SEARCH_ROUNDS):
             queries = [search.query() for search in searches]
-            asked = self.runner.ask(continuations, self.variant, queries, ends)
+            asked = self.runner.ask(continuations, self.variant, queries, ends, self.stage.name)
             for result, where in asked:
                 for i, b, words, _ in where:
                     searches[i].learn(*(array[b, words] for array in result))
-            bar(len(searches) * (number + 1) // _ROUNDS - len(searches) * number // _ROUNDS)
+            bar(
+                len(searches) * (number + 1) // SEARCH_ROUNDS
+                - len(searches) * number // SEARCH_ROUNDS
+            )
         return searches
 
     def generate(
@@ -195,7 +202,7 @@ class LocalAsker:
         return [[read(said) for said in of_prompt] * (n // draws) for of_prompt in found]
 
     def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
-        """Raises UserError for a text longer than the model's window."""
+        """Raises UserError for a text longer than the model's window, or logits not finite."""
         runner, lm = self.runner, self.runner.lm
         read = [neutral_tokens(lm.tokenizer, t.messages, t.text, lm.prompt_format) for t in texts]
         longest = max(len(ids) for ids, _ in read)
@@ -216,6 +223,9 @@ class LocalAsker:
                 ids, first = read[i]
                 where, columns = slice(at + first, at + len(ids) - 1), result._asdict()
                 found = {name: values[0, where].tolist() for name, values in columns.items()}
+                if not all(np.isfinite(values).all() for values in found.values()):
+                    text = f"unrelated text {i + 1}, or one computed with it"
+                    raise runner.not_finite(self.variant, text, ids, self.stage.name)
                 positions = list(range(first, len(ids) - 1))
                 answers.append(TextAnswer(texts[i], positions, list(ids[first + 1 :]), found))
                 at += len(ids)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import split_axes
@@ -18,6 +19,7 @@ from antiimit_jax.scoring.trie import Ids, WordQuery
 from antiimit_jax.scoring.word_probs import word_log_probs
 
 Tree = Any
+_SHOWN = 60  # characters of a prompt in a message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,15 +105,20 @@ class Runner:
         *,
         terminators: str = "standard",
         progress: Callable[[int], None] = lambda done: None,
+        stage: str = "",
     ) -> list[WordProbs]:
         """Exact word probabilities of every query, in order.
 
+        Args:
+          stage: of a run, for messages.
+
         Raises:
-          UserError: a prompt longer than the model's window, or unknown terminators.
+          UserError: a prompt longer than the model's window, unknown terminators, or logits that
+            are not finite.
         """
         check_window(queries, self.lm.cfg.max_positions)
         answers: dict[int, WordProbs] = {}
-        for result, places in self.ask(word_log_probs, variant, queries, terminators):
+        for result, places in self.ask(word_log_probs, variant, queries, terminators, stage):
             for i, b, words, paths in places:
                 q = np.exp(result.log_q[b, words].astype(np.float64))
                 mass = np.exp(result.path_log_mass[b, paths].astype(np.float64))
@@ -153,15 +160,50 @@ class Runner:
         return found
 
     def ask(
-        self, fn: Callable, variant: Variant, queries: Sequence[WordQuery], terminators: str
+        self,
+        fn: Callable,
+        variant: Variant,
+        queries: Sequence[WordQuery],
+        terminators: str,
+        stage: str = "",
+        before: int = 0,
     ) -> Iterator[tuple[Tree, list[Place]]]:
-        """Results of `fn(decoder, variables, stops, batch)`, and where each query's answer is."""
+        """Results of `fn(decoder, variables, stops, batch)`, and where each query's answer is.
+
+        Args:
+          stage, before: for messages: of a run, and how many queries were asked before these.
+
+        Raises:
+          UserError: a result is NaN, as it is where logits are not finite.
+        """
         stops = self.lm.terminators.mask(terminators)
         arguments = (variant.variables, place(stops, self.devices))
         for work in pack_batches(queries, stops, devices=len(self.devices)):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):
+                if any(np.isnan(leaf).any() for leaf in result):
+                    together = [i for row in rows for i in row]
+                    for i in together if len(queries) > 1 else ():  # which of them alone
+                        list(self.ask(fn, variant, [queries[i]], terminators, stage, before + i))
+                    first = together[0]
+                    prompt, ids = f"prompt {before + first + 1}", queries[first].prompt_ids
+                    raise self.not_finite(variant, prompt, ids, stage)
                 yield result, list(_places(rows, queries))
+
+    def not_finite(
+        self, variant: Variant, prompt: str, ids: Sequence[int], stage: str
+    ) -> UserError:
+        """What to say where the logits after a prompt are not finite."""
+        dtype = str(variant.params["embed"]["embedding"].dtype)
+        how = "a weight or a number in config.json must be wrong: fetch the model again"
+        if dtype == "float16":
+            how = "float16 ends at 65504: use float32 or bfloat16"
+        elif variant.adapter:
+            how = "the adapter is damaged, or not for this model, if the base alone gives some"
+        who = f"{self.lm.source.name} in {dtype}" + (f", stage {stage}" if stage else "")
+        begins = repr(self.lm.tokenizer.decode(ids)[:_SHOWN])
+        what = f"{prompt}, which begins {begins}, has logits that are not finite"
+        return UserError(f"{who}: {what} and so no probabilities; {how}")
 
 
 def _places(rows: Sequence[Sequence[int]], queries: Sequence[WordQuery]) -> Iterator[Place]:

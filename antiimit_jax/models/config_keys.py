@@ -1,8 +1,27 @@
 """Reading a `config.json` key by key, so that none is read in two ways or dropped unseen."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+
+class Range(NamedTuple):
+    """From where to where a number makes sense."""
+
+    least: float
+    most: float
+
+    def __contains__(self, value: Any) -> bool:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"a positive number from {self.least:g} to {self.most:g}"
+
+
+# Far wider than any release needs: what lies outside is a damaged file, or overflows float32.
+SCALE = Range(1e-6, 1e6)  # of factors, caps and LoRA's alpha
+EPSILON = Range(1e-15, 0.1)
+ROPE_BASE = Range(2.0, 1e13)
 # Keys that change nothing about the logits of one forward pass.
 _HARMLESS = frozenset(
     """architectures bos_token_id eos_token_id pad_token_id unk_token_id torch_dtype
@@ -45,14 +64,14 @@ class Keys:
             return value
         return 2  # anything that lets the reading go on
 
-    def positive(self, key: str, default: float | None = None) -> float:
-        """A positive finite number, or the default where the key is absent or null."""
+    def number(self, key: str, default: float | None = None, *, within: Range = SCALE) -> float:
+        """A number within a range, or the default where the key is absent or null."""
         value = self.take(key)
         if value is None and default is not None:
             return default
-        if is_positive(value):
+        if value in within:
             return float(value)
-        self.problems.append(f"`{key}` must be a positive number, not {value!r}")
+        self.problems.append(f"`{key}` must be {within}, not {value!r}")
         return 1.0
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -79,11 +98,6 @@ class Keys:
             if key not in self._seen | _HARMLESS and not key.startswith("_")
             if value not in (None, False)
         ]
-
-
-def is_positive(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 < value < float("inf")
 
 
 def is_count(value: Any) -> bool:

@@ -20,7 +20,7 @@ that is done token by token runs over the tokens that exist, and padding costs n
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,13 @@ def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
     none = jnp.zeros((1, 0), jnp.int32)
     zeros = jnp.zeros(len(tokens), jnp.int32)
     return Forest(tokens, positions, subtree_end, zeros, none, jnp.zeros(1, jnp.int32))
+
+
+def n_tokens(tree: Any) -> int:
+    """Tokens that exist, padding apart, in all forests of a tree."""
+    forests = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Forest))
+    found = [forest for forest in forests if isinstance(forest, Forest)]
+    return sum(int((f.subtree_end > 0).sum() + f.trunk_length.sum()) for f in found)
 
 
 def ancestor_mask(subtree_end: Array) -> Array:

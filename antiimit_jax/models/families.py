@@ -13,7 +13,7 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig, Rope
-from antiimit_jax.models.config_keys import Keys
+from antiimit_jax.models.config_keys import EPSILON, Keys
 from antiimit_jax.models.rope_config import read_rope
 from antiimit_jax.models.tables import read_table
 
@@ -128,7 +128,7 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
         if other not in same:
             keys.problems.append(f"`hidden_activation` = {other!r} is not what `hidden_act` says")
     scaled = "query_pre_attn_scalar" in family.defaults
-    query_scale = keys.positive("query_pre_attn_scalar") ** -0.5 if scaled else 0.0
+    query_scale = keys.number("query_pre_attn_scalar") ** -0.5 if scaled else 0.0
     fields = {
         "vocab_size": keys.count("vocab_size"),
         "hidden_size": hidden,
@@ -138,13 +138,13 @@ def _fields(keys: Keys, family: Family) -> dict[str, Any]:
         "head_dim": head_dim,
         "mlp_size": keys.count("intermediate_size"),
         "max_positions": keys.count("max_position_embeddings"),
-        "norm_eps": keys.positive("rms_norm_eps"),
+        "norm_eps": keys.number("rms_norm_eps", within=EPSILON),
         "tied_head": keys.flag("tie_word_embeddings"),
         "activation": activation,
         "embed_scale": hidden**0.5 if family.embed_scaled else 1.0,
         "query_scale": query_scale,
         **family.fixed,
-        **{field: keys.positive(key, 0.0) for key, field in family.numbers.items()},
+        **{field: keys.number(key, 0.0) for key, field in family.numbers.items()},
     }
     for key in family.flags:
         fields |= dict.fromkeys(_FLAGS[key], keys.flag(key))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from antiimit_jax.models.config_keys import is_count, is_positive
+from antiimit_jax.models.config_keys import SCALE, is_count
 from antiimit_jax.models.families import FAMILIES
 from antiimit_jax.models.tables import read_table
 
@@ -177,8 +177,8 @@ def _rope(
     if clash := sorted(tensors.keys() - allowed):
         raise ValueError(f"tensor {clash[0]} contradicts rope.scaling.type = {kind!r}")
     for name, values in tensors.items():
-        if values.shape != (dim // 2,) or not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"tensor {name} must hold {dim // 2} positive numbers")
+        if values.shape != (dim // 2,) or not all(value in SCALE for value in values.tolist()):
+            raise ValueError(f"tensor {name} must hold {dim // 2} values, each {SCALE}")
 
     def longrope(short: str, long: str, original: int) -> dict[str, Any]:
         factors = {"short_factor": tensors[short].tolist(), "long_factor": tensors[long].tolist()}
@@ -204,8 +204,8 @@ def _rope(
         raise ValueError(
             f"rope factors need rope.scaling.original_context_length, which is {original!r}"
         )
-    if not is_positive(attention):
-        raise ValueError(f"rope.scaling.attn_factor must be positive, not {attention!r}")
+    if attention not in SCALE:
+        raise ValueError(f"rope.scaling.attn_factor must be {SCALE}, not {attention!r}")
     if "rope.scaling.attn_factor" in metadata:
         rope["attention_factor"] = attention
     return longrope(_SHORT, _LONG, original)

@@ -7,6 +7,7 @@ import numpy as np
 ALIGNMENT = 64  # bytes, of arrays that JAX takes over on a CPU
 _TILE = 256
 _CHUNK = 2**18  # values that stay in the cache between two looks
+LARGEST = 2.0**60  # of parameters; the square of a larger one leaves float32
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -32,18 +33,19 @@ def transpose_into(to: np.ndarray, array: np.ndarray) -> None:
             to[j : j + _TILE, i : i + _TILE] = here.T
 
 
-def is_finite(array: np.ndarray) -> bool:
-    """Whether a contiguous array of floats holds neither NaN nor infinity.
+def is_sound(array: np.ndarray) -> bool:
+    """Whether a contiguous array of floats holds neither NaN nor infinity, nor LARGEST and beyond.
 
-    Both have an exponent of ones, so their bits are the largest integers of either sign.
+    Bits of a larger value are a larger integer of its sign, those of infinity and NaN the largest.
     """
     bits = 8 * array.dtype.itemsize
-    infinity = int(np.array(np.inf, array.dtype).view(f"u{bits // 8}"))
+    with np.errstate(over="ignore"):  # float16 ends before: infinity
+        most = int(np.array(LARGEST, array.dtype).view(f"u{bits // 8}"))
     flat = array.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
         chunk = flat[start : start + _CHUNK]
-        if int(chunk.view(f"i{bits // 8}").max()) >= infinity:
+        if int(chunk.view(f"i{bits // 8}").max()) >= most:
             return False
-        if int(chunk.view(f"u{bits // 8}").max()) >= infinity + 2 ** (bits - 1):
+        if int(chunk.view(f"u{bits // 8}").max()) >= most + 2 ** (bits - 1):
             return False
     return True

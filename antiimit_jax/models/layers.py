@@ -82,7 +82,10 @@ def _thin(x: Array, w: Array) -> Array:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, then times the weight, before or after the cast to x's dtype."""
+    """x / rms(x) in float32, then times the weight, before or after the cast to x's dtype.
+
+    Where the mean square overflows the result is NaN: by the formula alone it would be 0.
+    """
 
     cfg: ModelConfig
 
@@ -94,7 +97,8 @@ class RMSNorm(nn.Module):
         scale = scale + 1.0 if cfg.norm_offset else scale
         scale = scale.reshape(*(1,) * (x.ndim - 1), -1)
         wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + cfg.norm_eps)
+        square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        wide = wide * jnp.where(jnp.isinf(square), jnp.nan, jax.lax.rsqrt(square + cfg.norm_eps))
         if cfg.norm_wide:
             return (wide * scale).astype(x.dtype)
         return wide.astype(x.dtype) * scale.astype(x.dtype)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, one_of, positive, problems
+from antiimit_jax.fields import between, one_of, problems
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import LORA_TARGETS
 
@@ -25,11 +25,11 @@ ALL_LINEAR = tuple(LORA_TARGETS)
 class LoraConfig:
     """Which adapters exist and train."""
 
-    rank: int = at_least(1, 16)
-    alpha: float = positive(32.0)
+    rank: int = between(1, 4096, 16)
+    alpha: float = between(1e-3, 1e5, 32.0)  # `peft_config` reads what is written with it
     targets: tuple[str, ...] = one_of(LORA_TARGETS, ALL_LINEAR, filled=True)
-    first_layer: int = at_least(0, 0)  # adapters train in layers first_layer <= i < last_layer
-    last_layer: int = at_least(-1, -1)  # -1: to the top
+    first_layer: int = between(0, 1000, 0)  # adapters train in layers first_layer <= i < last_layer
+    last_layer: int = between(-1, 1000, -1)  # -1: to the top
 
     @property
     def scale(self) -> float:

@@ -19,6 +19,7 @@ from antiimit_jax.files import sha256, whole_folder
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import bare_name
+from antiimit_jax.models.host_arrays import is_sound
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
@@ -182,8 +183,8 @@ def _faults(
             faults.append(f"{module}.lora_{side} {said}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             faults.append(f"{module}.lora_{side} has dtype {array.dtype}, not a float")
-        elif not np.isfinite(np.asarray(array, np.float32)).all():
-            faults.append(f"{module}.lora_{side} holds NaN or infinity")
+        elif not is_sound(np.ascontiguousarray(array, np.float32)):
+            faults.append(f"{module}.lora_{side} holds NaN or infinity, or values above 1e18")
     return faults
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.models.config_keys import is_count, is_positive
+from antiimit_jax.models.config_keys import SCALE, is_count
 from antiimit_jax.models.name_patterns import match_names
 from antiimit_jax.models.safetensors_files import read_json
 from antiimit_jax.models.tables import read_table
@@ -120,8 +120,10 @@ def read_adapter_config(folder: Path) -> PeftConfig:
         how = "save the adapter with path_initial_model_for_weight_conversion"
         problems.append(f"`init_lora_weights` = {start!r} changes the base's weights; {how}")
     rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not is_count(rank) or not is_positive(alpha):
-        problems.append(f"`r` = {rank!r} and `lora_alpha` = {alpha!r} must be positive")
+    if not is_count(rank):
+        problems.append(f"`r` must be a positive integer, not {rank!r}")
+    if alpha not in SCALE:
+        problems.append(f"`lora_alpha` must be {SCALE}, not {alpha!r}")
     given = {key: value for key, value in values.items() if value is not None}
     wrong = [key for key, good in _KINDS.items() if key in given and not good(given[key])]
     wrong += [key for key, value in values.items() if key not in _KEYS and value]
@@ -147,6 +149,6 @@ _KINDS = {  # what a value must be that is not null
     "layers_pattern": _names,
     "layers_to_transform": _one_or_several(lambda value: type(value) is int),
     "rank_pattern": _pattern_of(is_count),
-    "alpha_pattern": _pattern_of(is_positive),
+    "alpha_pattern": _pattern_of(SCALE.__contains__),
     "use_rslora": lambda value: isinstance(value, bool),
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiimit_jax.models.config import Rope
-from antiimit_jax.models.config_keys import Keys, is_count, is_positive
+from antiimit_jax.models.config_keys import ROPE_BASE, SCALE, Keys, Range, is_count
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 _PLACES = ("rope_parameters", "rope_scaling")
@@ -23,7 +23,8 @@ _ALLOWED = {
     "yarn": "attention_factor beta_fast beta_slow mscale mscale_all_dim truncate".split(),
     "longrope": ("factor", "attention_factor"),
 }
-_NO_NUMBERS = {"rope_type", "type", "truncate", "short_factor", "long_factor"}
+_POSITIONS = Range(1, 1e9)
+_NO_NUMBERS = {"rope_type", "type", "truncate", "short_factor", "long_factor", "rope_theta"}
 
 
 def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, partial: bool) -> Rope:
@@ -58,7 +59,7 @@ def read_rope(keys: Keys, *, layer_type: str, head_dim: int, theta: float, parti
     if share != 1 and not partial:
         keys.problems.append(f"`partial_rotary_factor` = {share!r} is not ported for this family")
         share = 1.0
-    if not is_positive(share) or share > 1 or int(head_dim * share) % 2:
+    if share not in SCALE or share > 1 or int(head_dim * share) < 2 or int(head_dim * share) % 2:
         unfit = f"does not fit head_dim {head_dim}"
         keys.problems.append(f"`partial_rotary_factor` = {share!r} {unfit}")
         share = 1.0
@@ -75,8 +76,8 @@ def _is_nested(rope: Any) -> bool:
 def _base(keys: Keys, given: list[Any], default: float) -> float:
     """The one base that every place agrees on."""
     thetas = [value for value in given if value is not None]
-    if not all(is_positive(value) for value in thetas):
-        keys.problems.append(f"`rope_theta` must be a positive number, not {thetas!r}")
+    if not all(value in ROPE_BASE for value in thetas):
+        keys.problems.append(f"`rope_theta` must be {ROPE_BASE}, not {thetas!r}")
         return default
     if len(set(thetas)) > 1:
         keys.problems.append(f"`rope_theta` is given twice and differs: {thetas!r}")
@@ -98,10 +99,17 @@ def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest:
     original = given.get(_ORIGINAL) or longest
     numbers = {key: value for key, value in given.items() if key not in _NO_NUMBERS}
     numbers = {key: value for key, value in numbers.items() if value is not None}
-    wrong = [f"{key} = {value!r}" for key, value in numbers.items() if not is_positive(value)]
-    if wrong or not is_count(original):
-        keys.problems.append(f"rope numbers must be positive: {', '.join(wrong) or original!r}")
+    for key, value in numbers.items():
+        if value not in (within := _POSITIONS if key == _ORIGINAL else SCALE):
+            keys.problems.append(f"rope number `{key}` must be {within}, not {value!r}")
+    if not is_count(original):
+        keys.problems.append(f"`{_ORIGINAL}` must be a positive integer, not {original!r}")
+    if kind == "dynamic" and dim == 2:
+        keys.problems.append("rope type 'dynamic' needs more than two rotated features a head")
     if len(keys.problems) > before:
+        return Rope(dim=dim)
+    if kind == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
+        keys.problems.append("`high_freq_factor` must be above `low_freq_factor`")
         return Rope(dim=dim)
 
     rope = {"kind": kind, "theta": theta, "dim": dim}
@@ -121,8 +129,8 @@ def _rope(keys: Keys, given: Mapping[str, Any], theta: float, dim: int, longest:
     for key in _NEEDED[kind]:
         value = given[key]
         full = isinstance(value, list) and len(value) == dim // 2
-        if not full or not all(is_positive(number) for number in value):
-            keys.problems.append(f"`{key}` must list {dim // 2} positive numbers")
+        if not full or not all(number in SCALE for number in value):
+            keys.problems.append(f"`{key}` must list {dim // 2} values, each {SCALE}")
             return Rope(dim=dim)
         rope[f"{key}s"] = tuple(float(number) for number in value)
     mild = factor <= 1 or original == 1

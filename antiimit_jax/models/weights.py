@@ -25,7 +25,7 @@ from antiimit_jax.models.catalog import CATALOG, embedded_file, entry_of
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.models.host_arrays import aligned_empty, is_finite, transpose_into
+from antiimit_jax.models.host_arrays import aligned_empty, is_sound, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
 from antiimit_jax.trees import flat, nested
@@ -128,12 +128,12 @@ def load_params(
 
     Raises:
       UserError: one message for all tensors that are missing, unexpected, of another shape or
-        dtype, or not finite.
+        dtype, or not finite (or absurdly large).
     """
     checkpoint = checkpoint or source.open()
     config = checkpoint.config()
     cfg = parse_config(config, str(source.path))
-    wanted, sound, problems = check_headers(checkpoint, cfg)
+    wanted, readable, problems = check_headers(checkpoint, cfg)
     if dtype == "auto":
         sizes = (math.prod(leaf.shape(cfg)) for same in wanted.values() for leaf, _ in same)
         stored = config.get("dtype") or config.get("torch_dtype")
@@ -142,18 +142,18 @@ def load_params(
     arrays = {} if problems else flat(empty_params(cfg, kept))
 
     def place(name: str) -> str:
-        finite = True
+        sound = True
         for first, rows in checkpoint.blocks(name):
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity
                 rows = rows.astype(kept if rows.ndim > 1 else np.float32, copy=False)
-            finite = finite and is_finite(rows)
+            sound = sound and is_sound(rows)
             for leaf, i in wanted[name] if arrays else ():
                 array = arrays[leaf.name]
                 _place(array[i] if leaf.stacked else array, first, rows, leaf, cfg)
-        return "" if finite else f"{name} holds NaN or infinity"
+        return "" if sound else f"{name} holds NaN or infinity, or values above 1e18, as {kept}"
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = [*problems, *filter(None, pool.map(place, sound))]
+        problems = [*problems, *filter(None, pool.map(place, readable))]
     refuse_faulty(checkpoint, problems)
     check_tied_head(checkpoint, cfg)
     for array in arrays.values():

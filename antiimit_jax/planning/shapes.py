@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from antiimit_jax.evaluation.asker import SEARCH_ROUNDS
+from antiimit_jax.models.decoder import n_tokens
 from antiimit_jax.scoring.asks import Program
-from antiimit_jax.scoring.batching import pack_batches
+from antiimit_jax.scoring.batching import PackedBatches, pack_batches
 from antiimit_jax.scoring.differences import sequence_tokens
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
@@ -40,10 +42,23 @@ class Shaper:
     @functools.cache
     def batches(self, program: Program) -> tuple[Any, ...]:
         """The largest batches of a suite's program: `PackedBatch`, of texts `PackedTexts`."""
-        tokenizer, style = self._tokenizer, self._style
         if program.kind == "texts":
-            read = [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
-            return (pack_texts([], sequence_tokens(read)),)
+            return (pack_texts([], sequence_tokens(self._texts(program))),)
+        return largest([work.empty for work in self._work(program)])
+
+    def tokens(self, program: Program) -> int:
+        """Tokens that a model reads for a program; every text twice, since two are compared."""
+        if program.kind == "texts":
+            return 2 * sum(len(ids) for ids, _ in self._texts(program))
+        counted = n_tokens([work.batches for work in self._work(program)])
+        return counted * (SEARCH_ROUNDS if program.kind == "top_words" else 1)
+
+    def _texts(self, program: Program) -> list[tuple[Sequence[int], int]]:
+        tokenizer, style = self._tokenizer, self._style
+        return [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
+
+    def _work(self, program: Program) -> list[PackedBatches]:
+        tokenizer, style = self._tokenizer, self._style
         prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
         if program.kind == "top_words":
             rounds = [[_searched(prompt.ids) for prompt in prompts]]
@@ -55,7 +70,7 @@ class Shaper:
                 [query(*one, forms=forms, max_tokenisations=many) for one in zip(prompts, words)]
                 for forms, many in rules
             ]
-        return largest([work.empty for some in rounds for work in pack_batches(some, self._stops)])
+        return [work for some in rounds for work in pack_batches(some, self._stops)]
 
     def asking(self, forms: str) -> Asking:
         """How words are asked for in training."""

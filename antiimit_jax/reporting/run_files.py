@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import replace_file
+from antiimit_jax.files import json_text, replace_file
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import ROW_KEYS, Stage, Tables
 
@@ -215,7 +215,7 @@ def _refuse(constant: str) -> None:
 
 
 def _json(data: Any, **how: Any) -> str:
-    return json.dumps(data, allow_nan=False, default=_plain, **how)
+    return json_text(data, default=_plain, **how)
 
 
 def _plain(value: Any) -> Any:

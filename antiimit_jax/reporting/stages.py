@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import whole_folder
+from antiimit_jax.files import json_text, whole_folder
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.run_files import Schemas
 from antiimit_jax.results import Stage, Tables, stage_order
@@ -37,7 +37,7 @@ def write_stage(
         for name, columns in tables.items():
             table = run_files.to_table(name, columns, schemas[name])
             run_files.write_table(made, name, table)
-        text = json.dumps({"stage": dataclasses.asdict(stage)} | dict(facts), allow_nan=False)
+        text = json_text({"stage": dataclasses.asdict(stage)} | dict(facts))
         run_files.write_text(made / _FACTS, text)
 
 

@@ -38,9 +38,11 @@ def continuations(
     """Stop probability and most probable continuations after every path of a packed batch.
 
     After the empty path nothing has been said yet, so nothing can end: every token continues it.
+    Where a logit is not finite all probabilities are NaN.
     """
     logits = readout_logits(decoder, variables, batch)  # [R, V]
-    probs = jax.nn.softmax(logits, axis=-1)[batch.path_end]  # [B, Z, V]
+    probs = jax.nn.softmax(logits + 0.0 * logits.sum(-1, keepdims=True), axis=-1)  # 0 * inf: NaN
+    probs = probs[batch.path_end]  # [B, Z, V]
     ending = stops[None, None] & (batch.path_token >= 0).any(-1)[..., None]
     prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)

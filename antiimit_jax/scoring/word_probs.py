@@ -49,14 +49,17 @@ def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Arra
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
     """The same from the logits at the logit positions, float32 [R, V].
 
-    A terminator's probability below 1e-38 of the most probable token's is read as that.
+    A terminator's probability below 1e-38 of the most probable token's is read as that. What
+    follows from a position with a logit that is not finite is NaN, never a number. That counts
+    -infinity too: no family masks its vocabulary, and finite weights give it by overflow alone.
     """
     chex.assert_shape(logits, (*batch.read_at.shape, *stops.shape))
     chex.assert_equal_shape([batch.word_path, batch.word_sign])
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     which = jnp.stack([jnp.ones_like(stops), stops]).astype(jnp.float32)  # [2, V]
     # Both in one pass over the vocabulary.
-    sums = jnp.einsum("rv,kv->rk", jnp.exp(logits - top), which, precision="highest")
+    shares = jnp.exp(logits - top) + 0.0 * jax.lax.stop_gradient(logits)  # 0 * inf is NaN
+    sums = jnp.einsum("rv,kv->rk", shares, which, precision="highest")
     logs = jnp.log(jnp.maximum(sums, jnp.finfo(jnp.float32).tiny))
     total, stop = logs[:, 0] + top[:, 0], logs[:, 1] - logs[:, 0]  # [R]
 
@@ -75,10 +78,10 @@ def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs
 
 
 def _signed_logsumexp(terms: Array, sign: Array) -> Array:
-    """log(sum of sign * exp(terms)) over the last axis; log 0 where nothing is left."""
+    """log(sum of sign * exp(terms)) over the last axis; log 0 where nothing is left, NaN of NaN."""
     terms = jnp.where(sign == 0, _LOG_ZERO, terms)
     top = jax.lax.stop_gradient(terms.max(-1, keepdims=True))
     sums = (sign * jnp.exp(terms - top)).sum(-1)
-    positive = sums > 0
-    logs = jnp.log(jnp.where(positive, sums, 1.0)) + top[..., 0]
-    return jnp.where(positive, logs, _LOG_ZERO)
+    nothing = sums <= 0
+    logs = jnp.log(jnp.where(nothing, 1.0, sums)) + top[..., 0]
+    return jnp.where(nothing, _LOG_ZERO, logs)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, between
+from antiimit_jax.fields import between
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
@@ -40,9 +40,9 @@ class Mixture:
 
     templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
     ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
-    k_weights: tuple[float, ...] = at_least(0.0, (1.0,))
-    shots: tuple[int, ...] = at_least(0, (0,))  # numbers of turns
-    shot_weights: tuple[float, ...] = at_least(0.0, (1.0,))
+    k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
+    shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
+    shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""

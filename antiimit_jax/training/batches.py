@@ -189,11 +189,16 @@ class BatchSource:
             if at == len(rows):
                 break
             if not rows[at].add(i, query):
-                raise UserError(
-                    f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
-                    f"raise train.row_tokens (now {self._cfg.row_tokens})"
-                )
+                raise self._too_long(query)
+        if not rows[0].queries:
+            raise self._too_long(queries[0])
         return rows
+
+    def _too_long(self, query: WordQuery) -> UserError:
+        return UserError(
+            f"a training item of {len(query.prompt_ids)} prompt tokens does not fit a row: "
+            f"raise train.row_tokens (now {self._cfg.row_tokens})"
+        )
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""

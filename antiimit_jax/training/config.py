@@ -2,11 +2,12 @@
 
 import dataclasses
 
-from antiimit_jax.fields import at_least, between, bounded, one_of, positive
+from antiimit_jax.fields import between, bounded, one_of
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.training.objectives import OBJECTIVES
 
 DTYPES = ("auto", "float32", "bfloat16")
+_STEPS, _MANY, _TOKENS = 10_000_000, 4096, 2**17  # beyond any use: a slip of the finger
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,21 +17,21 @@ class TrainConfig:
     mixture: Mixture = Mixture()
     objective: str = one_of(OBJECTIVES, "kl")
     seeds: tuple[int, ...] = between(0, 2**32 - 1, (0,), filled=True)  # one tuned, one placebo each
-    steps: int = at_least(1, 400)
-    placebo_steps: int = at_least(0, 100)
-    groups: int = at_least(1, 1)  # of a (micro)batch: one template and shot set each
-    rows: int = at_least(1, 4)  # of a group: so many full rows and the longest shared prefix
-    row_tokens: int = at_least(32, 128)  # a row holds whole items
-    accumulate: int = at_least(1, 2)  # microbatches of a step, in turns or on several devices
-    learning_rate: float = positive(2e-3)
-    warmup_steps: int = at_least(0, 20)
+    steps: int = between(1, _STEPS, 400)
+    placebo_steps: int = between(0, _STEPS, 100)
+    groups: int = between(1, _MANY, 1)  # of a (micro)batch: one template and shot set each
+    rows: int = between(1, _MANY, 4)  # of a group: so many full rows and the longest shared prefix
+    row_tokens: int = between(32, _TOKENS, 128)  # a row holds whole items
+    accumulate: int = between(1, _MANY, 2)  # microbatches of a step, in turns or on several devices
+    learning_rate: float = between(1e-12, 1.0, 2e-3)
+    warmup_steps: int = between(0, _STEPS, 20)
     final_lr_fraction: float = between(0.0, 1.0, 0.02)
-    weight_decay: float = at_least(0.0, 0.0)
+    weight_decay: float = between(0.0, 1e3, 0.0)
     adam_b2: float = bounded(0.99, "at least 0 and below 1", lambda decay: 0 <= decay < 1)
-    clip_norm: float = positive(1.0)
-    anchor_weight: float = at_least(0.0, 1.0)  # of KL(base || tuned) on unrelated text; 0: none
-    anchor_tokens: int = at_least(0, 64)  # tokens of unrelated text a step; 0: none
+    clip_norm: float = between(1e-9, 1e6, 1.0)
+    anchor_weight: float = between(0.0, 1e6, 1.0)  # of KL(base || tuned) on unrelated text; 0: none
+    anchor_tokens: int = between(0, _TOKENS, 64)  # tokens of unrelated text a step; 0: none
     dtype: str = one_of(DTYPES, "auto")  # of the frozen weights in training
     remat: bool = False
-    checkpoint_every: int = at_least(1, 50)
-    max_skips: int = at_least(1, 5)  # non-finite steps in a row before the run stops
+    checkpoint_every: int = between(1, _STEPS, 50)
+    max_skips: int = between(1, _STEPS, 5)  # non-finite steps in a row before the run stops

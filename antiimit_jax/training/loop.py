@@ -14,7 +14,7 @@ from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
-from antiimit_jax.models.decoder import Decoder, Forest
+from antiimit_jax.models.decoder import Decoder, n_tokens
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import cast_matrices
@@ -52,6 +52,20 @@ class Job:
     seed: int = 0
     weights: str = "replicated"  # or "sharded": all local devices share them, and all take part
 
+    def check(self, lm: LanguageModel) -> None:
+        """Makes the first batch, so that what does not fit is known before hours are spent.
+
+        Raises:
+          UserError: the configuration does not fit the model.
+        """
+        self.lora.check(lm.cfg)
+        make_batch(self.terms(lm), 0)
+
+    def terms(self, lm: LanguageModel) -> tuple[Term, ...]:
+        """What a step minimises."""
+        how = dict(seed=self.seed, transforms=self.transforms)
+        return make_terms(self.train, self.asking(lm), **how)
+
     def asking(self, lm: LanguageModel) -> Asking:
         """How the words' probabilities are asked for."""
         return Asking(
@@ -82,19 +96,16 @@ def train(
         finite (the state is saved).
     """
     cfg, name = job.train, job.name
-    job.lora.check(lm.cfg)
-    key = jax.random.fold_in(jax.random.key(job.seed), _INIT_STREAM)
-    adapter = init_adapter(key, lm.cfg, job.lora)
-    optimizer = make_optimizer(cfg, job.steps, train_mask(adapter, lm.cfg, job.lora))
-    state = init_state(adapter, optimizer)
+    optimizer, state = _beginning(lm, job)
     # The next batch is made ahead, while a step runs.
     with contextlib.closing(Checkpoints(folder)) as checkpoints, ThreadPoolExecutor(1) as ahead:
         state, log = checkpoints.restore(state) or (state, [])
         for row in log:
             on_step(row)
         if len(log) >= job.steps:
+            _check_finite(job, len(log), int(state.skipped_in_row), folder)
             return jax.device_get(state.adapter), log
-        terms = make_terms(cfg, job.asking(lm), seed=job.seed, transforms=job.transforms)
+        terms = job.terms(lm)
         stepper = _Stepper(lm, job, terms, optimizer)
         state, schedule = stepper.placed(state), make_schedule(cfg, job.steps)
         following = ahead.submit(make_batch, terms, len(log))
@@ -104,19 +115,44 @@ def train(
             following = ahead.submit(make_batch, terms, step + 1)
             state, metrics, stuck = stepper(state, batch)
             row = _log_row(name, step, metrics, float(schedule(step)))
-            row["tokens_per_s"] = _tokens(batch) / (time.monotonic() - began)
+            row["tokens_per_s"] = n_tokens(batch) / (time.monotonic() - began)
             log.append(row)
             on_step(row)
-            stop = stuck >= cfg.max_skips
-            if stop or step + 1 == job.steps or (step + 1) % cfg.checkpoint_every == 0:
+            done = step + 1
+            stop = stuck >= cfg.max_skips or done == job.steps
+            if stop or done % cfg.checkpoint_every == 0:
                 checkpoints.save(stepper.held(state), log)
-            if stop:
-                raise UserError(
-                    f"{name}: {cfg.max_skips} steps in a row had a loss or gradient that is not "
-                    f"finite; stopped at step {step + 1}, state saved in {folder}. Lower "
-                    "train.learning_rate or use train.dtype=float32"
-                )
+            _check_finite(job, done, stuck, folder)
         return jax.device_get(stepper.held(state).adapter), log
+
+
+def _check_finite(job: Job, done: int, stuck: int, folder: Path) -> None:
+    """Raises UserError where too many steps in a row, or all there are, were not finite."""
+    if stuck >= min(job.train.max_skips, max(job.steps, 1)):
+        raise UserError(
+            f"{job.name}: {stuck} steps in a row had a loss, gradient or adapter that is not "
+            f"finite; stopped at step {done}, state saved in {folder}. Lower "
+            "train.learning_rate or use train.dtype=float32"
+        )
+
+
+def measure_step(lm: LanguageModel, job: Job) -> tuple[float, int]:
+    """Seconds and tokens of a training step here: of the second of two, which nothing keeps."""
+    optimizer, state = _beginning(lm, job)
+    terms = job.terms(lm)
+    stepper, batch = _Stepper(lm, job, terms, optimizer), make_batch(terms, 0)
+    state, *_ = stepper(stepper.placed(state), batch)
+    began = time.monotonic()
+    stepper(state, batch)
+    return time.monotonic() - began, n_tokens(batch)
+
+
+def _beginning(lm: LanguageModel, job: Job) -> tuple[Optimizer, TrainState]:
+    job.lora.check(lm.cfg)
+    key = jax.random.fold_in(jax.random.key(job.seed), _INIT_STREAM)
+    adapter = init_adapter(key, lm.cfg, job.lora)
+    optimizer = make_optimizer(job.train, job.steps, train_mask(adapter, lm.cfg, job.lora))
+    return optimizer, init_state(adapter, optimizer)
 
 
 class _Stepper:
@@ -182,10 +218,3 @@ def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[s
     finite = {key: float(metrics[key]) if np.isfinite(metrics[key]) else None for key in keys}
     skipped = bool(metrics["skipped_now"])
     return {"adapter": name, "step": step + 1} | finite | {"lr": lr, "skipped": skipped}
-
-
-def _tokens(batch: Tree) -> int:
-    """Tokens of a step that are not padding."""
-    is_forest = lambda node: isinstance(node, Forest)
-    forests = filter(is_forest, jax.tree.leaves(batch, is_leaf=is_forest))
-    return sum(int((f.subtree_end > 0).sum() + f.trunk_length.sum()) for f in forests)

@@ -116,8 +116,8 @@ def make_step(
 ) -> Callable:
     """step(state, params, batch, counts=None) -> (state, metrics); jit it with the state donated.
 
-    A step whose loss or gradient is not finite leaves adapter and optimizer as they were and is
-    counted; the loop stops after several in a row.
+    A step whose loss, gradient or result is not finite leaves adapter and optimizer as they were
+    and is counted; the loop stops after several in a row.
 
     Args:
       axis: of the `pmap` that runs it on several devices, each with some microbatches of a step.
@@ -138,7 +138,8 @@ def make_step(
             skipped_in_row=jnp.zeros((), jnp.int32),
         )
         stayed = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
-        ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        numbers = metrics["loss"], norm, optax.tree.norm(moved.adapter)
+        ok = jnp.isfinite(jnp.stack(numbers)).all()
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), moved, stayed)
         metrics |= {"grad_norm": norm, "skipped": new.skipped, "skipped_now": ~ok}
         return new._replace(step=state.step + 1), metrics

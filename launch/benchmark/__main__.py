@@ -15,7 +15,6 @@ and replaces those of an earlier run. launch/benchmark/README.md says what was m
 """
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,9 @@ import jax
 from absl import flags
 
 from antiimit_jax.errors import UserError, near_misses
+from antiimit_jax.files import json_text
 from antiimit_jax.language_model import load_language_model
+from antiimit_jax.processor import MatmulRate
 from antiimit_jax.reporting import run_files
 from launch import cli
 from launch.benchmark import growth, results, tables
@@ -65,7 +66,7 @@ def main() -> None:
     if lm.cfg.family != "llama":
         raise UserError(f"--model={asked.model}: is a {lm.cfg.family}; the peers take llama models")
     workdir.mkdir(parents=True, exist_ok=True)
-    rate = results.MatmulRate()
+    rate = MatmulRate()
     found: dict[str, Any] = {"schema": results.SCHEMA, "model": asked.model}
     found |= {"rows": [], "figures": [], "behind_one_prompt": [], "growth": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,7 +88,7 @@ def main() -> None:
 
 def _write(found: dict[str, Any], machine: dict[str, Any], workdir: Path) -> None:
     found["machine"] = machine
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    text = json_text(found, indent=1) + "\n"
     run_files.write_text(workdir / "benchmark.json", text)
     run_files.write_text(workdir / "benchmark.md", tables.markdown(found))
     if found["figures"]:

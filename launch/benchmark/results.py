@@ -3,15 +3,12 @@
 import os
 import platform
 import statistics
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from antiimit_jax.processor import MatmulRate, processor_name
 from antiimit_jax.versions import versions
 
 Row = dict[str, Any]
@@ -20,7 +17,6 @@ SCHEMA = 2
 TOLERANCE = 1e-3  # a peer whose probabilities or losses are further from ours does not count
 _PACKAGES = "antiimit_jax jax jaxlib flax optax numpy torch transformers peft".split()
 _MALLOC = ("GLIBC_TUNABLES", "MALLOC_")  # settings that change all sides' speed
-_MATMUL_SIZE = 2048
 _TINY = 1e-12
 
 
@@ -101,39 +97,14 @@ def hold_cores(count: int) -> int:
     return len(cores)
 
 
-class MatmulRate:
-    """The machine's own float32 rate by JAX, in operations a second, measured often in a run."""
-
-    def __init__(self) -> None:
-        self._matrix = jax.random.normal(jax.random.key(0), (_MATMUL_SIZE, _MATMUL_SIZE))
-        self._matmul = jax.jit(jnp.matmul)
-        self.rates: list[float] = []  # of all matmuls so far
-        jax.block_until_ready(self._matmul(self._matrix, self._matrix))
-
-    def measure(self) -> float:
-        """The median of five matmuls."""
-        for _ in range(5):
-            began = time.perf_counter()
-            jax.block_until_ready(self._matmul(self._matrix, self._matrix))
-            self.rates.append(2.0 * _MATMUL_SIZE**3 / (time.perf_counter() - began))
-        return statistics.median(self.rates[-5:])
-
-
 def machine(cores: int, rate: MatmulRate) -> dict[str, Any]:
     """Where and with what the run was made."""
     gflops = [1e-9 * each for each in rate.rates]
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor_name(),
         "cores": cores,
         "system": platform.platform(),
         "matmul_gflops_float32": {"median": statistics.median(gflops), "spread": spread(gflops)},
         "malloc": {name: value for name, value in os.environ.items() if name.startswith(_MALLOC)},
         "versions": versions(_PACKAGES),
     }
-
-
-def _cpu_name() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -11,6 +11,7 @@ import numpy as np
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.lora import init_adapter
 from antiimit_jax.models.peft import save_adapter
+from antiimit_jax.processor import MatmulRate
 from antiimit_jax.scoring.trie import WordQuery, word_query
 from antiimit_jax.tasks.output_control import Item, Mixture
 from antiimit_jax.tasks.templates import TEMPLATES
@@ -19,7 +20,6 @@ from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.step import make_schedule
 from launch.benchmark.job import FORMS, OURS, SEED, TERMINATORS, WHAT, Descent, Job
 from launch.benchmark.ours import LORA, asking
-from launch.benchmark.results import MatmulRate
 
 _RATES = 64  # steps that a peer is told the learning rates of
 _TRAINING = dict(groups=1, accumulate=2, rows=4, row_tokens=128, dtype="float32", anchor_weight=0.0)

@@ -72,6 +72,9 @@ def test_auto_dtypes_are_decided_by_the_backend_and_others_stay():
         assert (config.dtype, config.train.dtype) == (dtype, dtype)
         chosen = from_dict({"dtype": "bfloat16", "train": {"dtype": "float32"}})
         assert chosen.on(backend) == chosen
+        assert chosen.on(backend, bfloat16=True) == chosen
+    fast = from_dict({}).on("cpu", bfloat16=True)
+    assert (fast.dtype, fast.train.dtype) == ("float32", "bfloat16")
 
 
 def test_flags_that_make_no_sense_end_in_one_line(tmp_path):

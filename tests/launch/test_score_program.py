@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
+from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.text.formats import Message, chat_prompt, text_prompt
 from tests.launch.processes import launch, refused
+from tests.random_decoder import random_adapter
 from tests.tiny_model import write_tiny_model
 
 
@@ -90,6 +95,25 @@ def test_bad_input_ends_in_one_line(model, flags, parts):
     result = launch("score", f"--model={model}", *flags)
     refused(result, *parts)
     assert result.stdout == ""
+
+
+def test_a_model_that_overflows_in_float16_alone_answers_in_float32_alone(tmp_path):
+    folder = write_tiny_model(tmp_path / "steep", scale=100.0)
+    asked = (f"--model={folder}", "--prompt=One two", "--words=apple,river")
+    narrow, wide = (launch("score", *asked, f"--dtype={d}") for d in ("float16", "float32"))
+    refused(narrow, str(folder), "float16", "prompt 1", "'One two'", "use float32 or bfloat16")
+    assert narrow.returncode == 2 and narrow.stdout == ""
+    assert wide.returncode == 0 and 0 <= json.loads(wide.stdout)["residual"] <= 1
+
+
+def test_an_adapter_that_overflows_is_said_to(model, tmp_path):
+    cfg, lora = load_language_model(str(model)).cfg, LoraConfig(rank=2)
+    big = jax.tree.map(lambda leaf: np.float32(1e15) * leaf, random_adapter(cfg, lora, 3))
+    save_adapter(tmp_path / "a", big, cfg, lora, str(model))
+    asked = (f"--model={model}", f"--adapter={tmp_path / 'a'}", "--prompt=One", "--words=apple")
+    result = launch("score", *asked)
+    refused(result, str(model), "not finite", "the adapter is damaged")
+    assert result.returncode == 2 and result.stdout == ""
 
 
 def test_an_unknown_alias_names_near_misses():

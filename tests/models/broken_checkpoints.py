@@ -227,6 +227,7 @@ FOLDERS: dict[str, Case] = {
     "-infinity in bfloat16": (_tensors(**{KEY: _spoiled(-np.inf, "bfloat16")}), (KEY, "infinity")),
     "-NaN in bfloat16": (_tensors(**{KEY: _spoiled(-np.nan, "bfloat16")}), (KEY, "NaN")),
     "infinity in float64": (_tensors(**{KEY: _spoiled(np.inf, "float64")}), (KEY, "infinity")),
+    "a flipped bit of the exponent": (_tensors(**{KEY: _spoiled(1e37)}), (KEY, "1e18")),
     "beyond float32": (_tensors(**{KEY: _spoiled(1e300, "float64")}), (KEY, "infinity")),
     "index to an absolute path": (_points("/etc/passwd"), (INDEX, NORM, "outside")),
     "index to the folder above": (_points("../outside.safetensors"), (INDEX, NORM, "outside")),

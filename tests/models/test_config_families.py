@@ -60,6 +60,7 @@ def test_the_config_that_transformers_writes_is_understood():
     assert parse_config(written, "config.json").hidden_size == 24
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 16}
 FAULTS = {
     "unknown key": (dict(sliding_window=4096), ["sliding_window", "4096"]),
     "key of another family": (dict(attn_logit_softcapping=50.0), ["attn_logit_softcapping"]),
@@ -104,6 +105,19 @@ FAULTS = {
     "rope of no shape": (dict(rope_parameters="default"), ["rope_parameters"]),
     "two bases": (dict(rope_parameters={"rope_theta": 5e5}), ["rope_theta", "500000.0", "10000.0"]),
     "base zero": (dict(rope_theta=0), ["rope_theta"]),
+    "base next to zero": (dict(rope_theta=1e-300), ["rope_theta", "1e-300"]),
+    "base without end": (dict(rope_theta=float("inf")), ["rope_theta", "inf"]),
+    "factor without end": (dict(rope_scaling={"type": "linear", "factor": 1e308}), ["factor"]),
+    "bands turned round": (
+        dict(rope_parameters=LLAMA3 | {"low_freq_factor": 4.0, "high_freq_factor": 4.0}),
+        ["high_freq_factor", "low_freq_factor"],
+    ),
+    "nothing to stretch": (
+        dict(head_dim=2, rope_scaling={"type": "dynamic", "factor": 2.0}),
+        ["dynamic"],
+    ),
+    "eps beyond use": (dict(rms_norm_eps=1e30), ["rms_norm_eps", "1e+30"]),
+    "eps that is none": (dict(rms_norm_eps=float("nan")), ["rms_norm_eps", "nan"]),
     "base null": (dict(rope_theta=None), ["rope_theta"]),
     "eps text": (dict(rms_norm_eps="small"), ["rms_norm_eps", "small"]),
     "eps null": (dict(rms_norm_eps=None), ["rms_norm_eps"]),

@@ -171,6 +171,12 @@ METADATA = {
         ["factor", "-2.0"],
     ),
     "word for a base": ({"rope.freq_base": "many"}, ["rope_theta", "many"]),
+    "base next to zero": ({"rope.freq_base": 1e-30}, ["rope_theta"]),
+    "base that is none": ({"rope.freq_base": float("nan")}, ["rope_theta", "nan"]),
+    "epsilon without end": (
+        {"attention.layer_norm_rms_epsilon": float("inf")},
+        ["rms_norm_eps", "inf"],
+    ),
     "experts": ({"expert_count": 8}, ["llama.expert_count", "8"]),
     "scaled queries": ({"attention.scale": 0.5}, ["llama.attention.scale"]),
     "partial rope": ({"rope.dimension_count": 4}, ["rotary", "4"]),

@@ -65,6 +65,9 @@ def change_tensors(folder, change):
         ({"r": 3}, ("down_proj", "rank 3 by adapter_config.json")),
         ({"r": "2"}, ("r",)),
         ({"lora_alpha": -1}, ("lora_alpha", "-1")),
+        ({"lora_alpha": 1e308}, ("lora_alpha", "1e+308", "1e+06")),
+        ({"lora_alpha": float("nan")}, ("lora_alpha", "nan")),
+        ({"alpha_pattern": {"q_proj": 1e308}}, ("alpha_pattern",)),
         ({"rank_pattern": {"up_proj": 1}}, ("up_proj", "rank 1 by adapter_config.json")),
         ({"rank_pattern": {"up_proj": "1"}}, ("rank_pattern",)),
         ({"alpha_pattern": {"q_proj(": 1}}, ("alpha_pattern", "regular expression")),
@@ -116,6 +119,14 @@ def test_tensors_that_do_not_fit_are_all_named_at_once(cfg, folder):
 
     change_tensors(folder, change)
     with refused("only one of", "NaN", "int32"):
+        load_adapter(folder, cfg)
+
+
+@pytest.mark.parametrize("value", [3e38, -1e19, np.inf])
+def test_one_absurd_weight_is_enough(cfg, folder, value):
+    name = f"{Q0}.lora_B.weight"
+    change_tensors(folder, lambda tensors: tensors[name].__setitem__((5, 1), value))
+    with refused("layers.0.self_attn.q_proj.lora_B", "infinity", "1e18"):
         load_adapter(folder, cfg)
 
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from antiimit_jax.scoring.packing import BatchShape, SequenceLimits, empty_batch
 from antiimit_jax.scoring.word_probs import from_logits
+from tests.battery import tenth
 
 V = 11
 LIMITS = SequenceLimits(tokens=4, readouts=5, paths=6, steps=3, words=4, terms=3)
@@ -62,6 +63,38 @@ def test_words_residual_and_paths_equal_numpy(size):
     np.testing.assert_allclose(out.residual[0, 0], 1 - q[0, 0], atol=1e-6)
     np.testing.assert_allclose(out.residual[1, :2], [1 - q[1, 0], 1 - q[1, 1]], atol=1e-6)
     np.testing.assert_allclose(out.path_log_mass[1, 1], np.log(q[1, 1]), rtol=1e-5, atol=1e-5)
+
+
+WORDS = {(0, 0): [(0, 0)], (1, 0): [(1, 0), (1, 1)], (1, 1): [(1, 1)]}  # the paths of each
+_rng = np.random.default_rng(9)
+POISONED = [
+    (int(_rng.integers(2)), int(_rng.integers(5)), int(_rng.integers(V))) for _ in range(50)
+]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", tenth(POISONED), ids=str)
+def test_no_number_follows_from_a_logit_that_is_not_finite(place, value):
+    row, readout, token = place
+    logits = np.random.default_rng(6).normal(size=(3, 5, V)).astype(np.float32)
+    sound = answered(jnp.asarray(logits), batch_by_hand())
+    logits[row, readout, token] = value
+    out = answered(jnp.asarray(logits), batch_by_hand())
+    bad_words = bad_paths = 0
+    for (b, w), paths in WORDS.items():
+        reads = [[*PATHS[b][z][0], PATHS[b][z][2]] for _, z in paths]
+        bad = b == row and any(readout in read for read in reads)
+        bad_words += bad
+        same = np.testing.assert_array_equal
+        same(out.log_q[b, w], np.nan if bad else sound.log_q[b, w])
+        same(out.residual[b, w], np.nan if bad else sound.residual[b, w])
+    for b, paths in PATHS.items():
+        for z, (reads, _, end) in enumerate(paths):
+            bad = b == row and readout in (*reads, end)
+            bad_paths += bad
+            assert np.isnan(out.path_log_mass[b, z]) == bad
+    assert np.isnan(out.log_q).sum() == bad_words
+    assert np.isnan(out.path_log_mass).sum() == bad_paths
 
 
 def test_padding_has_no_probability_and_no_gradient():

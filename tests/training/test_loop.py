@@ -87,6 +87,26 @@ def test_steps_that_are_not_finite_are_counted_and_then_stop_the_run(tiny, tmp_p
     assert [p for p in (tmp_path / "broken").iterdir() if p.name.isdigit()]
 
 
+def test_a_short_training_without_a_finite_step_has_no_adapter(tiny, tmp_path):
+    params = tiny.params | {"final_norm": {"scale": np.full(32, 3e38, np.float32)}}
+    broken = dataclasses.replace(tiny, params=params)
+    cfg = dataclasses.replace(CFG, steps=2, max_skips=5)
+    for _ in range(2):  # nor has it when it is asked for again
+        with pytest.raises(UserError, match="tuned: 2 steps in a row.*at step 2"):
+            run(broken, tmp_path / "b", cfg=cfg)
+
+
+def test_what_does_not_fit_is_known_before_the_first_step(tiny):
+    job = lambda **fields: Job(**dict(name="tuned", train=CFG, lora=LORA, steps=6) | fields)
+    job().check(tiny)
+    with pytest.raises(UserError, match="lora layers 7"):
+        job(lora=LoraConfig(rank=2, first_layer=7)).check(tiny)
+    many = Mixture(ks=(10,), shots=(0,))
+    narrow = dataclasses.replace(CFG, row_tokens=32, mixture=many)
+    with pytest.raises(UserError, match="raise train.row_tokens"):
+        job(train=narrow).check(tiny)
+
+
 def test_checkpoints_of_another_shape_are_refused(tiny, tmp_path):
     run(tiny, tmp_path / "c")
     with pytest.raises(UserError, match="checkpoint cannot be restored.*--overwrite"):

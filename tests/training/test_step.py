@@ -118,6 +118,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(small, trainer, after_
     assert as_bytes(state.opt_state) == as_bytes(undisturbed.opt_state)
 
 
+def test_a_step_to_an_adapter_that_float32_cannot_square_is_skipped(small):
+    trainer = Trainer(small, dataclasses.replace(CFG, learning_rate=1e25, warmup_steps=0))
+    state, metrics = trainer.step(trainer.state, small.params, small.batch(CFG))
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    assert bool(metrics["skipped_now"]) and int(state.skipped_in_row) == 1
+    assert as_bytes(state.adapter) == as_bytes(trainer.adapter)
+
+
 def test_accumulated_microbatches_make_the_step_of_one_large_batch(small):
     large = dataclasses.replace(CFG, groups=2)
     parts = dataclasses.replace(CFG, groups=1, accumulate=2)
