@@ -15,9 +15,10 @@ from antiimit_jax.language_model import in_float32
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
+from antiimit_jax.scoring.generate import Continuation, places
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.top_words import Search, continuations
-from antiimit_jax.scoring.trie import WordQuery, word_query
+from antiimit_jax.scoring.trie import Ids, WordQuery, word_query
 from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
@@ -59,6 +60,20 @@ class Asker(Protocol):
         """This stage's next-token distributions on given texts, compared with the base's.
 
         Answers come in the order in which they were computed.
+        """
+
+    def generate(
+        self,
+        prompts: Sequence[tuple[Message, ...]],
+        *,
+        what: str,
+        max_tokens: int,
+        temperature: float = 1.0,
+        n: int = 1,
+    ) -> list[list[Continuation]]:
+        """n continuations of each prompt, of at most so many tokens; temperature 0 is greedy.
+
+        What is drawn depends on the asker's seed, the prompt and the number of the sample alone.
         """
 
     @property
@@ -143,14 +158,48 @@ class LocalAsker:
         for number in range(SEARCH_ROUNDS):
             queries = [search.query() for search in searches]
             asked = self.runner.ask(continuations, self.variant, queries, ends, self.stage.name)
-            for result, places in asked:
-                for i, b, words, _ in places:
+            for result, where in asked:
+                for i, b, words, _ in where:
                     searches[i].learn(*(array[b, words] for array in result))
             bar(
                 len(searches) * (number + 1) // SEARCH_ROUNDS
                 - len(searches) * number // SEARCH_ROUNDS
             )
         return searches
+
+    def generate(
+        self,
+        prompts: Sequence[tuple[Message, ...]],
+        *,
+        what: str,
+        max_tokens: int,
+        temperature: float = 1.0,
+        n: int = 1,
+    ) -> list[list[Continuation]]:
+        """Raises UserError where prompt and answer pass the model's window, or for bad numbers."""
+        if max_tokens < 1 or n < 1 or temperature < 0:
+            raise UserError(
+                f"max_tokens={max_tokens}, n={n}, temperature={temperature}: ask for at least one "
+                "token and one answer, at a temperature of 0 or more"
+            )
+        if not prompts:
+            return []
+        tokenizer, draws = self.runner.lm.tokenizer, n if temperature else 1
+        ids = [self.runner.lm.prompt(messages).ids for messages in prompts]
+        where = [places(self.seed, prompt, draws, max_tokens) for prompt in ids]
+        found = self.runner.generate(
+            self.variant,
+            ids,
+            np.array(where),
+            temperature=temperature,
+            progress=self._bar(what, len(prompts) * draws),
+        )
+
+        def read(said: Ids) -> Continuation:
+            ended = said[-1] in tokenizer.eos_ids
+            return Continuation(said, tokenizer.decode(said[: len(said) - ended]), ended)
+
+        return [[read(said) for said in of_prompt] * (n // draws) for of_prompt in found]
 
     def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
         """Raises UserError for a text longer than the model's window, or logits not finite."""

@@ -13,8 +13,9 @@ from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.parallel import DataParallel, Devices, place
 from antiimit_jax.scoring.batching import pack_batches
+from antiimit_jax.scoring.generate import greedy, pack_draws, sampled
 from antiimit_jax.scoring.packing import check_window
-from antiimit_jax.scoring.trie import WordQuery, parts
+from antiimit_jax.scoring.trie import Ids, WordQuery, parts
 from antiimit_jax.scoring.word_probs import word_log_probs
 
 Tree = Any
@@ -131,6 +132,39 @@ class Runner:
                 answers[i].path_mass[part.paths] = mass
             progress(sum(asked[place.query][1].words[0] == 0 for place in places))
         return answers
+
+    def generate(
+        self,
+        variant: Variant,
+        prompts: Sequence[Ids],
+        where: np.ndarray,
+        *,
+        temperature: float,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Ids]]:
+        """Tokens of every prompt's continuations, with the one that ended them.
+
+        Args:
+          where: float32 [prompts, n, S], of `scoring.generate.places`: n continuations each of at
+            most S tokens.
+          temperature: 0 takes the most probable tokens.
+
+        Raises:
+          UserError: see `pack_draws`.
+        """
+        ends = np.isin(np.arange(self.lm.cfg.vocab_size), list(self.lm.tokenizer.eos_ids))
+        fn, arguments = greedy, (variant.variables, place(ends, self.devices))
+        if temperature:
+            fn, arguments = sampled, (*arguments, place(np.float32(temperature), self.devices))
+        found: list[list[Ids]] = [[] for _ in prompts]
+        for work in pack_draws(prompts, where, self.lm.cfg, devices=len(self.devices)):
+            results = self.map(fn, variant, arguments, work.batches, work.empty)
+            for rows, tokens in zip(work.rows, results):
+                for (i, first), row in zip(rows, tokens.reshape(-1, *tokens.shape[2:]).tolist()):
+                    said = [tuple(t for t in one if t >= 0) for one in row]
+                    found[i] += said[: where.shape[1] - first]
+                    progress(min(len(said), where.shape[1] - first))
+        return found
 
     def ask(
         self,

@@ -6,6 +6,7 @@ Letters used wherever arrays are born in this project:
   N query heads          K key/value heads      G = N / K              H head size
   R logit positions      Z token paths          S steps of a path      W words of a sequence
   Q terms of a word      A microbatches         r LoRA rank
+  C keys computed before
 
 The input is a forest. A shared prefix, `trunk` in the code, is a beginning that several sequences
 have (few-shot turns, a template's opening); it is computed once. A packed sequence follows one
@@ -42,6 +43,13 @@ class Dense(NamedTuple):
     source: Array  # [P U + B T] the token at each place, -1 on padding
 
 
+class Past(NamedTuple):
+    """The keys that every sequence has in the collection `cache`, C of them."""
+
+    visible: Array  # bool [B, T, C] which token may look at which
+    positions: Array  # int32 [B, C]
+
+
 class Forest(NamedTuple):
     """B packed sequences after P shared prefixes, all int32. Without prefixes U is 0."""
 
@@ -52,6 +60,7 @@ class Forest(NamedTuple):
     trunk_tokens: Array  # [P, U]
     trunk_length: Array  # [P]
     dense: Dense | None = None
+    past: Past | None = None
 
 
 def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
@@ -85,11 +94,15 @@ def arrange(forest: Forest, cfg: ModelConfig) -> View:
     sees_trunk = jnp.broadcast_to(sees_trunk, (B, T, U))
     own_mask = jnp.concatenate([sees_trunk, ancestor_mask(forest.subtree_end)], axis=-1)
     keys = jnp.concatenate([place[:1].repeat(B, axis=0), forest.positions], axis=-1)  # [B, U + T]
+    if forest.past is not None:
+        own_mask = jnp.concatenate([forest.past.visible, own_mask], axis=-1)
+        keys = jnp.concatenate([forest.past.positions, keys], axis=-1)  # [B, C + U + T]
 
     def near(queries: Array, keys: Array, window: int) -> Array:
         return queries[:, :, None] - keys[:, None, :] < window if window else jnp.bool_(True)
 
-    positions = _dense(jnp.concatenate([place.ravel(), forest.positions.ravel()]), forest)
+    existing = jnp.where(place < ends, place, 0)  # some ropes look at the longest position
+    positions = _dense(jnp.concatenate([existing.ravel(), forest.positions.ravel()]), forest)
     return View(
         trunk_masks=tuple(trunk_mask & near(place, place, w) for w in cfg.windows),
         sequence_masks=tuple(own_mask & near(forest.positions, keys, w) for w in cfg.windows),
@@ -127,7 +140,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embed(self.cfg.vocab_size, width)
         self.layers = nn.scan(
             block,
-            variable_axes={"params": 0, "lora": 0},
+            variable_axes={"params": 0, "lora": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast),
             length=self.cfg.n_layers,

@@ -174,7 +174,7 @@ class View(NamedTuple):
     """
 
     trunk_masks: tuple[Array, ...]  # bool [P, U, U]
-    sequence_masks: tuple[Array, ...]  # bool [B, T, U + T]: its prefix, then its own ancestors
+    sequence_masks: tuple[Array, ...]  # bool [B, T, C + U + T]: cache, prefix, own ancestors
     trunk_of: Array  # int32 [B]
     ropes: tuple[tuple[Array, Array], ...]  # cos and sin, [M, dim / 2] each
     dense: tuple[Array, Array] | None  # place and source, see `decoder.Dense`
@@ -195,7 +195,11 @@ def _pick(which: Array, choices: tuple) -> Any:
 
 
 class Attention(nn.Module):
-    """Self-attention; a sequence's keys are its shared prefix's and its own."""
+    """Self-attention; a sequence's keys are the cache's, its shared prefix's and its own.
+
+    The collection `cache` holds keys and values that were computed before, and where it is mutable
+    it gets those of this call, prefix first.
+    """
 
     cfg: ModelConfig
     lora_scale: float = 1.0
@@ -236,6 +240,15 @@ class Attention(nn.Module):
             mixed.append(attend_before(q_trunk, k_trunk, v_trunk, trunk_mask, scale, cap))
             k = jnp.concatenate([k_trunk[view.trunk_of], k], axis=1)  # [B, U + T, K, H]
             v = jnp.concatenate([v_trunk[view.trunk_of], v], axis=1)
+        own = {"k": k, "v": v}
+        if self.has_variable("cache", "k"):  # [B, C, K, H], computed before
+            k, v = (
+                jnp.concatenate([self.get_variable("cache", name), y], axis=1)
+                for name, y in own.items()
+            )
+        if self.is_mutable_collection("cache"):
+            for name, y in own.items():
+                self.put_variable("cache", name, y)
         mixed.append(attend(q, k, v, mask, scale, cap))
         flat = jnp.concatenate([y.reshape(-1, N * H) for y in mixed])
         if view.dense is not None:
