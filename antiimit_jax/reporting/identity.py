@@ -1,5 +1,6 @@
 """Whose a run is: the model's files, the code and the packages that its results were made with."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -75,6 +76,7 @@ def _read_kept() -> dict[str, str]:
 
 
 def _keep(kept: Mapping[str, str]) -> None:
-    if kept:
-        text = json_text(dict(list(kept.items())[-1000:]), indent=1)
-        replace_file(user_cache() / "hashes.json", lambda made: made.write_text(text))
+    text = json_text(dict(list(kept.items())[-1000:]), indent=1)
+    if kept and kept != _read_kept():
+        with contextlib.suppress(OSError):  # then they are hashed again the next time
+            replace_file(user_cache() / "hashes.json", lambda made: made.write_text(text))

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_known_before_the_first_step(tiny):
 
 
 def _log_of_no_step(step):
-    (file,) = [path for path in (step / "log").iterdir() if path.name != "_METADATA"]
+    file = step / "log" / "metadata"
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"log": []}))
 
