@@ -119,7 +119,7 @@ def without_one(table: pa.Table, name: str) -> pa.Table:
         ("items", "word", lambda table, name: table.drop_columns([name])),
         ("drift", "", lambda table, name: table.slice(0, 0)),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_tables_with_other_columns_or_types_are_refused(run, name, column, change):
     file = run / f"{name}.parquet"

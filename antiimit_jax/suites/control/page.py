@@ -1,4 +1,4 @@
-"""The page's part on control: headline, calibration, figures, what is new to the model, slices."""
+"""The page's part on control: calibration, figures, what is new to the model, slices."""
 
 import numpy as np
 
@@ -9,6 +9,15 @@ from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.results import Line, Picture, Row, Section, Table, Tables
 from antiimit_jax.suites.control.curves import calibration
 from antiimit_jax.suites.control.labels import BASELINES, HEADLINE, LAZY, SHOWN, SPLITS, SUITE
+from antiimit_jax.suites.control.lead import (
+    DRAWN,
+    UNIFORM,
+    UNLIKE_TRAINING,
+    lead,
+    place,
+    place_words,
+    shown,
+)
 
 _TVD = SHOWN[0]
 _SLICES = {
@@ -18,20 +27,6 @@ _SLICES = {
     "template": "by prompt template",
     "shots": "by number of examples shown",
 }
-_UNLIKE_TRAINING = {
-    "k=2": "two words, plain request",
-    "k=3": "three words",
-    "k=4": "four words",
-    "k=5": "five words",
-    "k=2,templates=heldout": "two words, phrasings never trained on",
-    "k=2,few-shot": "two words, after examples in the prompt",
-}
-_UNIFORM = "baseline:uniform"
-_LAZY = {  # drawn beside the stages -> as the headline names it, and in a reading
-    _UNIFORM: ("a model that ignores the request would score", "ignoring the request"),
-    "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
-}
-_THERE = "graded control is there"
 _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
     ("train", "heldout_words", "New words alone"),
@@ -50,83 +45,8 @@ def section(tables: Tables, rows: Rows) -> Section:
     if "items" in tables:
         count = np.count_nonzero(tables["items"]["word_index"] == 0) // len(rows.stages(SUITE))
         measured.insert(1, f"{count:,} items a stage in all")
-    sentence, *readings = _lead(rows, here, stage)
+    sentence, *readings = lead(rows, here, stage)
     return Section("Control", lead=[sentence, "; ".join(measured), *readings], parts=parts)
-
-
-def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
-    """(split, slice) of the headline: held-out words, two words; the next best where absent."""
-    stages = rows.stages(SUITE)
-    for name in (split, *rows.splits(SUITE, SPLITS)):
-        for where in ("k=2", "all"):
-            if any(rows.get(s, SUITE, name, where, "tvd_res") for s in stages):
-                return name, where
-    return None
-
-
-def place_words(split: str, where: str) -> str:
-    """The split and slice in words."""
-    words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
-    return f"{split} ({SPLITS.get(split, 'see the settings')}), {words}"
-
-
-def _lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    """The sentence to take home, then what it means: grading, differences, harder requests."""
-    found = {s: rows.get(s, SUITE, *here, "tvd_res") for s in (*rows.stages(SUITE), *_LAZY)}
-    tvd = {s: row for s, row in found.items() if value_of(row) is not None}
-    mine, base, placebo = tvd.get(stage), rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
-    told = {"tuned": "the tuned model", "base": "the model before tuning"}
-    asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
-    text = (
-        f"Asked for {asked}, {told.get(rows.kind(stage), stage)} puts {figure(mine)} of its "
-        "probability in the wrong place (TVD)"
-    )
-    others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
-    more = [f"{others[s]} {figure(tvd[s])}" for s in others if s in tvd and s != stage]
-    text += "; " + ", ".join(more) + "." if more else "."
-    lazy = [f"{words} {number(tvd[b]['value'])}" for b, (words, _) in _LAZY.items() if b in tvd]
-    text += " For comparison, " + ", ".join(lazy) + "." if lazy else ""
-    return [text, *_graded(rows, here, stage), *_paired(rows, here, stage), *_harder(rows, stage)]
-
-
-def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    gamma = rows.get(stage, SUITE, *here, "gamma")
-    if not _has_interval(gamma):
-        return []
-    word = _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
-    scale = "1 follows the percentages exactly, 0 ignores them or knows only the larger word"
-    return [f"{word}: graded slope γ {figure(gamma, 2)}; {scale}"]
-
-
-def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    """Where the stage differs from lazy answers and from the placebo, on the same items."""
-    number_of_seed = stage.partition("@")[1:]
-    others = {name: what for name, (_, what) in _LAZY.items()}
-    others["placebo" + "".join(number_of_seed)] = "the placebo adapter"
-    found = []
-    for other, what in others.items():
-        row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
-        if _has_interval(row):
-            word = _word(row, 0, "better than", "not told apart from", "worse than")
-            found.append(f"{word} {what}: difference in TVD, item by item, {figure(row)}")
-    return found
-
-
-def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
-    """The kinds of request with the highest TVD."""
-    found = {w: rows.get(stage, SUITE, split, w, "tvd_res") for w in list(_UNLIKE_TRAINING)[1:]}
-    shown = {where: row for where, row in found.items() if _shown(rows, row)}
-    worst = sorted(shown, key=lambda where: -shown[where]["value"])[:3]
-    listed = ", ".join(f"{_UNLIKE_TRAINING[where]} {figure(shown[where])}" for where in worst)
-    return [f"harder requests have a TVD of: {listed}"] if worst else []
-
-
-def _shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
-    here = place(rows)
-    of_run = max(rows.get(s, SUITE, *here, "tvd_res")["clusters"] for s in rows.stages(SUITE))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
-    return value_of(row) is not None and row["clusters"] >= least
 
 
 def pictures(tables: Tables, rows: Rows, split: str = "heldout_words") -> list[Picture]:
@@ -233,7 +153,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
         )
         if value_of(tvd) is None:
             continue
-        lost, lazy = value_of(outside), value_of(rows.get(_UNIFORM, SUITE, split, where, "tvd_res"))
+        lost, lazy = value_of(outside), value_of(rows.get(UNIFORM, SUITE, split, where, "tvd_res"))
         parts[split] = (tvd, lost, lazy, value_of(skill))
         wrong = None if lost is None else tvd["value"] - lost
         cells = [figure(tvd), number(lost), number(wrong), number(lazy), figure(skill)]
@@ -285,7 +205,7 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
     from antiimit_jax.reporting import plots
 
     stages = rows.stages(SUITE)
-    lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in _LAZY}
+    lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
     found, absent, named = [], [], {}
     for key, title in _SLICES.items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
@@ -293,7 +213,7 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
             value
             for value in rows.slice_values(SUITE, split, key, within)
             for where in [f"{within},{key}={value}".lstrip(",")]
-            if any(_shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
+            if any(shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
         ]
         if not values:
             absent.append(title)
@@ -305,15 +225,15 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
     top, above = _top(rows, [data for *_, data in found])
     drawn = []
     for key, title, values, data in found:
-        dashes = {b: [point and point[0] for point in data[b]] for b in _LAZY}
+        dashes = {b: [point and point[0] for point in data[b]] for b in DRAWN}
         drawing = plots.slices_figure(title, values, {s: data[s] for s in stages}, dashes, top)
         label = f"TVD {title} on {split}"
         drawn.append(Picture(drawing=drawing, name=f"slices-{key}", label=label))
-    place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, _UNIFORM)}
+    place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, UNIFORM)}
     unlike = {
         where: label
-        for where, label in _UNLIKE_TRAINING.items()
-        if any(_shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
+        for where, label in UNLIKE_TRAINING.items()
+        if any(shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
     }
     title = "Requests unlike a plain pair of words"
     tables = [
@@ -356,12 +276,3 @@ def _top(rows: Rows, groups: list[dict[str, list[tuple | None]]]) -> tuple[float
 def _point(row: Row | None) -> tuple[float, float | None, float | None] | None:
     """The value and the ends of its interval."""
     return None if value_of(row) is None else (row["value"], row["ci_low"], row["ci_high"])
-
-
-def _has_interval(row: Row | None) -> bool:
-    return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
-
-
-def _word(row: Row, value: float, below: str, around: str, above: str) -> str:
-    """The word for a row whose interval lies below, around or above the value."""
-    return below if row["ci_high"] < value else above if row["ci_low"] > value else around
