@@ -192,6 +192,7 @@ class LocalAsker:
             ids,
             np.array(where),
             temperature=temperature,
+            stage=self.stage.name,
             progress=self._bar(what, len(prompts) * draws),
         )
 

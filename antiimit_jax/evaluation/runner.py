@@ -13,7 +13,7 @@ from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.parallel import DataParallel, Devices, place
 from antiimit_jax.scoring.batching import pack_batches
-from antiimit_jax.scoring.generate import greedy, pack_draws, sampled
+from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
 from antiimit_jax.scoring.word_probs import word_log_probs
@@ -140,6 +140,7 @@ class Runner:
         where: np.ndarray,
         *,
         temperature: float,
+        stage: str = "",
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[list[Ids]]:
         """Tokens of every prompt's continuations, with the one that ended them.
@@ -148,9 +149,10 @@ class Runner:
           where: float32 [prompts, n, S], of `scoring.generate.places`: n continuations each of at
             most S tokens.
           temperature: 0 takes the most probable tokens.
+          stage: of a run, for messages.
 
         Raises:
-          UserError: see `pack_draws`.
+          UserError: see `pack_draws`; or logits are not finite.
         """
         ends = np.isin(np.arange(self.lm.cfg.vocab_size), list(self.lm.tokenizer.eos_ids))
         fn, arguments = greedy, (variant.variables, place(ends, self.devices))
@@ -160,7 +162,10 @@ class Runner:
         for work in pack_draws(prompts, where, self.lm.cfg, devices=len(self.devices)):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, tokens in zip(work.rows, results):
-                for (i, first), row in zip(rows, tokens.reshape(-1, *tokens.shape[2:]).tolist()):
+                tokens = tokens.reshape(-1, *tokens.shape[2:])
+                for (i, first), row in zip(rows, tokens.tolist()):
+                    if any(NOT_FINITE in said for said in row):
+                        raise self.not_finite(variant, f"prompt {i + 1}", prompts[i], stage)
                     said = [tuple(t for t in one if t >= 0) for one in row]
                     found[i] += said[: where.shape[1] - first]
                     progress(min(len(said), where.shape[1] - first))

@@ -30,6 +30,7 @@ _SAMPLES = 256  # that take a step together, at most
 _PLACES = 8192  # keys of a chunk's cache, at most
 _ROW = 64  # samples of a row, at most
 _BLOCK = 256  # tokens of the vocabulary summed at once
+NOT_FINITE = -2  # in place of a token where logits are not finite
 
 
 class Continuation(NamedTuple):
@@ -58,7 +59,10 @@ class Drawn(NamedTuple):
 
 
 def greedy(decoder: Decoder, variables: Tree, ends: Array, batch: Draws) -> Array:
-    """The most probable tokens one by one, int32 [J, B, W, S]; -1 after a token of `ends`."""
+    """The most probable tokens one by one, int32 [J, B, W, S]; -1 after a token of `ends`.
+
+    NOT_FINITE where logits are not.
+    """
     largest = lambda logits, place: jnp.broadcast_to(logits.argmax(-1)[:, None], place.shape)
     return _generate(decoder, variables, ends, batch, largest)
 
@@ -69,6 +73,11 @@ def sampled(
     """Tokens drawn from softmax(logits / temperature), int32 [J, B, W, S]; -1 after an end."""
     drawn = lambda logits, place: draw(logits / temperature, place)
     return _generate(decoder, variables, ends, batch, drawn)
+
+
+def _sound(logits: Array, token: Array) -> Array:
+    """Tokens [R, n] after logits [R, V]; NOT_FINITE where these are NaN or infinite."""
+    return jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), token, NOT_FINITE)
 
 
 def draw(logits: Array, place: Array) -> Array:
@@ -107,12 +116,13 @@ def _generate(
     decoder: Decoder, variables: Tree, ends: Array, batch: Draws, choose: Callable
 ) -> Array:
     first, cache = _prefill(decoder, variables, batch.tokens, batch.length)
+    sound = lambda logits, place: _sound(logits, choose(logits, place))
 
     def chunk(_: None, rows: tuple[Array, Array]) -> tuple[None, Array]:
         prompt, place = rows
         its = jax.tree.map(lambda leaf: leaf[:, prompt], cache)
         length = batch.length[prompt]
-        return None, _chunk(decoder, variables, ends, (first[prompt], its, length), place, choose)
+        return None, _chunk(decoder, variables, ends, (first[prompt], its, length), place, sound)
 
     return jax.lax.scan(chunk, None, (batch.prompt, batch.place))[1]
 
@@ -160,7 +170,7 @@ def _chunk(
     def take(s: Array | int, token: Array, said: Array, ended: Array) -> tuple[Array, Array]:
         """Writes the tokens of step s; all that follow an end are -1."""
         said = said.at[:, :, s].set(jnp.where(ended, -1, token))
-        return said, ended | ends[token]
+        return said, ended | ends[token] | (token < 0)
 
     def following(state: tuple) -> tuple:
         s, said, ended, cache, _ = state

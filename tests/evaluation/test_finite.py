@@ -72,6 +72,8 @@ def ways(asker: LocalAsker) -> list:
         lambda: asker.words(ASKS, what="words"),
         lambda: asker.top_words([QUESTION], what="words"),
         lambda: asker.texts(texts, what="texts"),
+        lambda: asker.generate([QUESTION], what="drawn", max_tokens=3, temperature=0.0),
+        lambda: asker.generate([QUESTION], what="drawn", max_tokens=3, temperature=1.0, n=2),
     ]
 
 
