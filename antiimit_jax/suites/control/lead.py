@@ -82,9 +82,9 @@ def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
 def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
     """The kinds of request with the highest TVD."""
     found = {w: rows.get(stage, SUITE, split, w, "tvd_res") for w in list(UNLIKE_TRAINING)[1:]}
-    shown = {where: row for where, row in found.items() if shown(rows, row)}
-    worst = sorted(shown, key=lambda where: -shown[where]["value"])[:3]
-    listed = ", ".join(f"{UNLIKE_TRAINING[where]} {figure(shown[where])}" for where in worst)
+    counted = {where: row for where, row in found.items() if shown(rows, row)}
+    worst = sorted(counted, key=lambda where: -counted[where]["value"])[:3]
+    listed = ", ".join(f"{UNLIKE_TRAINING[where]} {figure(counted[where])}" for where in worst)
     return [f"harder requests have a TVD of: {listed}"] if worst else []
 
 
