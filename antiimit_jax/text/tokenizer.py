@@ -260,14 +260,9 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
         source = GgufCheckpoint(source)
     if isinstance(source, GgufCheckpoint):
         path, tokenizer = source.path, Tokenizer(*tokenizer_of_gguf(source))
+        _check_ids(path, tokenizer)
     else:
         path, tokenizer = source, _of_folder(source)
-    ids = sorted(tokenizer.hf.get_vocab().values())
-    if ids != list(range(len(ids))) or not set(tokenizer.bos_ids) <= set(ids):
-        raise UserError(
-            f"{path}: the tokenizer's ids repeat, leave gaps or go beyond its tokens; fetch the "
-            "model's own tokenizer again"
-        )
     bos = tokenizer.hf.bos_token_id
     if needs_bos and (bos is None or tokenizer.bos_ids[:1] != (bos,)):
         raise UserError(
@@ -290,8 +285,18 @@ def _of_folder(path: Path) -> Tokenizer:
     except Exception as error:  # `tokenizers` raises plain Exception for a broken file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: no usable tokenizer ({reason})") from error
+    _check_ids(path, tokenizer)
     _check_against_file(hf, file)
     return tokenizer
+
+
+def _check_ids(path: Path, tokenizer: Tokenizer) -> None:
+    ids = sorted(tokenizer.hf.get_vocab().values())
+    if ids != list(range(len(ids))) or not set(tokenizer.bos_ids) <= set(ids):
+        raise UserError(
+            f"{path}: the tokenizer's ids repeat, leave gaps or go beyond its tokens; fetch the "
+            "model's own tokenizer again"
+        )
 
 
 def _check_against_file(hf: PreTrainedTokenizerFast, file: Path) -> None:

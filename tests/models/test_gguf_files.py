@@ -189,7 +189,7 @@ METADATA = {
     "no width": ({"embedding_length": None}, ["hidden_size"]),
     "word for a width": ({"embedding_length": "wide"}, ["hidden_size", "wide"]),
     "no layers": ({"block_count": None}, ["num_hidden_layers"]),
-    "false layers": ({"block_count": 2**31}, ["2147483648", "layers"]),
+    "false layers": ({"block_count": 2**31}, ["2147483648", "num_hidden_layers"]),
     "no heads": ({"attention.head_count": None}, ["num_attention_heads"]),
     "heads a layer": ({"attention.head_count": [4, 4]}, ["num_attention_heads", "4, 4"]),
     "heads that do not divide": ({"attention.head_count_kv": 3}, ["num_key_value_heads", "3"]),

@@ -12,6 +12,7 @@ import peft
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from antiimit_jax.files import MARK
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import load_adapter, save_adapter
 from tests.models.llama_peer import load, random_llama, write
@@ -66,7 +67,7 @@ def change_tensors(folder, change):
         ({"r": "2"}, ("r",)),
         ({"lora_alpha": -1}, ("lora_alpha", "-1")),
         ({"lora_alpha": 1e308}, ("lora_alpha", "1e+308", "1e+06")),
-        ({"lora_alpha": float("nan")}, ("lora_alpha", "nan")),
+        ({"lora_alpha": float("nan")}, ("NaN",)),
         ({"alpha_pattern": {"q_proj": 1e308}}, ("alpha_pattern",)),
         ({"rank_pattern": {"up_proj": 1}}, ("up_proj", "rank 1 by adapter_config.json")),
         ({"rank_pattern": {"up_proj": "1"}}, ("rank_pattern",)),
@@ -164,7 +165,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(cfg, folder, tmp_path):
     (folder / "more").write_text("of an earlier one")
     save_adapter(folder, init_adapter(jax.random.key(2), cfg, LORA), cfg, LORA, "base")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert {path.name for path in folder.iterdir()} == {CONFIG, WEIGHTS}
+    assert {path.name for path in folder.iterdir()} == {CONFIG, WEIGHTS, MARK}
 
 
 def test_every_field_of_pefts_own_config_is_known(cfg, folder):

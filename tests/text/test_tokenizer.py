@@ -169,8 +169,8 @@ def test_a_file_that_asks_for_a_beginning_token_gets_one(tmp_path):
         (dict(pre=None), ["None"]),
         (dict(merges=None), ["merges"]),
         (dict(tokens=None), ["tokens"]),
-        (dict(token_type=None), ["types"]),
-        (dict(token_type=[1, 1]), ["types"]),
+        (dict(token_type=None), ["token_type"]),
+        (dict(token_type=[1, 1]), ["token_type", "2"]),
         (dict(add_eos_token=True), ["end token"]),
     ],
 )
