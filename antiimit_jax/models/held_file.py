@@ -20,10 +20,13 @@ class HeldFile:
         """Opens the file.
 
         Raises:
-          OSError: it cannot be opened.
+          UserError: it cannot be opened.
         """
         self.path = path
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         weakref.finalize(self, os.close, self._handle)
         self._was = _state(self._handle)
 

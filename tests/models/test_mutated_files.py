@@ -41,9 +41,9 @@ def _read(path: Path) -> None:
 def attack(path: Path, file: Path, mutation: Callable[[random.Random], bytes], seeds: range) -> int:
     """Reads a model with one file mutated, once a seed; how often it was refused."""
     refused = 0
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak from now on
     for seed in seeds:
         file.write_bytes(mutation(random.Random(seed)))
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak from now on
         before, began = _resident("VmRSS"), time.monotonic()
         try:
             _read(path)

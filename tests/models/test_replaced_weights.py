@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import struct
 
@@ -75,6 +76,17 @@ def test_a_file_cut_while_it_is_read_is_refused(model):
     os.truncate(file, file.stat().st_size - 3000)
     with refused(str(file), "ends within", "fetch it again"):
         load_params(source, checkpoint=checkpoint)
+
+
+def test_a_file_that_cannot_be_opened_is_refused(model):
+    source, file = model
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    try:
+        with refused("cannot be read", "Too many open files"):
+            source.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_what_is_read_is_what_was_opened(model):
