@@ -16,7 +16,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,30 @@ PATTERNS = ("(", "(a+)+$", "x{65536}{65536}", "(?P<idx>x)", ".*", "q_proj\0", "(
 MODULES = [f"model.layers.{i}.self_attn.{side}_proj" for i in (0, 1, 10**400) for side in "qkv"]
 
 
-def mutated(document: Any, rng: random.Random, odd: Callable[[], Any]) -> bytes:
-    """One to three changes of the tree, and in one of four cases a change of its text."""
+def mutated(document: Any, rng: random.Random, pool: Sequence[Any] = ()) -> bytes:
+    """A few changes of the tree, half of them to a value of the same type, and of its text.
+
+    Args:
+      pool: values beside those that any file may get.
+    """
     tree = copy.deepcopy(document)
-    for _ in range(rng.randint(1, 3)):
+    pool = (*SCALARS, *WORDS, *NESTED, *pool)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
         holder, key = rng.choice(list(places(tree)))
+        alike = [value for value in pool if type(value) is type(holder[key])]
         change = rng.random()
-        if change < 0.15:
+        if change < 0.1:
             del holder[key]
-        elif change < 0.3:
+        elif change < 0.2:
             holder[key] = copy.deepcopy(rng.choice(list(places(tree)))[0])
-        elif change < 0.4:
+        elif change < 0.25:
             holder[key] = [holder[key]]
         else:
-            holder[key] = copy.deepcopy(odd())
+            holder[key] = copy.deepcopy(rng.choice(alike if alike and change < 0.7 else pool))
         if not tree:
             break
     text = json.dumps(tree)
-    if rng.random() < 0.25 and text:
+    if rng.random() < 0.15:
         at = rng.randrange(len(text))
         end = rng.choice((at, at + 1, len(text)))
         text = text[:at] + rng.choice(TEXTS) + text[end:]
@@ -101,8 +107,7 @@ def config_case(folder: Path) -> Callable[[random.Random], None]:
     configs = [row["config"] for row in read_table("configs")]
 
     def read(rng: random.Random) -> None:
-        odd = lambda: rng.choice((*SCALARS, *WORDS, *NESTED))
-        data = mutated(rng.choice(configs), rng, odd)
+        data = mutated(rng.choice(configs), rng)
         parse_config(parse_json(data, source="config.json"), "config.json")
 
     return read
@@ -110,8 +115,8 @@ def config_case(folder: Path) -> Callable[[random.Random], None]:
 
 def adapter_case(folder: Path) -> Callable[[random.Random], None]:
     def read(rng: random.Random) -> None:
-        odd = lambda: rng.choice(PATTERNS if rng.random() < 0.02 else (*SCALARS, *WORDS, *NESTED))
-        (folder / CONFIG_FILE).write_bytes(mutated(ADAPTER, rng, odd))
+        pool = PATTERNS if rng.random() < 0.04 else ()  # matching them takes a process
+        (folder / CONFIG_FILE).write_bytes(mutated(ADAPTER, rng, pool))
         config = read_adapter_config(folder)
         config.rank_and_scale(MODULES)
         config.not_targeted(MODULES)
@@ -125,8 +130,7 @@ def tokenizer_case(folder: Path) -> Callable[[random.Random], None]:
     document = json.loads((folder / "tokenizer.json").read_text())
 
     def read(rng: random.Random) -> None:
-        odd = lambda: rng.choice((*SCALARS, *WORDS, *NESTED))
-        (folder / "tokenizer.json").write_bytes(mutated(document, rng, odd))
+        (folder / "tokenizer.json").write_bytes(mutated(document, rng))
         tokenizer = load_tokenizer(folder)
         tokenizer.encode_text("A word: 3 naïve\n")
         tokenizer.encode_continued(" word")
@@ -143,7 +147,8 @@ def main(kind: str, first: int, count: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         read = CASES[kind](Path(scratch))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
         for seed in range(first, first + count):
             os.pwrite(3, b"%20d" % seed, 0)  # what was read when the process died
             began, fault = time.process_time(), ""
