@@ -18,6 +18,7 @@ become floats.
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def read_json(file: Path, shape: Shape = OBJECT, *, hint: str = "fetch it again"
         if not file.is_file():  # a pipe would be waited for
             raise UserError(f"{file}: no such file; {hint}")
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            size = os.fstat(opened.fileno()).st_size
+            data = opened.read(min(size, MOST_BYTES) + 1)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {hint}") from error
     return parse_json(data, shape, source=str(file), hint=hint)

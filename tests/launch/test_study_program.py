@@ -289,8 +289,8 @@ def _of_an_old_version(folder):
 @pytest.mark.parametrize(
     "change, parts",
     [
-        (_without("metrics.json"), ("metrics.json", "not found")),
-        (_without("config.json"), ("config.json", "not found")),
+        (_without("metrics.json"), ("metrics.json", "no such file")),
+        (_without("config.json"), ("config.json", "no such file")),
         (_no_tables, ("no table", "items.parquet", "evaluate")),
         (_of_another_run, ("items.parquet", "not as the run wrote it")),
         (_cut, ("drift.parquet", "not as the run wrote it")),

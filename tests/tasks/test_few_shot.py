@@ -126,7 +126,7 @@ def test_items_without_shots_have_no_set():
         (dict(ks=(), k_weights=()), "ks"),
         (dict(ks=(1,)), "from 2"),
         (dict(ks=(11,)), "to 10"),
-        (dict(shots=(-1,)), "at least 0"),
+        (dict(shots=(-1,)), "from 0"),
         (dict(shots=(0, 2)), "shot_weights"),
         (dict(templates=()), "templates"),
         (dict(templates=(len(TEMPLATES),)), "templates"),
