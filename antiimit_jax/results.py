@@ -58,6 +58,11 @@ def stage_named(name: str) -> Stage:
     return BASE if name == BASE.name else Stage(name=name, kind="other")
 
 
+def placebo_beside(stage: str) -> str:
+    """The placebo trained with the seed of a stage."""
+    return adapter_stage("placebo", stage_named(stage).adapter_seed or 0).name
+
+
 def stage_order(stages: Sequence[Stage]) -> dict[str, int]:
     """Stage name -> place: the base, adapters by seed (tuned, then placebo), then the others."""
     kinds = ("base", "tuned", "placebo", "other")

@@ -196,13 +196,13 @@ def _settled(
         elif part in bound:
             ours[group] = theirs[group]
     if conflicts:
-        kept = {_PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
+        groups = {_PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
         there, now = flat(theirs), flat(_plain(config))
         shown = [f"{key} (there {there.get(key)}, now {now.get(key)})" for key in conflicts[:4]]
         raise UserError(
             f"--workdir={workdir}: holds a run with another config: {', '.join(shown)}"
             f"{', ...' if len(conflicts) > 4 else ''}; name another folder, or "
-            f"{_anew(bound if kept else ())}"
+            f"{_anew(bound if groups else ())}"
         )
     return from_dict(ours)
 

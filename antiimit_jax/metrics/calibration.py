@@ -23,12 +23,12 @@ import numpy as np
 
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import Statistic, mean, ratio
+from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
 
 LOGIT_CLIP = 1e-6
 BINS = 10
 LEAST_VARIANCE = 1e-12  # below, a share or a target does not vary; q itself is good to 1e-5
 LEAST_POINTS = 3
-_MOMENTS = ("n", "x", "y", "xx", "xy", "yy")
 
 
 def calibration_columns(results: ControlResults) -> dict[str, np.ndarray]:
@@ -57,25 +57,21 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 
 def _names(prefix: str) -> tuple[str, ...]:
-    return tuple(prefix + name for name in _MOMENTS)
+    return tuple(prefix + name for name in MOMENTS)
 
 
 def _moments(prefix: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> dict:
     """Columns [n] whose sums give the second moments of (x, y) over the items of a 0/1 weight."""
-    columns = (np.ones(len(x)), x, y, x * x, x * y, y * y)
-    return dict(zip(_names(prefix), [column * weight for column in columns]))
+    return {prefix + name: column * weight for name, column in moment_columns(x, y).items()}
 
 
 def _covariances(n, x, y, xx, xy, yy):
     """Means and (co)variances from sums; NaN with too few points or a target that does not vary."""
     enough = n > LEAST_POINTS - 0.5
-    mean_x, mean_y = ratio(x, n), ratio(y, n)
-    var_x = ratio(xx, n) - mean_x**2
+    mean_x, mean_y, var_x, covariance, var_y = covariances(n, x, y, xx, xy, yy)
     var_x = np.where(enough & (var_x > LEAST_VARIANCE), var_x, np.nan)
-    var_y = np.maximum(ratio(yy, n) - mean_y**2, 0)
     flat = var_y <= LEAST_VARIANCE
-    covariance = np.where(flat, 0, ratio(xy, n) - mean_x * mean_y)
-    return mean_x, mean_y, var_x, covariance, np.where(flat, 1, var_y)
+    return mean_x, mean_y, var_x, np.where(flat, 0, covariance), np.where(flat, 1, var_y)
 
 
 def _slope(*sums):

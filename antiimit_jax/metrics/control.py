@@ -133,6 +133,11 @@ def _refuse(field: str, wrong: np.ndarray, reason: str) -> None:
         raise UserError(f"ControlResults.{field}: {item}")
 
 
+def tvd_res(t: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """[n] total variation distance of answers to targets, both [n, W], the residual included."""
+    return (abs(q - t).sum(axis=1) + np.maximum(1 - q.sum(axis=1), 0)) / 2
+
+
 def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
     """The figures of each item, name -> [n]; KL in nats, JS in bits, passes 0 or 1.
 
@@ -142,7 +147,7 @@ def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
     with RESIDUAL_TARGET.
     """
     t, q, residual = results.target, results.q, results.residual
-    tvd_res = (abs(q - t).sum(axis=1) + residual) / 2
+    off = tvd_res(t, q)
     tvd_cond = abs(results.shares - t).sum(axis=1) / 2
     floored = np.where(results.named, np.maximum(q, FLOOR), 0)
     kl_fwd = np.maximum(rel_entr(t, np.where(results.named, floored, 1)).sum(axis=1), 0)
@@ -151,7 +156,7 @@ def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
     kl_rev = np.maximum(kl_rev + rel_entr(residual, RESIDUAL_TARGET), 0)
     readable = results.readable
     figures = {
-        "tvd_res": tvd_res,
+        "tvd_res": off,
         "tvd_cond": np.where(readable, tvd_cond, np.nan),
         "kl_fwd": kl_fwd,
         "kl_share": kl_fwd - kl_mass,
@@ -163,7 +168,7 @@ def item_metrics(results: ControlResults) -> dict[str, np.ndarray]:
         "mass": results.mass,
     }
     for name, tolerance in TOLERANCES.items():
-        figures[name] = (tvd_res <= tolerance + PASS_SLACK).astype(float)
+        figures[name] = (off <= tolerance + PASS_SLACK).astype(float)
     return figures
 
 

@@ -32,15 +32,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from antiimit_jax.metrics.control import FLOOR, ControlResults, item_metrics
+from antiimit_jax.metrics.control import FLOOR, ControlResults, tvd_res
 from antiimit_jax.metrics.intervals import Statistic, mean, ratio
+from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
 
 _LEAST = 1e-9  # least variance, in squared nats, of what varies
 _ONE_SHARE = "no word set is asked for unequal shares and for the same exchanged"
 _FLAT = "the answers do not change with the request"
 _DISTANCES = "no word set is asked at two distances from equal shares"
 _SETS = "fewer than two word sets"
-_MOMENTS = ("n", "x", "d", "xx", "xd", "dd")
 
 
 class Measured(NamedTuple):
@@ -81,8 +81,7 @@ def _request_gain(items: ControlResults) -> Measured:
     order = order.ravel()
     n = np.bincount(order)
     q_mean = np.stack([np.bincount(order, column) for column in items.q.T], axis=1) / n[:, None]
-    tvd = lambda results: item_metrics(results)["tvd_res"]
-    gain = tvd(items.with_q(q_mean[order])) - tvd(items)
+    gain = tvd_res(items.target, q_mean[order]) - tvd_res(items.target, items.q)
     columns = {"gain": gain, "n": np.ones(len(gain))}
     return Measured(columns, items.cluster, items.shot_set, (mean("request_gain", "gain"),))
 
@@ -104,9 +103,9 @@ def _pairs(
     x, d = exchanged(asked), exchanged(given)  # [units], NaN without both assignments
     whole = np.isfinite(x)
     x, d, of_unit, shot_set = x[whole], d[whole], cluster[first][whole], shot_set[first][whole]
-    moments = dict(zip(_MOMENTS, (np.ones(len(x)), x, d, x * x, x * d, d * d)))
+    moments = moment_columns(x, d)
     statistics = tuple(
-        Statistic(name=name, columns=_MOMENTS, finish=finish, kind=kind, missing=missing)
+        Statistic(name=name, columns=MOMENTS, finish=finish, kind=kind, missing=missing)
         for name, finish, kind, missing in (
             ("gamma", _slope, "slope", _ONE_SHARE),
             ("gamma_step", _intercept, "slope", _ONE_SHARE),
@@ -117,7 +116,7 @@ def _pairs(
 
     names, of_set = np.unique(of_unit, return_inverse=True)
     sums = {name: np.bincount(of_set, column) for name, column in moments.items()}  # [sets]
-    own = _slope(*(sums[name] for name in _MOMENTS)) if len(names) else np.zeros(0)
+    own = _slope(*(sums[name] for name in MOMENTS)) if len(names) else np.zeros(0)
     known = np.isfinite(own)
     columns = {"slope": own[known], "n": np.ones(known.sum())}
     how = dict(columns=("slope", "n"), finish=ratio, missing=_DISTANCES)
@@ -140,26 +139,26 @@ def _mean_by(unit: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> np.nda
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _spread(n, x, d, xx, xd, dd):
-    """Variances of x and d and their covariance; NaN for an x that does not vary."""
-    variance = ratio(xx, n) - ratio(x, n) ** 2
-    variance = np.where((n > 1.5) & (variance > _LEAST), variance, np.nan)
-    covariance = ratio(xd, n) - ratio(x, n) * ratio(d, n)
-    return variance, covariance, np.maximum(ratio(dd, n) - ratio(d, n) ** 2, 0)
+def _varying(n, *sums):
+    """`covariances`, with the variance of an x that does not vary NaN."""
+    mean_x, mean_y, var_x, covariance, var_y = covariances(n, *sums)
+    varies = (n > 1.5) & (var_x > _LEAST)
+    return mean_x, mean_y, np.where(varies, var_x, np.nan), covariance, var_y
 
 
 def _slope(*sums):
-    variance, covariance, _ = _spread(*sums)
-    return covariance / variance
+    _, _, var_x, covariance, _ = _varying(*sums)
+    return covariance / var_x
 
 
-def _intercept(n, x, d, xx, xd, dd):
-    return ratio(d, n) - _slope(n, x, d, xx, xd, dd) * ratio(x, n)
+def _intercept(*sums):
+    mean_x, mean_y, var_x, covariance, _ = _varying(*sums)
+    return mean_y - covariance / var_x * mean_x
 
 
 def _correlation(*sums):
-    variance, covariance, of_d = _spread(*sums)
-    return np.clip(covariance / np.sqrt(variance * np.where(of_d > _LEAST, of_d, np.nan)), -1, 1)
+    _, _, var_x, covariance, var_y = _varying(*sums)
+    return np.clip(covariance / np.sqrt(var_x * np.where(var_y > _LEAST, var_y, np.nan)), -1, 1)
 
 
 def _sd(n, b, bb):

@@ -9,13 +9,14 @@ Skill is relative to lazy answers on the same items, those of the slice: on a na
 fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from antiimit_jax.metrics import baselines, calibration, control
 from antiimit_jax.metrics.control import ControlResults, item_metrics
-from antiimit_jax.metrics.graded import Measured, graded_control
+from antiimit_jax.metrics.graded import graded_control
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
 from antiimit_jax.metrics.resampling import Bootstrap, Resampling, Sums, column_sums
 from antiimit_jax.results import Columns, make_row
@@ -121,9 +122,7 @@ def paired_rows(
         resampling = boot.draw(ours.cluster, ours.shot_set)
         statistics, found = (*control.ON_ALL, *baselines.ON_ALL), {}
         found |= _estimates(_columns(ours), statistics, resampling, _columns(theirs))
-        for mine, its in zip(_graded(ours), _graded(theirs)):
-            again = boot.draw(mine.cluster, mine.shot_set) if len(mine.cluster) else None
-            found |= _estimates(mine.columns, mine.statistics, again, its.columns)
+        found |= _graded(ours, boot, theirs)
         place = dict(stage=stage, suite="control", split=split, slice=name)
         rows += _rows(_counted(found, ours), place)
     return rows
@@ -135,10 +134,18 @@ def _columns(items: ControlResults) -> dict[str, np.ndarray]:
     return item_metrics(items) | baselines.lazy_columns(items) | {"readable": readable}
 
 
-def _graded(items: ControlResults) -> Iterable[Measured]:
-    """What shows graded control, where all items have one number of words."""
-    one = (items.k == items.k[0]).all() and items.k[0] > 1
-    return graded_control(items) if one else ()
+def _graded(
+    items: ControlResults, boot: Bootstrap, against: ControlResults | None = None
+) -> dict[str, Estimate]:
+    """What shows graded control, or its difference, where all items have one number of words."""
+    if items.k[0] < 2 or (items.k != items.k[0]).any():
+        return {}
+    found: dict[str, Estimate] = {}
+    others = itertools.repeat(None) if against is None else graded_control(against)
+    for units, other in zip(graded_control(items), others):
+        again = boot.draw(units.cluster, units.shot_set) if len(units.cluster) else None
+        found |= _estimates(units.columns, units.statistics, again, other and other.columns)
+    return found
 
 
 def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
@@ -151,9 +158,7 @@ def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
     for name, column in control.TRIMMED_MEANS.items():
         figures[name] = trimmed_mean(per_item[column], resampling)
     counted = _counted(figures, items)
-    for units in _graded(items):
-        again = boot.draw(units.cluster, units.shot_set) if len(units.cluster) else None
-        counted |= _counted(_estimates(units.columns, units.statistics, again), items)
+    counted |= _counted(_graded(items, boot), items)
     on_readable = (*control.ON_READABLE, *calibration.ON_READABLE)
     for chosen, statistics, which in (
         (items.readable, on_readable, "item"),

@@ -10,7 +10,6 @@ of other devices' slices is among the temporaries, since the programs for all de
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,12 +25,11 @@ from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
 from antiimit_jax.planning.hardware import GIB
-from antiimit_jax.planning.shapes import Shaper, shape_key
+from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.differences import differences
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import word_log_probs
-from antiimit_jax.suites import SUITES
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
@@ -133,9 +131,7 @@ class Estimator:
         shards, phases = self._shards(run), []
         resident = self._resident(_EVALUATING, run.dtype, shards)
         stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
-        suites = {name: SUITES[name] for name in run.suites if hasattr(SUITES[name], "programs")}
-        asked = [suite.programs(run.of(name), run.seed, run.rule) for name, suite in suites.items()]
-        for program in itertools.chain(*asked):
+        for program in programs_of(run):
             parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
             dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
             if dtype:  # beside the stored weights in float32, where the run's own are others

@@ -6,6 +6,7 @@ do, so that shapes come out alike or a little larger.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from antiimit_jax.evaluation.asker import SEARCH_ROUNDS
 from antiimit_jax.models.decoder import n_tokens
+from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.batching import PackedBatches, pack_batches
 from antiimit_jax.scoring.differences import sequence_tokens
@@ -21,6 +23,7 @@ from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
+from antiimit_jax.suites import SUITES
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.batches import Asking
@@ -28,6 +31,13 @@ from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import make_batch, make_terms
 
 _PATHS = 24  # asked for after each prompt in a round of the search
+
+
+def programs_of(run: RunConfig) -> list[Program]:
+    """What the suites of a configuration ask of a model."""
+    suites = {name: SUITES[name] for name in run.suites if hasattr(SUITES[name], "programs")}
+    asked = (suite.programs(run.of(name), run.seed, run.rule) for name, suite in suites.items())
+    return list(itertools.chain(*asked))
 
 
 class Shaper:

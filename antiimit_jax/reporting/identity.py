@@ -1,15 +1,16 @@
 """Whose a run is: the model's files, the code and the packages that its results were made with."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import antiimit_jax
+from antiimit_jax.errors import UserError
 from antiimit_jax.files import json_text, replace_file, sha256
 from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.json_files import read_json
 from antiimit_jax.models.weights import Source
 from antiimit_jax.trees import digest, flat
 from antiimit_jax.versions import versions
@@ -69,10 +70,9 @@ def _may_be_kept(file: Path) -> bool:
 
 def _read_kept() -> dict[str, str]:
     try:
-        kept = json.loads((user_cache() / "hashes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(user_cache() / "hashes.json", {str: str})
+    except UserError:  # absent or damaged: files are hashed again
         return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 def _keep(kept: Mapping[str, str]) -> None:

@@ -33,7 +33,6 @@ _ROW = (
     | {"n": int, "clusters": int}
 )
 _METRICS = {"schema": int, "run": {"stages?": [STAGE], str: object}, "rows": [_ROW]}
-LOG = [{"adapter": str, "step": int, "skipped?": bool, str: (float, None)}]  # of a training
 Schemas = Mapping[str, pa.Schema]
 
 

@@ -46,13 +46,11 @@ class Part:
     paths: list[int]
 
 
-def surface_forms(word: str, policy: str) -> tuple[str, ...]:
-    """The texts that count as saying `word`, without repeats, most canonical first."""
-    return tuple(dict.fromkeys(_variants(word, policy)))
+def form_variants(word: str, policy: str) -> list[str]:
+    """The texts that count as saying `word`, most canonical first, with repeats.
 
-
-def _variants(word: str, policy: str) -> list[str]:
-    """The same, a place for every rule: variant i of one word answers to variant i of another."""
+    Each rule has its place: variant i of one word answers to variant i of another.
+    """
     if policy == "strict":
         spellings, spaces = [word], ["", " "]
     elif policy == "lenient":
@@ -95,7 +93,7 @@ def word_query(
     paths: dict[Ids, FormPath] = {}
     lost: list[list[int]] = []  # of each word, the variants without tokens
     for index, word in enumerate(words):
-        variants = _variants(word, forms)
+        variants = form_variants(word, forms)
         found = {form: _canonical(tokenizer, prompt.tail, tail, form) for form in variants}
         lost.append([i for i, form in enumerate(variants) if not found[form]])
         if not any(found.values()):

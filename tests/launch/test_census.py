@@ -12,7 +12,6 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.files import MARK
 from tests.battery import tenth
 from tests.launch.small_runs import results, run_study, small_config
-from tests.tiny_model import write_tiny_model
 
 FILES = (
     MARK,
@@ -34,18 +33,6 @@ DAMAGES = ("flip", "cut")
 CASES = [(name, how, place) for name in FILES for how in DAMAGES for place in range(PLACES)]
 CASES += [(name, "delete", 0) for name in FILES]
 random.Random(0).shuffle(CASES)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", scale=0.3)
-
-
-@pytest.fixture(scope="module")
-def done(model, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("runs") / "done"
-    run_study(small_config(model), workdir)
-    return workdir
 
 
 def damage(file: Path, how: str, place: int) -> None:

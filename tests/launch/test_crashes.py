@@ -19,7 +19,6 @@ from antiimit_jax.files import MARK, read_mark
 from antiimit_jax.models.weights import find_model
 from launch.workdir import locked, open_run
 from tests.launch.small_runs import QUIET, results, run_study, small_config
-from tests.tiny_model import write_tiny_model
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 _watch: list[Callable[[], None]] = []  # an audit hook cannot be taken away again
@@ -54,18 +53,6 @@ def copied_at_each_change(folder: Path, copies: Path) -> Iterator[list[Path]]:
     finally:
         _watch.clear()
     take()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", scale=0.3)
-
-
-@pytest.fixture(scope="module")
-def done(model, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("runs") / "done"
-    run_study(small_config(model), workdir)
-    return workdir
 
 
 @pytest.mark.parametrize("what", ["results", "all"])

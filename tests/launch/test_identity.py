@@ -23,18 +23,6 @@ from tests.tiny_model import write_tiny_model
 WEIGHTS = "adapter_model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", scale=0.3)
-
-
-@pytest.fixture(scope="module")
-def done(model, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("runs") / "done"
-    run_study(small_config(model), workdir)
-    return workdir
-
-
 @pytest.fixture
 def stopped(done, tmp_path) -> Path:
     """A study that was stopped when its first adapter was trained, as a copy elsewhere."""

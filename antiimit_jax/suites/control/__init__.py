@@ -16,7 +16,7 @@ import pyarrow as pa
 from antiimit_jax.metrics.baselines import baseline
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, standard_slices
-from antiimit_jax.results import adapter_stage, stage_named
+from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
 from antiimit_jax.suites.control.page import headline, images, section
@@ -199,8 +199,7 @@ def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) 
     if known.kind not in ("tuned", "other"):
         return []
     others = {f"baseline:{name}": baseline(mine, name) for name in _COMPARED}
-    placebo = adapter_stage("placebo", known.adapter_seed or 0).name
-    for other in ("base", placebo) if known.kind == "tuned" else ("base",):
+    for other in ("base", placebo_beside(stage)) if known.kind == "tuned" else ("base",):
         results, asked = answered.get((other, split), (None, ()))
         if np.array_equal(items, asked):
             others[other] = results

@@ -2,7 +2,7 @@
 
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, value_of
-from antiimit_jax.results import Row
+from antiimit_jax.results import Row, placebo_beside
 from antiimit_jax.suites.control.labels import SPLITS, SUITE
 
 UNLIKE_TRAINING = {
@@ -67,9 +67,8 @@ def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
 
 def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     """Where the stage differs from lazy answers and from the placebo, on the same items."""
-    number_of_seed = stage.partition("@")[1:]
     others = {name: what for name, (_, what) in DRAWN.items()}
-    others["placebo" + "".join(number_of_seed)] = "the placebo adapter"
+    others[placebo_beside(stage)] = "the placebo adapter"
     found = []
     for other, what in others.items():
         row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")

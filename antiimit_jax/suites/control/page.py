@@ -205,6 +205,8 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
     from antiimit_jax.reporting import plots
 
     stages = rows.stages(SUITE)
+    tvd = lambda stage, where: rows.get(stage, SUITE, split, where, "tvd_res")
+    enough = lambda where: any(shown(rows, tvd(stage, where)) for stage in stages)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
     found, absent, named = [], [], {}
     for key, title in _SLICES.items():
@@ -212,8 +214,7 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         values = [
             value
             for value in rows.slice_values(SUITE, split, key, within)
-            for where in [f"{within},{key}={value}".lstrip(",")]
-            if any(shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
+            if enough(f"{within},{key}={value}".lstrip(","))
         ]
         if not values:
             absent.append(title)
@@ -230,11 +231,7 @@ def _slices(rows: Rows, split: str = "heldout_words") -> Section:
         label = f"TVD {title} on {split}"
         drawn.append(Picture(drawing=drawing, name=f"slices-{key}", label=label))
     place_of, fewer = (SUITE, split), {s: lines[s] for s in (*stages, UNIFORM)}
-    unlike = {
-        where: label
-        for where, label in UNLIKE_TRAINING.items()
-        if any(shown(rows, rows.get(s, SUITE, split, where, "tvd_res")) for s in stages)
-    }
+    unlike = {where: label for where, label in UNLIKE_TRAINING.items() if enough(where)}
     title = "Requests unlike a plain pair of words"
     tables = [
         slice_table(rows, place_of, _TVD, named, lines, fold="the numbers"),
