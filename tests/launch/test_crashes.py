@@ -25,7 +25,7 @@ _watch: list[Callable[[], None]] = []  # an audit hook cannot be taken away agai
 
 
 def _hook(event: str, args: tuple) -> None:
-    if event in EVENTS and _watch:
+    if _watch and event in EVENTS:  # at the end of Python both are gone
         take = _watch.pop()
         try:
             take()
