@@ -19,6 +19,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.scoring import packing
 from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -87,11 +88,24 @@ SAMPLED = Transform(_LABEL_STREAM, sample_targets)
 
 
 class ControlBatch(NamedTuple):
-    """Packed requests, the target share of every word slot, and the items of the whole step."""
+    """Packed requests, the target share of every word slot, and counts of the whole step.
+
+    Two requests are a pair where they name the same two words in the same order and ask for the
+    first what the other asks for the second.
+    """
 
     packed: packing.PackedBatch
     target: np.ndarray  # [A, B, W] 0 on padding
+    pair: np.ndarray  # int32 [A, B, W] number of the word's pair in its microbatch, -1: none
+    side: np.ndarray  # float32 [A, B, W] 1 for a pair's word named first, -1 for the second, else 0
     n_items: np.ndarray  # float32 [A], the same for all
+    n_pairs: np.ndarray  # float32 [A], the same for all
+
+
+def _is_pair(one: Item, other: Item) -> bool:
+    """Whether two requests are a pair; one for equal shares, asked twice, is none."""
+    turned = one.targets == other.targets[::-1] and one.targets != other.targets
+    return len(one.words) == 2 and one.words == other.words and turned
 
 
 class BatchSource:
@@ -127,40 +141,49 @@ class BatchSource:
           UserError: one item alone does not fit a row.
         """
         micro = [self._micro(step, number) for number in range(self._cfg.accumulate)]
-        packed, target, counts = zip(*micro)
-        return ControlBatch(
-            packed=jax.tree.map(lambda *arrays: np.stack(arrays), *packed),
-            target=np.stack(target),
-            n_items=np.full(len(micro), sum(counts), np.float32),
-        )
+        batch = jax.tree.map(lambda *arrays: np.stack(arrays), *micro)
+        of_step = lambda counts: np.full(len(micro), counts.sum(), np.float32)
+        return batch._replace(n_items=of_step(batch.n_items), n_pairs=of_step(batch.n_pairs))
 
     def examples(self, step: int) -> list[tuple[WordQuery, Shares]]:
         """One step's questions with their target shares, for other software to train on."""
         found = []
         for group in range(self._cfg.accumulate * self._cfg.groups):
-            rows, queries, shares = self._group(step, group)
+            rows, queries, shares, _ = self._group(step, group)
             found += [(queries[i], shares[i]) for row in rows for i in row.queries]
         return found
 
-    def _micro(self, step: int, number: int) -> tuple[packing.PackedBatch, np.ndarray, int]:
-        """A microbatch: its packed requests, their target shares and how many they are."""
+    def _micro(self, step: int, number: int) -> ControlBatch:
+        """A microbatch, with its own counts; leaves without the axis of microbatches."""
         n, one = self._cfg.groups, self._shape
-        rows, targets = [], []
+        rows, words, n_pairs = [], [], 0
         for group in range(number * n, (number + 1) * n):
-            filled, _, shares = self._group(step, group)
+            filled, _, shares, pairs = self._group(step, group)
+            asked = {i for row in filled for i in row.queries}
+            whole = [both for both in pairs if asked.issuperset(both)]
+            pair_of = {i: n_pairs + at for at, both in enumerate(whole) for i in both}
+            n_pairs += len(whole)
             rows += filled
-            targets += [[t for i in row.queries for t in shares[i]] for row in filled]
-        target = np.zeros((len(rows), self._limits.words), np.float32)
-        for b, of_row in enumerate(targets):
-            target[b, : len(of_row)] = of_row
+            words += [
+                [(t, pair_of.get(i, -1), at) for i in row.queries for at, t in enumerate(shares[i])]
+                for row in filled
+            ]
+        target, side = np.zeros((2, len(rows), self._limits.words), np.float32)
+        pair = np.full(target.shape, -1, np.int32)
+        for b, of_row in enumerate(words):
+            for w, (share, its_pair, place) in enumerate(of_row):
+                target[b, w], pair[b, w] = share, its_pair
+                side[b, w] = 1 - 2 * place if its_pair >= 0 else 0
         tokens, readouts = n * one.dense_tokens, n * one.readouts
         shape = one._replace(sequences=len(rows), trunks=n, dense_tokens=tokens, readouts=readouts)
-        return packing.stack(rows, shape), target, sum(len(row.queries) for row in rows)
+        n_items = sum(len(row.queries) for row in rows)
+        packed, counts = packing.stack(rows, shape), np.array([n_items, n_pairs], np.float32)
+        return ControlBatch(packed, target, pair, side, *counts)
 
     def _group(
         self, step: int, group: int
-    ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares]]:
-        """The rows of one group, the questions they number, and each one's target shares."""
+    ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares], list[tuple[int, int]]]:
+        """The rows of one group, the questions they number, each one's target shares, and pairs."""
         rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
         stream = self._cfg.mixture.training(rng)
         items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
@@ -169,7 +192,8 @@ class BatchSource:
         for transform in self._transforms:
             rng = np.random.default_rng([self._seed, transform.stream, step, group])
             targets = transform.change(targets, rng)
-        return self._fill(queries), queries, targets
+        pairs = [(i, i + 1) for i, two in enumerate(zip(items, items[1:])) if _is_pair(*two)]
+        return self._fill(queries), queries, targets, pairs
 
     def _fill(self, queries: list[WordQuery]) -> list[packing.PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""

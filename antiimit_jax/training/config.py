@@ -16,6 +16,7 @@ class TrainConfig:
 
     mixture: Mixture = Mixture()
     objective: str = one_of(OBJECTIVES, "kl")
+    symmetry: float = between(0.0, 1e3, 0.0)  # weight of the preference within pairs of requests
     seeds: tuple[int, ...] = between(0, 2**32 - 1, (0,), filled=True)  # one tuned, one placebo each
     steps: int = between(1, _STEPS, 400)
     placebo_steps: int = between(0, _STEPS, 100)
