@@ -18,9 +18,17 @@ from antiimit_jax.fields import between
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_words
+from antiimit_jax.text.lexicon import Side, Split, sample_percents, words_of
 
-SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
+_SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
+    "train": ("train", "train"),
+    "heldout_words": ("test", "train"),
+    "heldout_percent": ("train", "heldout"),
+    "heldout_both": ("test", "heldout"),
+    "dev_words": ("dev", "train"),  # what recipes are chosen by, so no result is told of it
+}
+SPLITS = tuple(_SIDES)
+REPORTED = tuple(split for split in SPLITS if split != "dev_words")
 N_SHOT_SETS = 8
 _EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
 
@@ -107,7 +115,7 @@ class Mixture:
 
         What a group shares is the common beginning that items of its kind have.
         """
-        words = train_words()
+        words = words_of("train")
         for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
             percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
             for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
@@ -136,8 +144,8 @@ def _normal(weights: Sequence[float]) -> np.ndarray:
 
 def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
-    pool = train_words() if split in ("train", "heldout_percent") else heldout_words()
-    side = "train" if split in ("train", "heldout_words") else "heldout"
+    words, side = _SIDES[split]
+    pool = words_of(words)
     chosen = rng.choice(len(pool), size=k, replace=False)
     return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
 

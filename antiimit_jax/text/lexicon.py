@@ -1,8 +1,10 @@
 """The words and percentages of the control task, and which of them training may see.
 
-Both sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
+All sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
 by a fixed set that is closed under p -> 100 - p, so the complement of a held-out percentage never
-stands in a training prompt. The words are `data/words.tsv`, made by `tests/text/build_lexicon.py`.
+stands in a training prompt. Words that training never sees are `dev`, on which settings are chosen,
+or `test`, on which results are told. The words are `data/words.tsv`, made by
+`tests/text/build_lexicon.py`.
 """
 
 import dataclasses
@@ -15,9 +17,10 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 
-Side = Literal["train", "heldout"]
+Side = Literal["train", "heldout"]  # of percentages
+Split = Literal["train", "dev", "test"]  # of lemmas
 
-TRAIN_SHARE = 0.7
+TRAIN_SHARE, TEST_SHARE = 0.7, 0.15  # dev has the rest
 TRAIN_PERCENTS: tuple[int, ...] = tuple(p for p in range(5, 100, 5) if p not in (15, 35, 65, 85))
 HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
 
@@ -28,14 +31,16 @@ class LexiconWord:
 
     word: str
     lemma: str
-    split: Side
+    split: Split
     tokens: int
 
 
-def lemma_split(lemma: str) -> Side:
-    """The side of a lemma: the first 8 bytes of its SHA-256, read as a fraction, against 0.7."""
+def lemma_split(lemma: str) -> Split:
+    """By the first 8 bytes of its SHA-256, read as a fraction: train, dev, test in this order."""
     fraction = int.from_bytes(hashlib.sha256(lemma.encode()).digest()[:8], "big") / 2**64
-    return "train" if fraction < TRAIN_SHARE else "heldout"
+    if fraction < TRAIN_SHARE:
+        return "train"
+    return "dev" if fraction < 1 - TEST_SHARE else "test"
 
 
 @functools.cache
@@ -49,14 +54,10 @@ def load_lexicon() -> tuple[LexiconWord, ...]:
     )
 
 
-def train_words() -> tuple[str, ...]:
-    """The words training may use."""
-    return tuple(entry.word for entry in load_lexicon() if entry.split == "train")
-
-
-def heldout_words() -> tuple[str, ...]:
-    """The words training never sees."""
-    return tuple(entry.word for entry in load_lexicon() if entry.split == "heldout")
+@functools.cache
+def words_of(split: Split) -> tuple[str, ...]:
+    """The words of a split; training may use those of `train` alone."""
+    return tuple(entry.word for entry in load_lexicon() if entry.split == split)
 
 
 def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:

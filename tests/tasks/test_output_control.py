@@ -66,18 +66,19 @@ def numbers_in(text: str) -> list[int]:
 
 def test_word_splits_share_no_lemma_and_follow_the_hash(by_split, trained):
     train = lemmas(by_split["train"]) | lemmas(by_split["heldout_percent"]) | lemmas(trained)
-    heldout = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
-    assert len(train) > 1000 and len(heldout) > 800
-    assert not train & heldout
+    test = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
+    dev = lemmas(by_split["dev_words"])
+    assert len(train) > 1000 and len(dev) > 400 and len(test) > 400
     assert all(fraction(lemma) < 0.7 for lemma in train)
-    assert all(fraction(lemma) >= 0.7 for lemma in heldout)
+    assert all(0.7 <= fraction(lemma) < 0.85 for lemma in dev)
+    assert all(fraction(lemma) >= 0.85 for lemma in test)
 
 
 def test_percentages_of_an_item_are_all_on_its_splits_side(by_split, trained):
     for split, items in [*by_split.items(), ("train", trained)]:
         for item in items:
             side = set(percents_of(item))
-            if split in ("train", "heldout_words"):
+            if split in ("train", "heldout_words", "dev_words"):
                 assert side <= TRAINED_PERCENTS
                 assert {100 - p for p in side} <= TRAINED_PERCENTS
             else:
