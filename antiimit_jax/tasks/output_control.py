@@ -51,6 +51,7 @@ class Mixture:
     k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
     shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
     shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
+    both_orders: bool = False  # of each word set in training too, as evaluation always does
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""
@@ -65,7 +66,8 @@ class Mixture:
         """The endless items of one group of a training step: one template and shot set, many words.
 
         Every word set is asked twice, the second time with the percentages turned by one place, so
-        that what tells the two apart is the request and not the words. A shot set has one word
+        that what tells the two apart is the request and not the words; with `both_orders` twice
+        more, the same two requests named from the last word to the first. A shot set has one word
         count, so items with shots all have the same.
         """
         template = int(rng.choice(self.templates))
@@ -76,8 +78,11 @@ class Mixture:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
             words, percents = _draw(rng, "train", k)
-            for asked in (percents, (*percents[1:], percents[0])):
-                yield _make_item(f"train/{number}", "train", words, asked, kind)
+            requests = [(words, percents), (words, (*percents[1:], percents[0]))]
+            if self.both_orders:
+                requests += [(named[::-1], asked[::-1]) for named, asked in requests]
+            for named, asked in requests:
+                yield _make_item(f"train/{number}", "train", named, asked, kind)
                 number += 1
 
     def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:

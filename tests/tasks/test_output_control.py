@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -240,6 +241,30 @@ def test_training_draws_word_counts_and_shots_by_weight(trained):
             assert len({item.facets[name] for item in row}) == 1
         if row[0].facets["n_shots"]:
             assert len({item.messages[:-2] for item in row}) == 1
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_training_in_both_orders_asks_the_same_requests_from_the_last_word_to_the_first(k):
+    once = Mixture(ks=(k,))
+    twice = dataclasses.replace(once, both_orders=True)
+    take = lambda mixture, n: list(
+        itertools.islice(mixture.training(np.random.default_rng([1, 1, 0, 0])), n)
+    )
+    requests = lambda items: [dict(zip(item.words, item.targets)) for item in items]
+    sets = zip(*[iter(take(once, 10))] * 2), zip(*[iter(take(twice, 20))] * 4)
+    for pair, four in zip(*sets, strict=True):
+        assert [(i.words, i.targets, i.messages) for i in four[:2]] == [
+            (i.words, i.targets, i.messages) for i in pair
+        ]
+        assert [item.words for item in four[2:]] == [pair[0].words[::-1]] * 2
+        assert requests(four[2:]) == requests(pair)
+        if k == 2:
+            assert {(i.words, i.targets) for i in four} == set(
+                itertools.product(
+                    (pair[0].words, pair[0].words[::-1]), (pair[0].targets, pair[0].targets[::-1])
+                )
+            )
+    assert len({item.item for item in take(twice, 20)}) == 20
 
 
 @pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])
