@@ -26,6 +26,7 @@ from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch import interrupt
 from launch.profiling import Profiled
+from launch.saved_config import as_config_file
 
 FLAGS = flags.FLAGS
 _NOTHING = "nothing was written"
@@ -34,8 +35,8 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 def define_config() -> None:
     """--config and all its fields, --model, --revision."""
-    said = f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
-    config_flags.DEFINE_config_file("config", None, said + "--config.train.steps=50.")
+    said = f"A Python file or a run's config.json; by default {DEFAULT_CONFIG}. Any field can be "
+    config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
     _show("config", "model", "revision")
@@ -164,6 +165,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
     if "config" in FLAGS:
         _refuse_unknown_fields(argv)
+        argv = as_config_file(argv)
         if not any(arg.startswith(("--config=", "-config=")) or arg == "--config" for arg in argv):
             argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
     if "overwrite" in FLAGS and not FLAGS["overwrite"].boolean:
