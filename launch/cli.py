@@ -25,6 +25,7 @@ from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch import interrupt
+from launch.config_help import config_help
 from launch.profiling import Profiled
 from launch.saved_config import as_config_file
 
@@ -39,7 +40,8 @@ def define_config() -> None:
     config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
-    _show("config", "model", "revision")
+    flags.DEFINE_bool("help_config", False, "List all fields of the configuration, and end.")
+    _show("config", "model", "revision", "help_config")
 
 
 def define_workdir() -> None:
@@ -70,6 +72,13 @@ def run_config(backend: str | None = None) -> RunConfig:
     Raises:
       UserError: all that is wrong with it, in one message.
     """
+    config = _given_config()
+    if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
+        return config.on(backend or jax.default_backend())
+    return config.on("cpu", bfloat16=multiplies_bfloat16())
+
+
+def _given_config() -> RunConfig:
     try:
         values = FLAGS.config.to_dict()
     except OSError as error:
@@ -79,10 +88,7 @@ def run_config(backend: str | None = None) -> RunConfig:
     for flag in ("model", "revision", "suites"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
-    config = from_dict(values)
-    if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
-        return config.on(backend or jax.default_backend())
-    return config.on("cpu", bfloat16=multiplies_bfloat16())
+    return from_dict(values)
 
 
 def needed(flag: str) -> str:
@@ -181,6 +187,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
         raise UserError(first_line(error)) from error
     if rest:
         raise UserError(f"not understood: {' '.join(rest)}; see --help")
+    if "help_config" in FLAGS and FLAGS.help_config:
+        show(config_help(_given_config()))
+        sys.exit(0)
     return [program]
 
 

@@ -6,13 +6,15 @@
 
 Hardware: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 v6e-4 v6e-8 (TPUs); a100-40 a100-80 h100 h200
 rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan holds for the
-configuration that is given: --config and its fields count.
+configuration that is given: --config and its fields count. Where nothing fits the exit code is 1.
 """
+
+import sys
 
 import jax
 from absl import flags
 
-from antiimit_jax.planning.advice import PROGRAMS, judge
+from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator
 from antiimit_jax.planning.model import find_planned
@@ -41,10 +43,13 @@ def main() -> None:
     shaper = Shaper(model.tokenizer(), model.prompt_format)
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    way = find_way(verdicts, run, estimator, machine)
     if cli.FLAGS.json:
-        cli.show_json(as_dict(model, machine, verdicts))
+        cli.show_json(as_dict(model, machine, verdicts, way))
     else:
-        cli.show(as_text(model, machine, verdicts))
+        cli.show(as_text(model, machine, verdicts, way))
+    if not way.programs:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

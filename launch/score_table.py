@@ -34,7 +34,7 @@ def as_text(
 def top_lines(search: Search, most: int) -> list[str]:
     """The most probable words, each as the model would write it."""
     top = search.words[:most]
-    lines = ["", "most probable, whatever it is:"]
+    lines = ["", "the most probable first words, whatever they are:"]
     lines += [f"  {shown(word.p):>8}  {word.text!r}" for word in top]
     return [*lines, f"  {shown(search.unvisited):>8}  left for words that were not found"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.planning.advice import Verdict, flag
+from antiimit_jax.planning.advice import Change, Verdict, Way, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
 from antiimit_jax.planning.model import PlannedModel
@@ -50,7 +50,9 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*table, "", *notes, policy]) + "\n"
 
 
-def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def as_dict(
+    model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict], way: Way
+) -> dict[str, Any]:
     """The plan as plain data; bytes everywhere."""
     return {
         "model": model.name,
@@ -73,11 +75,16 @@ def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
             }
             for verdict in verdicts
         ],
+        "way": {
+            "programs": list(way.programs),
+            "flags": [flag(change) for change in way.changes],
+            "environment": way.environment,
+        },
         "notes": _notes(model, machine, verdicts),
     }
 
 
-def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> str:
+def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict], way: Way) -> str:
     """The plan for people."""
     entry, cfg = model.entry, model.cfg
     about = [cfg.family, f"{n_params(cfg) / 1e9:.3f} B parameters"]
@@ -103,17 +110,32 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
             lines.append(f"  {phase.name:<14}{_gib(phase.total):>7} = {parts}")
         lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
+    lines.append(_says(way, machine))
     return "\n".join(lines + [f"note: {n}" for n in _notes(model, machine, verdicts)]) + "\n"
 
 
-def _way_out(verdict: Verdict) -> str:
-    arguments = [flag(change) for change in verdict.changes]
+def _says(way: Way, machine: Hardware) -> str:
+    if not way.programs:
+        return f"nothing fits {machine.name}"
+    how = _how(way.changes, way.environment)
+    if len(way.programs) == 1:
+        return f"{way.programs[0]} fits {how or 'as it is'}"
+    return f"{' and '.join(way.programs)} fit one after the other {how or 'as they are'}"
+
+
+def _how(changes: Sequence[Change], environment: str) -> str:
+    arguments = [flag(change) for change in changes]
     quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
     flags = " ".join(quoted) and "with " + " ".join(quoted)
+    env = environment and f"with {environment} in the environment"
+    return " and ".join(filter(None, (flags, env)))
+
+
+def _way_out(verdict: Verdict) -> str:
+    flags = _how(verdict.changes, "")
     least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
     if verdict.rescued:
-        env = verdict.environment and f"with {verdict.environment} in the environment"
-        return f"fits {' and '.join(filter(None, (flags, env)))}: {least}"
+        return f"fits {_how(verdict.changes, verdict.environment)}: {least}"
     why = f"even {flags} it takes" if flags else "the weights alone fill it:"
     return f"no flag makes it fit: {why} {least}"
 

@@ -151,7 +151,7 @@ def test_a_model_without_a_template_is_asked_in_plain_text(tmp_path):
 
 def test_a_model_that_overflows_in_float16_alone_answers_in_float32_alone(tmp_path):
     folder = write_tiny_model(tmp_path / "steep", scale=100.0)
-    asked = (f"--model={folder}", "--prompt=One two", "--words=apple,river", "--json")
+    asked = (f"--model={folder}", "--prompt=One two", "--words=apple,river", "--raw", "--json")
     narrow, wide = (launch("score", *asked, f"--dtype={d}") for d in ("float16", "float32"))
     refused(narrow, str(folder), "float16", "prompt 1", "'One two'", "use float32 or bfloat16")
     assert narrow.returncode == 2 and narrow.stdout == ""
