@@ -55,7 +55,7 @@ class Config:
         shot_weights=(0.8, 0.1, 0.1),
     )
     splits: tuple[str, ...] = suite.one_of(
-        output_control.SPLITS, output_control.SPLITS, filled=True
+        output_control.SPLITS, output_control.REPORTED, filled=True
     )
     n_items: int = suite.at_least(4, 240)  # of each split, rounded up to blocks of four
 
@@ -99,7 +99,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     Raises:
       UserError: an item longer than the model's window.
     """
-    items = items_of(cfg, asker.seed)
+    items = items_of(cfg, asker.eval_seed)
     prior: dict[str, np.ndarray] = {}
     if asker.stage.kind == "base":
         asked: dict[suite.Ask, list[str]] = {}
