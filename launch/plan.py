@@ -15,11 +15,13 @@ import jax
 from absl import flags
 
 from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
+from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import find_hardware
-from antiimit_jax.planning.memory import Estimator
+from antiimit_jax.planning.memory import Estimator, n_params
 from antiimit_jax.planning.model import find_planned
-from antiimit_jax.planning.report import as_dict, as_text, listing, listing_text
+from antiimit_jax.planning.report import Plan, as_dict, as_text, listing, listing_text
 from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.processor import kept_gflops
 from launch import cli
 
 cli.define_config()
@@ -43,11 +45,15 @@ def main() -> None:
     shaper = Shaper(model.tokenizer(), model.prompt_format)
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    seconds = None
+    if machine.kind == "cpu":  # this one, or one like it
+        seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
     way = find_way(verdicts, run, estimator, machine)
+    plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=seconds)
     if cli.FLAGS.json:
-        cli.show_json(as_dict(model, machine, verdicts, way))
+        cli.show_json(as_dict(plan))
     else:
-        cli.show(as_text(model, machine, verdicts, way))
+        cli.show(as_text(plan))
     if not way.programs:
         sys.exit(1)
 

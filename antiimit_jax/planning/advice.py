@@ -92,10 +92,13 @@ def find_way(
 def _few(changes: list[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
     """As many of the changes, in order, as it takes; then those taken back that were not needed.
 
-    Changes of the training step are not tried again: each is a compilation, and they come in order
-    of what they cost.
+    Changes of the training step are taken back all or none: each is a compilation, and they come in
+    order of what they cost.
     """
     chosen = next(changes[:n] for n in range(1, len(changes) + 1) if fits(changes[:n]))
+    same_step = [one for one in chosen if not one[0].startswith("train.")]
+    if same_step != chosen and fits(same_step):
+        chosen = same_step
     for change in list(chosen):
         without = [one for one in chosen if one != change]
         if not change[0].startswith("train.") and fits(without):

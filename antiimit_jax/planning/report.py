@@ -50,10 +50,20 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*table, "", *notes, policy]) + "\n"
 
 
-def as_dict(
-    model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict], way: Way
-) -> dict[str, Any]:
-    """The plan as plain data; bytes everywhere."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a plan says."""
+
+    model: PlannedModel
+    machine: Hardware
+    verdicts: Sequence[Verdict]
+    way: Way
+    seconds: float | None  # of a study as configured, where the machine's speed is known
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data; bytes and seconds everywhere."""
+    model, machine, verdicts, way = plan.model, plan.machine, plan.verdicts, plan.way
     return {
         "model": model.name,
         **{fact: getattr(model.entry, fact, None) for fact in ("hub_id", "prompt_format", *_FACTS)},
@@ -80,12 +90,14 @@ def as_dict(
             "flags": [flag(change) for change in way.changes],
             "environment": way.environment,
         },
-        "notes": _notes(model, machine, verdicts),
+        "study_seconds": plan.seconds,
+        "notes": _notes(plan),
     }
 
 
-def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict], way: Way) -> str:
+def as_text(plan: Plan) -> str:
     """The plan for people."""
+    model, machine, verdicts, way = plan.model, plan.machine, plan.verdicts, plan.way
     entry, cfg = model.entry, model.cfg
     about = [cfg.family, f"{n_params(cfg) / 1e9:.3f} B parameters"]
     if entry:
@@ -111,7 +123,9 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict],
             lines.append(f"  {phase.name:<14}{_gib(phase.total):>7} = {parts}")
         lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
     lines.append(_says(way, machine))
-    return "\n".join(lines + [f"note: {n}" for n in _notes(model, machine, verdicts)]) + "\n"
+    if plan.seconds is not None:
+        lines.append(f"a study as configured takes about {plan.seconds / 60:.0f} minutes")
+    return "\n".join(lines + [f"note: {n}" for n in _notes(plan)]) + "\n"
 
 
 def _says(way: Way, machine: Hardware) -> str:
@@ -140,7 +154,8 @@ def _way_out(verdict: Verdict) -> str:
     return f"no flag makes it fit: {why} {least}"
 
 
-def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
+def _notes(plan: Plan) -> list[str]:
+    model, machine, verdicts = plan.model, plan.machine, plan.verdicts
     note, unverified = (getattr(model.entry, fact, None) for fact in ("note", "unverified"))
     stands_in, kind = model.tokenizer_path is None, machine.kind
     parts = [part for verdict in verdicts for phase in verdict.phases for part in phase.parts]
@@ -157,6 +172,7 @@ def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) 
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
         "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
         f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
+        "the time is by this machine's rate of matmuls": plan.seconds is not None,
     }
     return [text for text, holds in notes.items() if holds]
 

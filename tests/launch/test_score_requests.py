@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from antiimit_jax import json_files
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring.trie import FormPath, WordQuery
 from antiimit_jax.text.formats import Message
@@ -60,11 +61,14 @@ def test_a_line_that_is_none_is_named_by_its_number(tmp_path, line, parts):
         assert part in str(error.value)
 
 
-def test_files_that_are_none_are_named(tmp_path):
+def test_files_that_are_none_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="batch.jsonl: is empty"):
         read_batch(written(tmp_path, ""))
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_batch(tmp_path / "nowhere")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="more than 0 MiB"):
+        patch.setattr(json_files, "MOST_BYTES", 4)
+        read_batch(written(tmp_path, GOOD))
     with pytest.raises(UserError, match="--prompt_file=.*nowhere: no such file"):
         read_text(tmp_path / "nowhere")
     (tmp_path / "latin").write_bytes(b"\xe9")
