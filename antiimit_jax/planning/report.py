@@ -114,13 +114,14 @@ def as_text(plan: Plan) -> str:
         f"{_gib(machine.device_bytes)} GiB, {_gib(machine.usable)} of them usable",
         "",
     ]
+    width = max(len(phase.name) for verdict in verdicts for phase in verdict.phases)
     for verdict in verdicts:
         most = _gib(peak(verdict.phases).total)
         word = "fits" if verdict.fits else "does not fit"
         lines.append(f"{verdict.program}: {most} GiB on one device, {word}")
         for phase in verdict.phases:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
-            lines.append(f"  {phase.name:<14}{_gib(phase.total):>7} = {parts}")
+            lines.append(f"  {phase.name:<{width}}{_gib(phase.total):>8} = {parts}")
         lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
     lines.append(_says(way, machine))
     if plan.seconds is not None:
