@@ -17,13 +17,12 @@ from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
 from antiimit_jax.scoring.texts import pack_texts
-from antiimit_jax.scoring.top_words import Search, continuations
+from antiimit_jax.scoring.top_words import Search
 from antiimit_jax.scoring.trie import Ids, WordQuery, word_query
 from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
 Tree = Any
-SEARCH_ROUNDS = 5  # of the search for the most probable words
 
 
 class TextAnswer(NamedTuple):
@@ -154,20 +153,13 @@ class LocalAsker:
         )
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
-        """Searches all prompts round by round together."""
-        lm, bar, ends = self.runner.lm, self._bar(what, len(prompts)), self.scoring.terminators
-        searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
-        for number in range(SEARCH_ROUNDS):
-            queries = [search.query() for search in searches]
-            asked = self.runner.ask(continuations, self.variant, queries, ends, self.stage.name)
-            for result, where in asked:
-                for i, b, words, _ in where:
-                    searches[i].learn(*(array[b, words] for array in result))
-            bar(
-                len(searches) * (number + 1) // SEARCH_ROUNDS
-                - len(searches) * number // SEARCH_ROUNDS
-            )
-        return searches
+        return self.runner.top_words(
+            self.variant,
+            [self.runner.lm.prompt(messages) for messages in prompts],
+            terminators=self.scoring.terminators,
+            progress=self._bar(what, len(prompts)),
+            stage=self.stage.name,
+        )
 
     def generate(
         self,

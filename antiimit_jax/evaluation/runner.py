@@ -15,10 +15,13 @@ from antiimit_jax.parallel import DataParallel, Devices, place
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
 from antiimit_jax.scoring.packing import check_window
+from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
 from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.text.formats import Prompt
 
 Tree = Any
+SEARCH_ROUNDS = 5  # of the search for the most probable words
 _SHOWN = 60  # characters of a prompt in a message
 
 
@@ -132,6 +135,32 @@ class Runner:
                 answers[i].path_mass[part.paths] = mass
             progress(sum(asked[place.query][1].words[0] == 0 for place in places))
         return answers
+
+    def top_words(
+        self,
+        variant: Variant,
+        prompts: Sequence[Prompt],
+        *,
+        terminators: str = "standard",
+        progress: Callable[[int], None] = lambda done: None,
+        stage: str = "",
+    ) -> list[Search]:
+        """The most probable words after every prompt, searched round by round together.
+
+        Args:
+          stage: of a run, for messages.
+
+        Raises:
+          UserError: unknown terminators, or logits that are not finite.
+        """
+        n, searches = len(prompts), [Search(prompt, self.lm.tokenizer) for prompt in prompts]
+        for number in range(SEARCH_ROUNDS):
+            queries = [search.query() for search in searches]
+            for result, where in self.ask(continuations, variant, queries, terminators, stage):
+                for i, b, words, _ in where:
+                    searches[i].learn(*(array[b, words] for array in result))
+            progress(n * (number + 1) // SEARCH_ROUNDS - n * number // SEARCH_ROUNDS)
+        return searches
 
     def generate(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from antiimit_jax.evaluation.asker import SEARCH_ROUNDS
+from antiimit_jax.evaluation.runner import SEARCH_ROUNDS
 from antiimit_jax.models.decoder import n_tokens
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program

@@ -83,7 +83,7 @@ def word_query(
       UserError: empty or repeated words, a word that no path can spell, words of which one has a
         form that another lacks, or two words with a form in common.
     """
-    _check_words(words)
+    check_words(words)
     tail = tokenizer.encode_continued(prompt.tail)
     if prompt.ids[len(prompt.ids) - len(tail) :] != tail:
         raise UserError(
@@ -130,7 +130,8 @@ def _canonical(tokenizer: Tokenizer, text: str, ids: Ids, form: str) -> Ids:
     return () if dropped else tokens
 
 
-def _check_words(words: Sequence[str]) -> None:
+def check_words(words: Sequence[str]) -> None:
+    """Raises UserError for no words, or words that are empty, repeat or have spaces around."""
     if not words:
         raise UserError("no words to score: name at least one")
     for word in words:

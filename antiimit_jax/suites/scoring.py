@@ -37,7 +37,7 @@ _METRICS = ("tvd_res", "mass", "mae_share")
 class Config:
     """How many of the control suite's items are scored again."""
 
-    n_items: int = suite.at_least(0, 64)  # plain requests for two words
+    n_items: int = suite.at_least(0, 64, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 

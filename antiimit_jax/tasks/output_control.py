@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between
+from antiimit_jax.fields import between, free
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
@@ -46,12 +46,16 @@ class Kind(NamedTuple):
 class Mixture:
     """What is asked for, and how often: a weight for each word count and each number of shots."""
 
-    templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
-    ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
-    k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
-    shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
-    shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
-    both_orders: bool = False  # of each word set in training too, as evaluation always does
+    templates: tuple[int, ...] = between(
+        0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, "phrasings, by their numbers", filled=True
+    )
+    ks: tuple[int, ...] = between(2, 10, (2,), "word counts")
+    k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,), "how often each word count is asked")
+    shots: tuple[int, ...] = between(0, 1000, (0,), "numbers of example turns")
+    shot_weights: tuple[float, ...] = between(
+        0.0, 1e6, (1.0,), "how often each number of them is asked"
+    )
+    both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""

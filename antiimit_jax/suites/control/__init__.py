@@ -55,9 +55,9 @@ class Config:
         shot_weights=(0.8, 0.1, 0.1),
     )
     splits: tuple[str, ...] = suite.one_of(
-        output_control.SPLITS, output_control.REPORTED, filled=True
+        output_control.SPLITS, output_control.REPORTED, "whose items are asked", filled=True
     )
-    n_items: int = suite.at_least(4, 240)  # of each split, rounded up to blocks of four
+    n_items: int = suite.at_least(4, 240, "of each split, rounded up to blocks of four")
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
