@@ -1,25 +1,33 @@
 """Lazy and ideal behaviours, scored by the same code as a model, and the skill over them.
 
 A behaviour is an array q [n, W] of what it would answer; `baseline(results, name)` gives results
-with that q. For more than two words:
-  argmax          everything on the largest share (the first-named of equals);
+with that q. Behaviours that go by rank share out what falls to equal words. For more than two
+words:
+  argmax          everything on the largest share: one word, of equals the first-named;
   flip            the shares in reversed order of size, so the largest word gets the smallest share;
   constant_60_40  .6 for the first-named word, .4 split evenly over the others;
   two_level       H_k / k for the largest word, with H_k = 1 + 1/2 + .. + 1/k, and the rest split
                   evenly: the mean largest share of a uniformly random point of the simplex, which
-                  for two words is .75. A tie for the largest shares it out (two
-                  equal words get .5 each);
-  rank_only       the best fixed shares by rank for each k, fitted to these very items
-                  (`best_shares_by_rank`);
+                  for two words is .75;
+  rank_only       the best fixed shares by rank (`best_shares_by_rank`) for requests at large: for
+                  each k and side of the percentages, fitted to draws of the task's own sampler and
+                  not to the items of a slice;
   few_shot_copy   the shares of the last few-shot turn; prior: the base model without percentages.
                   Both only on items that have them.
 """
 
+import functools
+
 import numpy as np
+import scipy.sparse
+from scipy.optimize import linprog
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import Statistic, ratio
+from antiimit_jax.text.lexicon import MOST_PERCENTS, TRAIN_PERCENTS, Side, sample_many
+
+_DRAWS = 100_000  # of requests, that fixed shares by rank are fitted to
 
 
 def baseline(results: ControlResults, name: str) -> ControlResults | None:
@@ -41,20 +49,41 @@ def ranks(results: ControlResults) -> np.ndarray:
 
 
 def best_shares_by_rank(target: np.ndarray) -> np.ndarray:
-    """The fixed shares [k], largest first, with the least mean TVD to targets [n, k]; exact.
+    """The fixed shares r [k], largest first, with the least mean TVD to targets [n, k]; exact.
 
-    With sum 1, TVD is the sum of (t_j - r_j)^+ over ranks j, so at the optimum every rank is
-    exceeded by the same fraction of its targets: r is a common quantile of each rank's sorted
-    targets, moved between two neighbouring order statistics until it sums to 1.
+    Equal targets are given the mean of their ranks' shares. With sum 1, TVD is the sum of what
+    targets exceed their shares by, so r solves a linear program: least total excess, where each
+    excess is at least 0 and at least target less share, and no rank gets more than the one before.
+    Terms that are alike are one.
     """
-    columns = np.sort(-np.sort(-target, axis=1), axis=0)  # [n, k] each rank's targets, ascending
-    totals = columns.sum(axis=1)  # [n] ascending, from <= 1 to >= 1
-    upper = min(np.searchsorted(totals, 1.0), len(totals) - 1)
-    lower = max(upper - 1, 0)
-    gap = totals[upper] - totals[lower]
-    part = (1 - totals[lower]) / gap if gap > 0 else 0.0
-    shares = columns[lower] + np.clip(part, 0, 1) * (columns[upper] - columns[lower])
-    return shares / shares.sum()
+    n, k = target.shape
+    values, place = np.unique(np.round(target, 9), return_inverse=True)
+    place = place.reshape(n, k)
+    first = (place[:, :, None] < place[:, None, :]).sum(axis=2)  # rank of the first of equals
+    equal = (place[:, :, None] == place[:, None, :]).sum(axis=2)
+    key = (place * k + first) * (k + 1) + equal
+    key, times = np.unique(key, return_counts=True)
+    key, equal = np.divmod(key, k + 1)
+    place, first = np.divmod(key, k)
+    terms, m = np.arange(len(key)), len(key)
+    ranks_of = [range(start, start + many) for start, many in zip(first, equal)]
+    at = np.repeat(terms, equal), np.concatenate(ranks_of)
+    share = scipy.sparse.coo_matrix((np.repeat(1 / equal, equal), at), (m, k))
+    falls = scipy.sparse.diags([-1.0, 1.0], [0, 1], (k - 1, k))
+    solved = linprog(
+        np.append(np.zeros(k), times / n),  # of shares, then of excesses
+        A_ub=scipy.sparse.bmat([[-share, -scipy.sparse.eye(m)], [falls, None]]).tocsr(),
+        b_ub=np.append(-values[place], np.zeros(k - 1)),
+        A_eq=np.append(np.ones(k), np.zeros(m))[None],
+        b_eq=[1.0],
+    )
+    return solved.x[:k]
+
+
+@functools.cache
+def rank_shares(k: int, side: Side) -> np.ndarray:
+    """The best shares by rank [k] of requests for k words with percentages of one side."""
+    return best_shares_by_rank(sample_many(np.random.default_rng(0), k, side, _DRAWS) / 100)
 
 
 def _perfect(results: ControlResults) -> np.ndarray:
@@ -69,9 +98,18 @@ def _argmax(results: ControlResults) -> np.ndarray:
     return (ranks(results) == 0).astype(float)
 
 
+def _by_rank(results: ControlResults, shares: np.ndarray) -> np.ndarray:
+    """Shares [n, W] of ranks, the largest target's first, given to words; equals share theirs."""
+    given = np.take_along_axis(shares, ranks(results), axis=1)
+    equal = abs(results.target[:, :, None] - results.target[:, None, :]) < 1e-9
+    equal = equal & results.named[:, None, :]
+    total = np.einsum("nvw,nw->nv", equal, given)
+    return np.where(results.named, total / np.maximum(equal.sum(axis=2), 1), 0)
+
+
 def _flip(results: ControlResults) -> np.ndarray:
     ascending = np.sort(np.where(results.named, results.target, np.inf), axis=1)
-    return np.where(results.named, np.take_along_axis(ascending, ranks(results), axis=1), 0)
+    return _by_rank(results, np.where(results.named, ascending, 0))
 
 
 def _constant_60_40(results: ControlResults) -> np.ndarray:
@@ -84,17 +122,22 @@ def _two_level(results: ControlResults) -> np.ndarray:
     harmonic = np.cumsum(1 / np.arange(1, results.target.shape[1] + 1))
     top = (harmonic[results.k - 1] / results.k)[:, None]
     rest = (1 - top) / np.maximum(results.k - 1, 1)[:, None]
-    largest = results.named & (results.target >= results.target.max(axis=1, keepdims=True) - 1e-12)
-    tied = largest.sum(axis=1, keepdims=True)
-    return np.where(largest, (top + (tied - 1) * rest) / tied, np.where(results.named, rest, 0))
+    shares = np.where(np.arange(results.target.shape[1]) == 0, top, rest)
+    return _by_rank(results, np.where(results.named, shares, 0))
 
 
 def _rank_only(results: ControlResults) -> np.ndarray:
-    q, place = np.zeros_like(results.target), ranks(results)
-    for k in np.unique(results.k):
-        rows = results.k == k
-        q[rows, :k] = best_shares_by_rank(results.target[rows, :k])[place[rows, :k]]
-    return q
+    """Items with any percentage that training does not use count as of the held-out side."""
+    trained = np.isin(np.round(100 * results.target, 6), TRAIN_PERCENTS) | ~results.named
+    trained = trained.all(axis=1)
+    shares = np.zeros_like(results.target)
+    for k, of_train in set(zip(results.k.tolist(), trained.tolist())):
+        rows = (results.k == k) & (trained == of_train)
+        if 2 <= k <= MOST_PERCENTS:
+            shares[rows, :k] = rank_shares(k, "train" if of_train else "heldout")
+        else:  # no such request is ever drawn
+            shares[rows, :k] = best_shares_by_rank(results.target[rows, :k])
+    return _by_rank(results, shares)
 
 
 _BEHAVIOURS = {
@@ -126,8 +169,6 @@ def _skill_over(name: str, lazy: tuple[str, ...], what: str) -> Statistic:
     return Statistic(name=name, columns=columns, finish=_skill, missing=missing)
 
 
-# The best shares by rank are fitted once, not again in each resample: at its optimum the fit has no
-# first-order effect on the mean.
 ON_ALL = (
     _skill_over("skill", ("uniform", "argmax"), "a lazy answer is"),
     _skill_over("skill_over_rank", ("rank_only",), "fixed shares by rank are"),

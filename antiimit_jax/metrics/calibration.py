@@ -13,7 +13,8 @@ Conventions where a formula is silent:
     while over mixed k even the uniform answer 1/k would follow p. For the same reason read `corr`,
     `r2` and the slopes in a slice of one k;
   * `step_similarity` = D_p / (D_p + D_step), with D_p = mean |c - p|, D_step = mean |c - step(p)|
-    and step(p) = 1 where p > .5, else 0: it is 0 for perfect and 1 for a step (our own formula);
+    and step(p) = 1 where p > .5, 0 where p < .5 and .5 between them: it is 0 for perfect and 1 for
+    a step (our own formula);
   * `collapse_index` is the fraction of all readable items with max c > .95 while max t <= .8, so it
     cannot exceed the fraction of items with max t <= .8;
   * `ece_share` bins p in ten equal bins.
@@ -45,7 +46,7 @@ def calibration_columns(results: ControlResults) -> dict[str, np.ndarray]:
     columns |= {
         "gap": c - p,
         "distance_target": abs(c - p),
-        "distance_step": abs(c - (p > 0.5 + 1e-9)),
+        "distance_step": abs(c - np.heaviside(np.round(p - 0.5, 9), 0.5)),
         "collapsed": (one_word & asked_for_more).astype(float),
     }
     in_bin = np.minimum(np.floor(p * BINS + 1e-9), BINS - 1)

@@ -5,8 +5,7 @@ optional note, of plain Python values that strict JSON takes. `n` counts the ite
 computed on: figures of shares (tvd_cond and all calibration) stand on readable items only, of which
 `coverage` is the fraction. `kl_fwd_trimmed` leaves out 10% at either end.
 
-Skill is relative to lazy answers on the same items, those of the slice: on a narrow slice of p
-fixed shares by rank are nearly right, so `skill_over_rank` is severe there.
+Skill is relative to lazy answers on the same items, those of the slice.
 """
 
 import itertools
@@ -83,7 +82,7 @@ def baseline_rows(
 ) -> list[dict]:
     """Rows "baseline:NAME" of each behaviour, with intervals on `interval_slices` only.
 
-    `rank_only` is fitted within each slice. Behaviours that need a few-shot turn or a measured
+    Behaviours that need a few-shot turn or a measured
     prior are scored on the items that have one, with a note where these are not all; where no item
     has one there is no row.
     """

@@ -18,9 +18,17 @@ from antiimit_jax.fields import between
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import heldout_words, sample_percents, train_words
+from antiimit_jax.text.lexicon import Side, Split, sample_percents, words_of
 
-SPLITS = ("train", "heldout_words", "heldout_percent", "heldout_both")
+_SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
+    "train": ("train", "train"),
+    "heldout_words": ("test", "train"),
+    "heldout_percent": ("train", "heldout"),
+    "heldout_both": ("test", "heldout"),
+    "dev_words": ("dev", "train"),  # what recipes are chosen by, so no result is told of it
+}
+SPLITS = tuple(_SIDES)
+REPORTED = tuple(split for split in SPLITS if split != "dev_words")
 N_SHOT_SETS = 8
 _EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
 
@@ -43,6 +51,7 @@ class Mixture:
     k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
     shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
     shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
+    both_orders: bool = False  # of each word set in training too, as evaluation always does
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""
@@ -57,7 +66,8 @@ class Mixture:
         """The endless items of one group of a training step: one template and shot set, many words.
 
         Every word set is asked twice, the second time with the percentages turned by one place, so
-        that what tells the two apart is the request and not the words. A shot set has one word
+        that what tells the two apart is the request and not the words; with `both_orders` twice
+        more, the same two requests named from the last word to the first. A shot set has one word
         count, so items with shots all have the same.
         """
         template = int(rng.choice(self.templates))
@@ -68,8 +78,11 @@ class Mixture:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
             words, percents = _draw(rng, "train", k)
-            for asked in (percents, (*percents[1:], percents[0])):
-                yield _make_item(f"train/{number}", "train", words, asked, kind)
+            requests = [(words, percents), (words, (*percents[1:], percents[0]))]
+            if self.both_orders:
+                requests += [(named[::-1], asked[::-1]) for named, asked in requests]
+            for named, asked in requests:
+                yield _make_item(f"train/{number}", "train", named, asked, kind)
                 number += 1
 
     def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
@@ -107,7 +120,7 @@ class Mixture:
 
         What a group shares is the common beginning that items of its kind have.
         """
-        words = train_words()
+        words = words_of("train")
         for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
             percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
             for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
@@ -136,8 +149,8 @@ def _normal(weights: Sequence[float]) -> np.ndarray:
 
 def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
-    pool = train_words() if split in ("train", "heldout_percent") else heldout_words()
-    side = "train" if split in ("train", "heldout_words") else "heldout"
+    words, side = _SIDES[split]
+    pool = words_of(words)
     chosen = rng.choice(len(pool), size=k, replace=False)
     return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
 

@@ -1,8 +1,10 @@
 """The words and percentages of the control task, and which of them training may see.
 
-Both sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
+All sides of a split are decided here and nowhere else: words by a hash of their lemma, percentages
 by a fixed set that is closed under p -> 100 - p, so the complement of a held-out percentage never
-stands in a training prompt. The words are `data/words.tsv`, made by `tests/text/build_lexicon.py`.
+stands in a training prompt. Words that training never sees are `dev`, on which settings are chosen,
+or `test`, on which results are told. The words are `data/words.tsv`, made by
+`tests/text/build_lexicon.py`.
 """
 
 import dataclasses
@@ -15,11 +17,13 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 
-Side = Literal["train", "heldout"]
+Side = Literal["train", "heldout"]  # of percentages
+Split = Literal["train", "dev", "test"]  # of lemmas
 
-TRAIN_SHARE = 0.7
+TRAIN_SHARE, TEST_SHARE = 0.7, 0.15  # dev has the rest
 TRAIN_PERCENTS: tuple[int, ...] = tuple(p for p in range(5, 100, 5) if p not in (15, 35, 65, 85))
 HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
+MOST_PERCENTS = 100  # of which a hundred can be the sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +32,16 @@ class LexiconWord:
 
     word: str
     lemma: str
-    split: Side
+    split: Split
     tokens: int
 
 
-def lemma_split(lemma: str) -> Side:
-    """The side of a lemma: the first 8 bytes of its SHA-256, read as a fraction, against 0.7."""
+def lemma_split(lemma: str) -> Split:
+    """By the first 8 bytes of its SHA-256, read as a fraction: train, dev, test in this order."""
     fraction = int.from_bytes(hashlib.sha256(lemma.encode()).digest()[:8], "big") / 2**64
-    return "train" if fraction < TRAIN_SHARE else "heldout"
+    if fraction < TRAIN_SHARE:
+        return "train"
+    return "dev" if fraction < 1 - TEST_SHARE else "test"
 
 
 @functools.cache
@@ -49,21 +55,26 @@ def load_lexicon() -> tuple[LexiconWord, ...]:
     )
 
 
-def train_words() -> tuple[str, ...]:
-    """The words training may use."""
-    return tuple(entry.word for entry in load_lexicon() if entry.split == "train")
-
-
-def heldout_words() -> tuple[str, ...]:
-    """The words training never sees."""
-    return tuple(entry.word for entry in load_lexicon() if entry.split == "heldout")
+@functools.cache
+def words_of(split: Split) -> tuple[str, ...]:
+    """The words of a split; training may use those of `train` alone."""
+    return tuple(entry.word for entry in load_lexicon() if entry.split == split)
 
 
 def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:
     """k positive integer percentages that sum to 100, all on one side of the split.
 
+    Raises:
+      UserError: as `sample_many`.
+    """
+    return tuple(sample_many(rng, k, split_side, 1)[0].tolist())
+
+
+def sample_many(rng: np.random.Generator, k: int, split_side: Side, n: int) -> np.ndarray:
+    """n times k such percentages, [n, k] int.
+
     Uniform over the ordered admissible compositions: each part is drawn in proportion to the number
-    of ways in which the rest can still be completed (`_completions`). k is 2 to 20 on the train
+    of ways in which the rest can still be completed (`_next_part`). k is 2 to 20 on the train
     side, 2 to 100 on the held-out side.
 
     Raises:
@@ -72,16 +83,25 @@ def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple
     if split_side not in ("train", "heldout"):
         raise UserError(f"split side {split_side!r} is unknown; use train or heldout")
     percents = TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
-    ways = _completions(percents, k)
-    if k < 2 or ways[k][100] == 0:
+    if k < 2 or _completions(percents, k)[k][100] == 0:
         raise UserError(f"no {k} percentages of the {split_side} side sum to 100; change k")
-    parts: list[int] = []
-    for after in range(k - 1, -1, -1):  # parts still to be drawn then
-        left = 100 - sum(parts)
-        admissible = [p for p in percents if p <= left]
-        chances = [ways[after][left - p] / ways[after + 1][left] for p in admissible]
-        parts.append(int(rng.choice(admissible, p=chances)))
-    return tuple(parts)
+    parts, left = np.zeros((n, k), int), np.full(n, 100)
+    for j in range(k):
+        place = rng.random(n)
+        for whole in np.unique(left):
+            rows = left == whole
+            admissible, reached = _next_part(percents, int(whole), k - j - 1)
+            parts[rows, j] = admissible[np.searchsorted(reached, place[rows], side="right")]
+        left -= parts[:, j]
+    return parts
+
+
+@functools.cache
+def _next_part(percents: tuple[int, ...], left: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+    """What may come next of `left`, and the chances up to each, if `after` more are to follow."""
+    ways, admissible = _completions(percents, after)[after], [p for p in percents if p <= left]
+    reached = np.cumsum([ways[left - p] for p in admissible], dtype=float)
+    return np.array(admissible), reached / reached[-1]
 
 
 @functools.cache

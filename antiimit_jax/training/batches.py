@@ -71,12 +71,13 @@ class Transform:
 def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
     """The placebo: target shares permuted across the items of equal word count.
 
-    In a random cycle, so that no item keeps its own (unless it is the only one of its count).
+    Every permutation is as likely as any other, also those in which items keep their own: what an
+    item was asked then says nothing about what it is given.
     """
     permuted = list(targets)
     for k in sorted({len(t) for t in targets}):
-        members = rng.permutation([i for i, t in enumerate(targets) if len(t) == k])
-        for i, j in zip(members, np.roll(members, 1)):
+        members = [i for i, t in enumerate(targets) if len(t) == k]
+        for i, j in zip(members, rng.permutation(members)):
             permuted[i] = targets[j]
     return permuted
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.metrics.baselines import BASELINES, baseline, best_shares_by_rank
+from antiimit_jax.metrics.baselines import (
+    BASELINES,
+    baseline,
+    best_shares_by_rank,
+    lazy_columns,
+    rank_shares,
+)
 from antiimit_jax.metrics.rows import control_values
+from antiimit_jax.text.lexicon import sample_many
 from tests.metrics.test_control import padded, results_of
 
 SAD_GRID = np.array([30, 40, 50, 60, 70]) / 100
@@ -83,20 +91,56 @@ def test_rank_only_skill_on_random_targets(k, skill):
     assert control_values(baseline(results, "rank_only"))["skill"] == pytest.approx(skill, abs=0.01)
 
 
+def excess(target, shares):
+    """Mean TVD of shares by rank to targets, equal targets given the mean of theirs."""
+    equal = target[:, :, None] == target[:, None, :]
+    given = np.take_along_axis(shares[None], np.argsort(np.argsort(-target, kind="stable")), 1)
+    given = (equal * given[:, None, :]).sum(axis=2) / equal.sum(axis=2)
+    return np.maximum(target - given, 0).sum(axis=1).mean()
+
+
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_best_shares_against_linear_programming(k):
-    """Least mean TVD over shares r >= 0 with sum at most 1, as a linear program."""
-    rng = np.random.default_rng(k)
-    ordered = -np.sort(-np.round(rng.dirichlet(np.ones(k), size=25), 2), axis=1)
-    ordered[:, 0] += 1 - ordered.sum(1)
-    n = len(ordered)
-    cost = np.concatenate([np.zeros(k), np.full(n * k, 1 / n)])  # r, then excess e_ij >= t_ij - r_j
-    above = np.hstack([-np.tile(np.eye(k), (n, 1)), -np.eye(n * k)])
-    total = np.concatenate([np.ones(k), np.zeros(n * k)])[None]
-    solved = linprog(cost, np.vstack([above, total]), np.append(-ordered.ravel(), 1.0))
-    shares = best_shares_by_rank(ordered)
-    assert shares.sum() == pytest.approx(1) and (shares >= 0).all()
-    assert np.maximum(ordered - shares, 0).sum(1).mean() == pytest.approx(solved.fun, abs=1e-9)
+def test_best_shares_without_ties_are_a_common_quantile_of_every_ranks_targets(k):
+    """Where TVD falls no more, every rank is exceeded by the same fraction of its targets."""
+    target = np.random.default_rng(k).dirichlet(np.ones(k), size=101)
+    by_rank = np.sort(-np.sort(-target, axis=1), axis=0)  # [n, k] each rank's targets, ascending
+    totals = by_rank.sum(axis=1)
+    upper = np.searchsorted(totals, 1.0)
+    part = (1 - totals[upper - 1]) / (totals[upper] - totals[upper - 1])
+    quantile = by_rank[upper - 1] + part * (by_rank[upper] - by_rank[upper - 1])
+    shares = best_shares_by_rank(target)
+    assert shares.sum() == pytest.approx(1) and (np.diff(shares) <= 1e-12).all()
+    assert excess(target, shares) == pytest.approx(excess(target, quantile), abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_no_shares_by_rank_are_better_where_many_targets_are_equal(k):
+    target = sample_many(np.random.default_rng(k), k, "train", 300) / 100
+    least = excess(target, best_shares_by_rank(target))
+    tried = [
+        np.array(parts) / 40 for parts in itertools.combinations_with_replacement(range(41), k)
+    ]
+    found = min(excess(target, r[::-1]) for r in tried if abs(r.sum() - 1) < 1e-9)
+    assert least <= found + 1e-9 and found - least < 0.005
+
+
+@pytest.mark.parametrize("side", ["train", "heldout"])
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_a_step_has_no_skill_over_rank_in_the_population(k, side):
+    target = sample_many(np.random.default_rng(1), k, side, 50_000) / 100
+    columns = lazy_columns(results_of(target, target))
+    step = baseline(results_of(target, target), "two_level")
+    skill = 1 - abs(step.q - step.target).sum(axis=1).mean() / 2 / columns["tvd_rank_only"].mean()
+    assert skill <= 0.005
+    if k == 2:
+        assert skill > -0.005  # two words have one best step
+
+
+def test_shares_by_rank_do_not_depend_on_the_slice():
+    narrow = pairs(np.array([0.45, 0.55]))
+    assert baseline(narrow, "rank_only").q.round(9).tolist() == [[0.25, 0.75], [0.75, 0.25]]
+    many = np.full((1, 101), 1 / 101)  # more words than percentages there are
+    assert baseline(results_of(many, many), "rank_only").q == pytest.approx(many)
 
 
 def test_skills_of_the_behaviours_that_define_them():
@@ -124,6 +168,22 @@ def test_behaviours_by_hand():
     assert q["two_level"][0] == pytest.approx([(1 - top) / 2, top, (1 - top) / 2, 0])
     assert q["two_level"][2] == [0.5, 0.5, 0, 0]
     assert baseline(pairs(np.array([0.2])), "two_level").q.tolist() == [[0.25, 0.75]]
+
+
+def test_equal_words_share_what_falls_to_their_ranks_but_argmax_names_one():
+    target = np.array([[0.3, 0.4, 0.3, 0.0], [0.1, 0.1, 0.4, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    results = results_of(target, target, k=np.array([3, 4, 4]))
+    q = {name: baseline(results, name).q.round(9).tolist() for name in BASELINES[:7]}
+    assert q["flip"] == [[0.35, 0.3, 0.35, 0], [0.4, 0.4, 0.1, 0.1], [0.25] * 4]
+    assert q["argmax"] == [[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
+    top = (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
+    rest = (1 - top) / 3
+    assert q["two_level"][1] == pytest.approx([rest, rest, (top + rest) / 2, (top + rest) / 2])
+    best = rank_shares(4, "train")
+    assert q["rank_only"][1] == pytest.approx(best[[2, 2, 0, 0]] / 2 + best[[3, 3, 1, 1]] / 2)
+    assert q["two_level"][2] == q["rank_only"][2] == [0.25] * 4
+    first, second, third = q["rank_only"][0][:3]
+    assert first == third < second
 
 
 def test_two_level_is_the_mean_largest_share():

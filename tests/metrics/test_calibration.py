@@ -68,9 +68,11 @@ def test_step_function_has_no_graded_control():
 
 def test_step_similarity_and_collapse_at_their_ends():
     assert control_values(two_words(P, P))["step_similarity"] == 0
-    collapsed = control_values(two_words(P, (P > 0.5).astype(float)))
+    collapsed = control_values(two_words(P, np.heaviside(np.round(P - 0.5, 9), 0.5)))
     assert collapsed["step_similarity"] == 1
-    assert collapsed["collapse_index"] == pytest.approx(np.mean(np.maximum(P, 1 - P) <= 0.8 + 1e-9))
+    unequal = (P < 0.5) | (P > 0.5)
+    named = np.mean(unequal & (np.maximum(P, 1 - P) <= 0.8 + 1e-9))
+    assert collapsed["collapse_index"] == pytest.approx(named)
     assert collapsed["logit_slope"] > 5
     uniform = control_values(two_words(P, np.full(99, 0.5)))
     assert uniform["slope"] == uniform["corr"] == uniform["r2"] == uniform["logit_slope"] == 0
@@ -112,7 +114,8 @@ def test_calibration_reads_readable_items_only():
     [
         (np.full(40, 0.3), ("slope", "corr", "r2", "logit_slope", "intercept", "corr_within")),
         (np.linspace(0.01, 0.49, 40), ("corr_within",)),
-        (np.tile([0.0, 1.0], 20), ("logit_slope", "corr_within", "skill", "skill_over_rank")),
+        (np.tile([0.0, 1.0], 20), ("logit_slope", "corr_within", "skill")),
+        (np.tile([0.25, 0.75], 20), ("skill_over_rank", "corr_within")),
     ],
 )
 def test_what_cannot_be_had_is_null_with_a_note(p, missing):

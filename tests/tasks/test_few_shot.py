@@ -23,10 +23,10 @@ from antiimit_jax.tasks.output_control import (
 )
 from antiimit_jax.tasks.templates import TEMPLATES
 from antiimit_jax.text.formats import Message, build_prompt
-from antiimit_jax.text.lexicon import train_words
+from antiimit_jax.text.lexicon import words_of
 
 TRAINED_PERCENTS = {p for p in range(5, 100, 5)} - {15, 35, 65, 85}
-LEXICON = frozenset(train_words())
+LEXICON = frozenset(words_of("train"))
 ALL = tuple(range(len(TEMPLATES)))
 CELLS = list(itertools.product(ALL, (2, 3, 5), range(8)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -66,18 +67,19 @@ def numbers_in(text: str) -> list[int]:
 
 def test_word_splits_share_no_lemma_and_follow_the_hash(by_split, trained):
     train = lemmas(by_split["train"]) | lemmas(by_split["heldout_percent"]) | lemmas(trained)
-    heldout = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
-    assert len(train) > 1000 and len(heldout) > 800
-    assert not train & heldout
+    test = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
+    dev = lemmas(by_split["dev_words"])
+    assert len(train) > 1000 and len(dev) > 400 and len(test) > 400
     assert all(fraction(lemma) < 0.7 for lemma in train)
-    assert all(fraction(lemma) >= 0.7 for lemma in heldout)
+    assert all(0.7 <= fraction(lemma) < 0.85 for lemma in dev)
+    assert all(fraction(lemma) >= 0.85 for lemma in test)
 
 
 def test_percentages_of_an_item_are_all_on_its_splits_side(by_split, trained):
     for split, items in [*by_split.items(), ("train", trained)]:
         for item in items:
             side = set(percents_of(item))
-            if split in ("train", "heldout_words"):
+            if split in ("train", "heldout_words", "dev_words"):
                 assert side <= TRAINED_PERCENTS
                 assert {100 - p for p in side} <= TRAINED_PERCENTS
             else:
@@ -239,6 +241,30 @@ def test_training_draws_word_counts_and_shots_by_weight(trained):
             assert len({item.facets[name] for item in row}) == 1
         if row[0].facets["n_shots"]:
             assert len({item.messages[:-2] for item in row}) == 1
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_training_in_both_orders_asks_the_same_requests_from_the_last_word_to_the_first(k):
+    once = Mixture(ks=(k,))
+    twice = dataclasses.replace(once, both_orders=True)
+    take = lambda mixture, n: list(
+        itertools.islice(mixture.training(np.random.default_rng([1, 1, 0, 0])), n)
+    )
+    requests = lambda items: [dict(zip(item.words, item.targets)) for item in items]
+    sets = zip(*[iter(take(once, 10))] * 2), zip(*[iter(take(twice, 20))] * 4)
+    for pair, four in zip(*sets, strict=True):
+        assert [(i.words, i.targets, i.messages) for i in four[:2]] == [
+            (i.words, i.targets, i.messages) for i in pair
+        ]
+        assert [item.words for item in four[2:]] == [pair[0].words[::-1]] * 2
+        assert requests(four[2:]) == requests(pair)
+        if k == 2:
+            assert {(i.words, i.targets) for i in four} == set(
+                itertools.product(
+                    (pair[0].words, pair[0].words[::-1]), (pair[0].targets, pair[0].targets[::-1])
+                )
+            )
+    assert len({item.item for item in take(twice, 20)}) == 20
 
 
 @pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])

@@ -57,23 +57,24 @@ def test_lemmas_agree_with_simplemma():
 
 def test_stored_split_is_the_hash_of_the_lemma():
     for (word, lemma, split, tokens), entry in zip(_table(), lexicon.load_lexicon(), strict=True):
-        # 0.7 of 2**64, compared in whole numbers on the hexadecimal digest.
-        train = int(hashlib.sha256(lemma.encode()).hexdigest()[:16], 16) * 10 < 7 * 2**64
-        assert split == ("train" if train else "heldout")
+        # In hundredths of 2**64, compared in whole numbers on the hexadecimal digest.
+        place = int(hashlib.sha256(lemma.encode()).hexdigest()[:16], 16) * 100
+        assert split == ("train" if place < 70 * 2**64 else "dev" if place < 85 * 2**64 else "test")
         assert split == entry.split == lexicon.lemma_split(lemma)
         assert (word, lemma, int(tokens)) == (entry.word, entry.lemma, entry.tokens)
 
 
-def test_sides_are_disjoint_and_near_70_30():
-    train, heldout = set(lexicon.train_words()), set(lexicon.heldout_words())
-    assert not train & heldout
-    assert len(train) + len(heldout) == len(lexicon.load_lexicon())
-    assert 0.68 < len(train) / (len(train) + len(heldout)) < 0.72
+def test_splits_are_disjoint_and_near_their_shares():
+    words = {split: set(lexicon.words_of(split)) for split in ("train", "dev", "test")}
+    total = len(lexicon.load_lexicon())
+    assert len(set.union(*words.values())) == sum(map(len, words.values())) == total
+    for split, share in (("train", 0.7), ("dev", 0.15), ("test", 0.15)):
+        assert abs(len(words[split]) / total - share) < 0.02
 
 
-@pytest.mark.parametrize("side", ["train", "heldout"])
-def test_share_of_words_with_two_or_more_tokens(side):
-    tokens = [entry.tokens for entry in lexicon.load_lexicon() if entry.split == side]
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_share_of_words_with_two_or_more_tokens(split):
+    tokens = [entry.tokens for entry in lexicon.load_lexicon() if entry.split == split]
     assert min(tokens) == 1
     assert np.mean(np.array(tokens) >= 2) >= 0.30
 
@@ -111,7 +112,7 @@ def test_sampling_is_uniform_over_compositions(k):
     ]
     rng = np.random.default_rng(0)
     n = 100 * len(expected)
-    counts = collections.Counter(lexicon.sample_percents(rng, k, "train") for _ in range(n))
+    counts = collections.Counter(map(tuple, lexicon.sample_many(rng, k, "train", n).tolist()))
     assert set(counts) == set(expected)
     chi2 = sum((counts[parts] - 100) ** 2 / 100 for parts in expected)
     freedom = len(expected) - 1

@@ -162,7 +162,7 @@ def test_placebo_targets_say_nothing_about_the_request(small):
     assert abs(np.corrcoef(asked, given)[0, 1]) < 4 / np.sqrt(len(asked))
 
 
-def test_permuted_targets_are_the_same_ones_by_word_count_and_nobody_keeps_its_own():
+def test_permuted_targets_are_the_same_ones_by_word_count():
     rng = np.random.default_rng(0)
     targets = [tuple(np.random.default_rng(i).dirichlet(np.ones(2 + i % 4))) for i in range(17)]
     seen = collections.Counter()
@@ -170,10 +170,17 @@ def test_permuted_targets_are_the_same_ones_by_word_count_and_nobody_keeps_its_o
         permuted = permute_targets(targets, rng)
         assert sorted(permuted) == sorted(targets)
         assert [len(t) for t in permuted] == [len(t) for t in targets]
-        assert not any(a == b for a, b in zip(permuted, targets))
         seen[tuple(permuted)] += 1
     assert len(seen) > 45  # a new permutation each time
     assert permute_targets([(0.5, 0.5), (0.2, 0.3, 0.5)], rng) == [(0.5, 0.5), (0.2, 0.3, 0.5)]
+
+
+def test_every_permutation_of_a_groups_targets_is_as_likely():
+    rng, targets = np.random.default_rng(0), [(0.1, 0.9), (0.2, 0.8), (0.3, 0.7), (0.4, 0.6)]
+    seen = collections.Counter(tuple(permute_targets(targets, rng)) for _ in range(2400))
+    assert set(seen) == set(itertools.permutations(targets))
+    chi2 = sum((count - 100) ** 2 / 100 for count in seen.values())
+    assert chi2 < 23 + 4 * np.sqrt(2 * 23)
 
 
 def test_sampled_labels_are_one_word_of_each_item_as_often_as_asked(small):

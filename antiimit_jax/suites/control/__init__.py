@@ -61,7 +61,7 @@ class Config:
         shot_weights=(0.8, 0.1, 0.1),
     )
     splits: tuple[str, ...] = suite.one_of(
-        output_control.SPLITS, output_control.SPLITS, filled=True
+        output_control.SPLITS, output_control.REPORTED, filled=True
     )
     n_items: int = suite.at_least(4, 240)  # of each split, rounded up to blocks of four
     items_file: str = suite.own_file(load_items)  # a user's items, in place of all splits

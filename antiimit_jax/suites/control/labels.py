@@ -3,11 +3,14 @@
 from antiimit_jax.suites import suite
 
 SUITE = "control"
-SPLITS = {  # in order of interest
+SPLITS = {  # of a whole study, in order of interest
     "heldout_words": "words never trained on, percentages trained on",
     "heldout_both": "neither the words nor the percentages were trained on",
     "heldout_percent": "words trained on, percentages never trained on",
     "train": "words and percentages seen in training",
+}
+ALL_SPLITS = SPLITS | {
+    "dev_words": "words never trained on, kept for the choice of settings; percentages trained on"
 }
 BASELINES = {
     "baseline:perfect": "perfect controller",

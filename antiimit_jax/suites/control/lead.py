@@ -3,7 +3,7 @@
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, value_of
 from antiimit_jax.results import Row, placebo_beside
-from antiimit_jax.suites.control.labels import SPLITS, SUITE
+from antiimit_jax.suites.control.labels import ALL_SPLITS, SUITE
 
 UNLIKE_TRAINING = {
     "k=2": "two words, plain request",
@@ -24,7 +24,7 @@ _THERE = "graded control is there"
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
     """(split, slice) of the headline: held-out words, two words; the next best where absent."""
     stages = rows.stages(SUITE)
-    for name in (split, *rows.splits(SUITE, SPLITS)):
+    for name in (split, *rows.splits(SUITE, ALL_SPLITS)):
         for where in ("k=2", "all"):
             if any(rows.get(s, SUITE, name, where, "tvd_res") for s in stages):
                 return name, where
@@ -34,7 +34,7 @@ def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
 def place_words(split: str, where: str) -> str:
     """The split and slice in words."""
     words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
-    return f"{split} ({SPLITS.get(split, 'see the settings')}), {words}"
+    return f"{split} ({ALL_SPLITS.get(split, 'see the settings')}), {words}"
 
 
 def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:

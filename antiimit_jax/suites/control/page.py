@@ -8,7 +8,15 @@ from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.results import Line, Picture, Row, Section, Table, Tables
 from antiimit_jax.suites.control.curves import calibration
-from antiimit_jax.suites.control.labels import BASELINES, HEADLINE, LAZY, SHOWN, SPLITS, SUITE
+from antiimit_jax.suites.control.labels import (
+    ALL_SPLITS,
+    BASELINES,
+    HEADLINE,
+    LAZY,
+    SHOWN,
+    SPLITS,
+    SUITE,
+)
 from antiimit_jax.suites.control.lead import (
     DRAWN,
     UNIFORM,
@@ -146,7 +154,7 @@ def _figures(rows: Rows) -> Section:
 def _gap(rows: Rows, where: str, stage: str) -> Section:
     """What new words and new percentages cost, split into lost mass and misplaced share."""
     body, parts = [], {}
-    for split in SPLITS:
+    for split, meaning in ALL_SPLITS.items():
         tvd, outside, skill = (
             rows.get(stage, SUITE, split, where, metric)
             for metric in ("tvd_res", "residual", "skill")
@@ -158,7 +166,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
         wrong = None if lost is None else tvd["value"] - lost
         cells = [figure(tvd), number(lost), number(wrong), number(lazy), figure(skill)]
         cells += [str(tvd["n"]), str(tvd["clusters"])]
-        body.append(Line(label=split, small=SPLITS[split], cells=cells, kind="stage"))
+        body.append(Line(label=split, small=meaning, cells=cells, kind="stage"))
     found = [
         _gap_sentence(words, parts[a], parts[b]) for a, b, words in _PAIRS if {a, b} <= {*parts}
     ]
