@@ -60,15 +60,34 @@ def read_json_lines(file: Path, shape: Shape = OBJECT, *, hint: str) -> list[Any
     Raises:
       UserError: as `read_json`, with the number of the line; or no lines.
     """
+    return [
+        parse_json(line, shape, source=f"{file}: line {number}", hint=hint)
+        for number, line in enumerate(_lines(file, hint), 1)
+    ]
+
+
+def read_lines(file: Path, *, hint: str) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+      UserError: as `read_json_lines`; a line is not UTF-8.
+    """
+    found = []
+    for number, line in enumerate(_lines(file, hint), 1):
+        try:
+            found.append(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: line {number}: not UTF-8; {hint}") from error
+    return found
+
+
+def _lines(file: Path, hint: str) -> list[bytes]:
     data = _read(file, hint)
     if len(data) > MOST_BYTES:
         raise UserError(f"{file}: more than {MOST_BYTES >> 20} MiB; cut it in parts")
     if not data.strip():
         raise UserError(f"{file}: is empty; {hint}")
-    return [
-        parse_json(line, shape, source=f"{file}: line {number}", hint=hint)
-        for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1)
-    ]
+    return [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")]
 
 
 def _read(file: Path, hint: str) -> bytes:

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from antiimit_jax.files import json_text, sha256
 from antiimit_jax.json_files import read_json_lines
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
+from antiimit_jax.text.lexicon import MOST_CHARS, is_name, spelling_problem
 
 SPLIT = "items"  # of all items of a user's file
 _ROLES = frozenset(("system", "user", "assistant"))
@@ -39,7 +39,7 @@ _SHAPE = {
     "cluster?": str,
     "facets?": {str: (str, bool, float)},
 }
-_MOST_WORDS, _MOST_CHARS, _MOST_VALUES = 20, 100, 50
+_MOST_WORDS, _MOST_VALUES = 20, 50
 _FACET = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _VALUE = re.compile(r"[^,=\s]([^,=]{0,38}[^,=\s])?")  # as a slice's name can hold it
 _TAKEN = ("k", "p", "shots", "template", "templates", "tokens")  # what slices are by in any case
@@ -97,12 +97,12 @@ def _problem(record: Mapping[str, Any]) -> str:
     """What makes no item of a line; empty where it is one."""
     found = [
         _prompt_problem(record),
-        word_problem(record["words"]),
+        _word_problem(record["words"]),
         _target_problem(record["targets"], len(record["words"])),
         _facet_problem(record.get("facets", {})),
     ]
-    if not _is_name(record.get("cluster", "-")):
-        found.append(f"cluster is empty, longer than {_MOST_CHARS} or has control characters")
+    if not is_name(record.get("cluster", "-")):
+        found.append(f"cluster is empty, longer than {MOST_CHARS} or has control characters")
     return next(filter(None, found), "")
 
 
@@ -123,27 +123,13 @@ def _prompt_problem(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def word_problem(words: Sequence[str]) -> str:
+def _word_problem(words: Sequence[str]) -> str:
     """What keeps words from being the answers of one request; empty where nothing does."""
     if not 2 <= len(words) <= _MOST_WORDS:
         return f"{len(words)} words; give 2 to {_MOST_WORDS}"
     if twice := [word for word, count in collections.Counter(words).items() if count > 1]:
         return f"word {quoted(twice[0])} is there twice"
     return next(filter(None, map(spelling_problem, words)), "")
-
-
-def spelling_problem(word: str) -> str:
-    """What keeps a text from being a word that is asked for; empty where nothing does."""
-    if word != word.strip():
-        return f"word {quoted(word)} begins or ends with white space; leave it out"
-    if not _is_name(word):
-        return f"word {quoted(word)} is empty, longer than {_MOST_CHARS} or has control characters"
-    return ""
-
-
-def _is_name(text: str) -> bool:
-    control = any(unicodedata.category(char) == "Cc" for char in text)
-    return bool(text.strip()) and len(text) <= _MOST_CHARS and not control
 
 
 def _target_problem(targets: Sequence[float], n_words: int) -> str:
@@ -162,6 +148,6 @@ def _facet_problem(facets: Mapping[str, str | bool | float]) -> str:
         if name in _TAKEN or not _FACET.fullmatch(name):
             taken = ", ".join(_TAKEN)
             return f"facet {quoted(name)}: a name is of letters, digits and _, and not {taken}"
-        if not _VALUE.fullmatch(_text(value)) or not _is_name(_text(value)):
+        if not _VALUE.fullmatch(_text(value)) or not is_name(_text(value)):
             return f"facet {name} = {quoted(value)}: give 1 to 40 characters without , and ="
     return ""

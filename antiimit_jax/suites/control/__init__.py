@@ -74,10 +74,8 @@ def items_of(cfg: Config, seed: int) -> list[Item]:
         return list(load_items(cfg.items_file).items[: cfg.limit or None])
     found: list[Item] = []
     for place, split in enumerate(cfg.splits):
-        most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else cfg.n_items
-        n_items = min(cfg.n_items, max(most, 0))
-        items = cfg.mixture.evaluation(split, n_items, seed)
-        found += items[:most] if cfg.limit else items
+        most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else None
+        found += cfg.mixture.evaluation(split, cfg.n_items, seed)[:most]
     return found
 
 
@@ -209,7 +207,8 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
         results = results_of(table)
         own = split == OWN_SPLIT
         facets = table["facets"][table["word_index"] == 0]
-        slices = own_slices(results, facets) if own else item_slices(results)
+        heldout = table["template_heldout"][table["word_index"] == 0]
+        slices = own_slices(results, facets) if own else item_slices(results, heldout)
         answered[stage, split] = results, table["item"], slices
         common = dict(split=split, slices=slices, boot=boot)
         rows += control_rows(results, stage=stage, **common)
@@ -242,17 +241,20 @@ def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) 
     ]
 
 
-def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
+def item_slices(results: ControlResults, heldout: np.ndarray) -> dict[str, np.ndarray]:
     """The standard slices over plain requests; other phrasings and few-shot turns by themselves.
 
     A split is about words and percentages, so its figures do not mix in what a held-out phrasing or
     a few examples change: that stands in "templates=heldout", "shots=N" and each template's slice.
+
+    Args:
+      heldout: [n] bool, items in a phrasing that training never uses.
     """
     standard = standard_slices(results)
-    trained = ~np.array([TEMPLATES[number].heldout for number in results.template])
+    trained = ~heldout
     bare = results.n_shots == 0
     kept = {"template": bare, "shots": trained}  # where a slice is about that very thing
-    plain = plain_requests(results.template, results.n_shots)
+    plain = plain_requests(heldout, results.n_shots)
     slices = {
         name: mask & kept.get(name.partition("=")[0], plain) for name, mask in standard.items()
     }
