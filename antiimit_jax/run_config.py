@@ -31,7 +31,7 @@ from antiimit_jax.training.config import DTYPES, TrainConfig
 from antiimit_jax.trees import flat
 
 PART = dict.fromkeys(("lora", "train"), "training")  # group of fields -> what reads it; else both
-PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "seed"), "evaluation")
+PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -49,7 +49,8 @@ class _Common:
     terminators: str = one_of(POLICIES, "standard")  # what ends a word
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES))
     n_boot: int = at_least(0, 2000)  # resamples of every interval
-    seed: int = between(0, 2**32 - 1, 0)  # of items and resamples
+    eval_seed: int = between(0, 2**32 - 1, 0)  # of the items of an evaluation
+    seed: int = between(0, 2**32 - 1, 0)  # of the rest: resamples and drawn answers
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 

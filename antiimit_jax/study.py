@@ -209,6 +209,7 @@ class Study:
             stage=stage,
             scoring=config.rule,
             seed=config.seed,
+            eval_seed=config.eval_seed,
             progress=self._progress,
         )
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
@@ -263,6 +264,7 @@ class Study:
             "tables": {file.name: sha256(file) for file in files if file.exists()},
             "dtype": config.dtype,
             "seed": config.seed,
+            "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
             "versions": versions(PACKAGES),
             "device": f"{devices[0].device_kind} x{len(devices)}",

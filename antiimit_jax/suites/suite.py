@@ -13,7 +13,8 @@ A suite is a module `antiimit_jax/suites/NAME.py` (or a folder of that name) and
 and may have NEEDS (what it asks besides `words`), SPLITS (split -> meaning, in order of interest),
 HEADLINE (those of FIGURES that a model card shows),
 `samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
-`images(tables, rows)` (for TensorBoard) and `programs(cfg, seed, scoring)` (for the memory plan).
+`images(tables, rows)` (for TensorBoard) and `programs(cfg, eval_seed, scoring)` (for the memory
+plan).
 """
 
 import json

@@ -126,7 +126,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     Raises:
       UserError: an item longer than the model's window.
     """
-    items = items_of(cfg, asker.seed)
+    items = items_of(cfg, asker.eval_seed)
     prior: dict[str, np.ndarray] = {}
     if asker.stage.kind == "base" and (asked := _asks_before(cfg, items)):
         answers = asker.words(list(asked), what="without percentages")
