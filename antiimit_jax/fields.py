@@ -65,12 +65,13 @@ def own_fields(config: Any) -> tuple[dataclasses.Field, ...]:
 
 
 def share(config: Any, run: Any) -> Any:
-    """The same configuration with its shared fields filled from the run's."""
-    filled = {
-        field.name: getattr(run, field.metadata["shared"])
-        for field in dataclasses.fields(config)
-        if "shared" in field.metadata
-    }
+    """The same configuration with its shared fields, and those within it, filled from the run's."""
+    filled: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if "shared" in field.metadata:
+            filled[field.name] = getattr(run, field.metadata["shared"])
+        elif dataclasses.is_dataclass(value := getattr(config, field.name)):
+            filled[field.name] = share(value, run)
     return dataclasses.replace(config, **filled)
 
 

@@ -13,6 +13,7 @@ from antiimit_jax.fields import (
     bounded,
     one_of,
     own_fields,
+    own_file,
     own_files,
     problems,
     share,
@@ -26,7 +27,9 @@ from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.suites import SUITES
+from antiimit_jax.tasks.templates import load_templates
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
+from antiimit_jax.text.lexicon import load_words
 from antiimit_jax.training.config import DTYPES, TrainConfig
 from antiimit_jax.trees import flat
 
@@ -51,11 +54,13 @@ class _Common:
     n_boot: int = at_least(0, 2000)  # resamples of every interval
     eval_seed: int = between(0, 2**32 - 1, 0)  # of the items of an evaluation
     seed: int = between(0, 2**32 - 1, 0)  # of the rest: resamples and drawn answers
+    words_file: str = own_file(load_words)  # a user's words, in place of ours
+    templates_file: str = own_file(load_templates)  # a user's phrasings: all of them, not ours
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
-        for name in SUITES:
+        for name in ("train", *SUITES):
             object.__setattr__(self, name, share(getattr(self, name), self))
 
     def of(self, suite: str) -> Any:

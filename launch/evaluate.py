@@ -24,6 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 cli.define_config()
 cli.define_workdir()
+cli.define_material()
 cli.define_items()
 flags.DEFINE_multi_string("adapter", [], "PEFT LoRA adapters to compare: FOLDER or NAME=FOLDER.")
 cli.define_suites()

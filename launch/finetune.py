@@ -17,6 +17,7 @@ from launch.workdir import kept, open_study
 _KINDS = ("tuned", "placebo")
 cli.define_config()
 cli.define_workdir()
+cli.define_material()
 cli.define_items()
 flags.DEFINE_list("adapters", list(_KINDS), "Which to train, of tuned and placebo.")
 

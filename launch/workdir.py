@@ -24,7 +24,7 @@ from antiimit_jax.study import Study
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli
-from launch.own_items import check_items
+from launch.own_files import check_own
 
 _LOCK = ".lock"
 _ITEMS = {"training": "train", "evaluation": "control"}  # part -> group of fields with its items
@@ -89,7 +89,7 @@ def open_run(
     mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
-    check_items(study.lm, config.forms, own)
+    check_own(study.lm, config.forms, own)
     if "training" in reads:
         study.check_training(anew=overwrite == "all")
     check(study)

@@ -9,8 +9,10 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import sha256
+from antiimit_jax.tasks.templates import Template, load_templates
 from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.text.formats import Message
+from antiimit_jax.text.lexicon import lemma_split, load_words, words_of
 
 GOOD = {"prompt": "Heads 70%, tails 30%.", "words": ["heads", "tails"], "targets": [70, 30]}
 
@@ -111,3 +113,95 @@ def test_no_file_an_empty_one_and_too_many_slices_are_refused(tmp_path):
     many = [GOOD | {"facets": {"number": i}} for i in range(51)]
     with pytest.raises(UserError, match="line 51: facet number has more than 50 values"):
         load_items(written(tmp_path / "many", *many))
+
+
+WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("abel", "orin", "etta", "uska", "ilo")] * 4
+WORDS = [f"{word}{i // 60}" for i, word in enumerate(WORDS)]  # 240 of them
+PHRASING = {
+    "opening": "Say one: ",
+    "entry": "{word} {percent}%",
+    "prior_opening": "Say one of ",
+    "prefill": "Word:",
+}
+PHRASINGS = [PHRASING | {"opening": f"Say one, number {i}: "} for i in range(10)]
+
+
+def words_file(folder: Path, *lines: str | bytes) -> str:
+    data = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    (folder / "words.txt").write_bytes(b"\n".join(data) + b"\n")
+    return str(folder / "words.txt")
+
+
+def test_words_are_split_by_the_hash_of_their_lemmas(tmp_path):
+    lines = [*WORDS, "mice\tmouse", "mouse"]
+    held = load_words(words_file(tmp_path, *lines))
+    assert [entry.word for entry in held.entries] == [*WORDS, "mice", "mouse"]
+    assert all(entry.split == lemma_split(entry.lemma) for entry in held.entries)
+    assert held.entries[-1].split == held.entries[-2].split and held.entries[-2].lemma == "mouse"
+    assert held.sha256 == sha256(Path(held.path))
+    mine = {word for split in ("train", "dev", "test") for word in words_of(split, held.path)}
+    assert mine == {line.split("\t")[0] for line in lines}
+    assert not set(WORDS) & set(words_of("train"))  # ours are as they were
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("", "word '' is empty"),
+        (" pad", "begins or ends with white space"),
+        ("ding\x07", "control characters"),
+        ("long" * 26, "longer than 100"),
+        (WORDS[0], "is there twice"),
+        ("mice\tmouse\tnoun", "2 tabs"),
+        ("mice\t", "word '' is empty"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_malformed_word_is_named_by_its_line(tmp_path, line, said):
+    path = words_file(tmp_path, *WORDS, line)
+    with pytest.raises(UserError) as refused:
+        load_words(path)
+    assert str(refused.value).startswith(f"{path}: line 241: ") and said in str(refused.value)
+
+
+def test_too_few_words_are_counted(tmp_path):
+    with pytest.raises(UserError, match=r"words.txt: .* of the 40 words are .* 20 are needed"):
+        load_words(words_file(tmp_path, *WORDS[:40]))
+
+
+def test_phrasings_are_split_by_the_hash_of_their_texts(tmp_path):
+    held = load_templates(written(tmp_path, *PHRASINGS))
+    assert [t.opening for t in held.templates] == [p["opening"] for p in PHRASINGS]
+    assert 0 < sum(t.heldout for t in held.templates) < len(PHRASINGS)
+    assert held.templates[0].request(("a", "b"), (70, 30)) == "Say one, number 0: a 70%, b 30%."
+    assert held.sha256 == sha256(Path(held.path))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"opening": 3}, "opening: a text expected, 3 found"),
+        ({"Entry": ""}, "unknown keys 'Entry'"),
+        ({"entry": "{word}"}, "entry must hold {percent} and {word} once"),
+        ({"entry": "{word} {word} {percent}"}, "entry must hold {percent} and {word} once"),
+        ({"entry": "{word.__class__} {percent}"}, "entry must hold {percent} and {word} once"),
+        ({"entry": "{word!r} {percent}"}, "entry must hold {percent} and {word} once"),
+        ({"entry": "{word} {percent:1000000}"}, "entry must hold {percent} and {word} once"),
+        ({"entry": "{word} {percent}}"}, "write a brace of the text twice"),
+        ({"prior_entry": "{word} {percent}"}, "prior_entry must hold {word} once"),
+        ({"prefill": "Word: "}, "prefill ends in white space"),
+        ({"opening": PHRASINGS[2]["opening"]}, "the same phrasing as in line 3"),
+    ],
+)
+def test_a_malformed_phrasing_is_named_by_its_line(tmp_path, changes, said):
+    path = written(tmp_path, *PHRASINGS, PHRASING | changes)
+    with pytest.raises(UserError) as refused:
+        load_templates(path)
+    assert str(refused.value).startswith(f"{path}: line 11: ") and said in str(refused.value)
+
+
+@pytest.mark.parametrize("heldout, said", [(True, "are held out"), (False, "are trained on")])
+def test_phrasings_of_one_kind_alone_are_refused(tmp_path, heldout, said):
+    chosen = [p for p in PHRASINGS if Template(**p).heldout == heldout]
+    with pytest.raises(UserError, match=f"all {len(chosen)} phrasings {said}; both kinds"):
+        load_templates(written(tmp_path, *chosen))
