@@ -236,7 +236,7 @@ def _check_identity(
         shown = [f"{n} (there {str(old.get(n))[:12]}, now {str(new.get(n))[:12]})" for n in files]
         raise UserError(
             f"--workdir={workdir}: made with other files of yours: {', '.join(shown)} (SHA-256); "
-            f"put them back, name another folder, or {_anew(bound)}"
+            f"give those it was made with, name another folder, or {_anew(bound)}"
         )
     code = differing(there["code"], now["code"])
     training = [p for p in (workdir / "checkpoints").glob("*") if p.is_dir()]

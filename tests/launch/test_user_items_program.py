@@ -18,9 +18,11 @@ from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.reporting import run_files
 from antiimit_jax.results import Stage
 from antiimit_jax.study import write_results
+from antiimit_jax.text.lexicon import words_of
 from tests.launch.processes import launch
 from tests.launch.small_runs import run_evaluate, run_finetune, small_config
 from tests.random_decoder import random_adapter
+from tests.tasks.test_user_items import PHRASINGS, WORDS, words_file
 from tests.tiny_model import write_tiny_model
 
 LORA = LoraConfig(rank=2)
@@ -110,6 +112,26 @@ def test_an_item_that_the_model_cannot_be_asked_is_named_by_its_line(model, tmp_
         with pytest.raises(UserError, match=r"items.jsonl: line 2: prompt and words take 3\d+"):
             program(small_config(model, **{f"{field}.items_file": str(file)}), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_own_words_and_phrasings_are_trained_on_and_asked(model, tmp_path):
+    run, phrasings = tmp_path / "run", tmp_path / "phrasings.jsonl"
+    phrasings.write_text("".join(json.dumps(phrasing) + "\n" for phrasing in PHRASINGS))
+    own = {"words_file": words_file(tmp_path, *WORDS), "templates_file": str(phrasings)}
+    run_finetune(small_config(model, **own), run)
+    with pytest.raises(UserError, match="of yours: templates_file .there .{12}, now None., words"):
+        run_evaluate(small_config(model), run)
+    run_evaluate(small_config(model, **own), run)
+    table = pq.read_table(run / "items.parquet").to_pylist()
+    assert {row["word"] for row in table} <= set(words_of("test", own["words_file"]))
+    assert all("Say one, number " in row["prompt"] for row in table)
+    assert set(run_files.read_metrics(run)["run"]["own_files"]) == set(own)
+
+
+def test_a_word_that_is_a_form_of_another_is_named_by_its_line(model, tmp_path):
+    own = {"words_file": words_file(tmp_path, "may", *WORDS, "May"), "forms": "lenient"}
+    with pytest.raises(UserError, match="words.txt: line 242: words 'may' and 'May' share"):
+        run_evaluate(small_config(model, **own), tmp_path / "run")
 
 
 def test_adapters_stand_side_by_side_in_all_that_is_shown(model, items, tmp_path):
