@@ -57,6 +57,12 @@ def one_of(known: Iterable[str], default: Any, doc: str = "", *, filled: bool = 
     return _within(bound, default, doc)
 
 
+def own_file(load: Callable[[str], Any], doc: str = "") -> Any:
+    """A field that names a file of the user's, or is empty; `load` reads and checks it."""
+    bound = Bound("the name of a file", lambda name: "\0" not in name, False)
+    return dataclasses.field(default="", metadata={"bound": bound, "doc": doc, "load": load})
+
+
 def shared(name: str) -> Any:
     """A field that holds the run's own field `name`; nobody sets it, and no file holds it."""
     return dataclasses.field(default=None, metadata={"shared": name})
@@ -77,13 +83,23 @@ def leaves(config: Any, path: str = "") -> dict[str, tuple[dataclasses.Field, An
 
 
 def share(config: Any, run: Any) -> Any:
-    """The same configuration with its shared fields filled from the run's."""
-    filled = {
-        field.name: getattr(run, field.metadata["shared"])
-        for field in dataclasses.fields(config)
-        if "shared" in field.metadata
-    }
+    """The same configuration with its shared fields, and those within it, filled from the run's."""
+    filled: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if "shared" in field.metadata:
+            filled[field.name] = getattr(run, field.metadata["shared"])
+        elif dataclasses.is_dataclass(value := getattr(config, field.name)):
+            filled[field.name] = share(value, run)
     return dataclasses.replace(config, **filled)
+
+
+def own_files(config: Any) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    """Dotted name of each field that names a user's file -> that file or "", and what reads it."""
+    return {
+        name: (value, field.metadata["load"])
+        for name, (field, value) in leaves(config).items()
+        if "load" in field.metadata
+    }
 
 
 def problems(config: Any, path: str = "") -> list[str]:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between, free
+from antiimit_jax.fields import between, free, shared
 from antiimit_jax.tasks.items import Item
+from antiimit_jax.tasks.material import OURS, Material
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import Side, Split, sample_percents, words_of
+from antiimit_jax.text.lexicon import Side, Split, sample_percents
 
 _SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
     "train": ("train", "train"),
@@ -46,8 +47,11 @@ class Kind(NamedTuple):
 class Mixture:
     """What is asked for, and how often: a weight for each word count and each number of shots."""
 
+    words_file: str = shared("words_file")
+    templates_file: str = shared("templates_file")
+    # Of a user's file all are used, in training those it may see.
     templates: tuple[int, ...] = between(
-        0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, "phrasings, by their numbers", filled=True
+        0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, "numbers among our phrasings", filled=True
     )
     ks: tuple[int, ...] = between(2, 10, (2,), "word counts")
     k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,), "how often each word count is asked")
@@ -66,6 +70,18 @@ class Mixture:
             if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
         ]
 
+    @property
+    def material(self) -> Material:
+        """What requests are made of."""
+        return Material(self.words_file or "", self.templates_file or "")
+
+    def _numbers(self, *, training: bool) -> tuple[int, ...]:
+        """Of the phrasings."""
+        if not self.templates_file:
+            return self.templates
+        known = enumerate(self.material.templates)
+        return tuple(i for i, template in known if not (training and template.heldout))
+
     def training(self, rng: np.random.Generator) -> Iterator[Item]:
         """The endless items of one group of a training step: one template and shot set, many words.
 
@@ -74,19 +90,19 @@ class Mixture:
         more, the same two requests named from the last word to the first. A shot set has one word
         count, so items with shots all have the same.
         """
-        template = int(rng.choice(self.templates))
+        template = int(rng.choice(self._numbers(training=True)))
         n_shots = int(rng.choice(self.shots, p=_normal(self.shot_weights)))
         kind = Kind(template, n_shots, int(rng.integers(N_SHOT_SETS)) if n_shots else -1)
         number = k = 0
         while True:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
-            words, percents = _draw(rng, "train", k)
+            words, percents = _draw(self.material, rng, "train", k)
             requests = [(words, percents), (words, (*percents[1:], percents[0]))]
             if self.both_orders:
                 requests += [(named[::-1], asked[::-1]) for named, asked in requests]
             for named, asked in requests:
-                yield _make_item(f"train/{number}", "train", named, asked, kind)
+                yield _make_item(self.material, f"train/{number}", "train", named, asked, kind)
                 number += 1
 
     def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
@@ -104,19 +120,21 @@ class Mixture:
         rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
         cells = _allocate(self, blocks)
         rng.shuffle(cells)
-        items, seen = [], set()
+        items, seen, numbers = [], set(), self._numbers(training=False)
         for block, (k, n_shots) in enumerate(cells):
-            words, percents = _draw(rng, split, k)
+            words, percents = _draw(self.material, rng, split, k)
             while frozenset(words) in seen:
-                words, percents = _draw(rng, split, k)
+                words, percents = _draw(self.material, rng, split, k)
             seen.add(frozenset(words))
-            template = self.templates[block % len(self.templates)]
-            lap, place = divmod(block, len(self.templates))
+            lap, place = divmod(block, len(numbers))
+            template = numbers[place]
             shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets all templates
             orders = itertools.product((words, words[::-1]), (percents, percents[::-1]))
             for order, (named, asked) in enumerate(orders):
                 kind = Kind(template, n_shots, shot_set, order)
-                items.append(_make_item(f"{split}/{block}/{order}", split, named, asked, kind))
+                items.append(
+                    _make_item(self.material, f"{split}/{block}/{order}", split, named, asked, kind)
+                )
         return items
 
     def longest(self) -> Iterator[list[Item]]:
@@ -124,13 +142,13 @@ class Mixture:
 
         What a group shares is the common beginning that items of its kind have.
         """
-        words = words_of("train")
-        for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
+        words, numbers = self.material.words("train"), self._numbers(training=True)
+        for template, n_shots, k in itertools.product(numbers, self.shots, self.ks):
             percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
             for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
                 kind = Kind(template, n_shots, shot_set)
                 yield [
-                    _make_item(f"longest/{i}", "train", chosen, percents, kind)
+                    _make_item(self.material, f"longest/{i}", "train", chosen, percents, kind)
                     for i, chosen in enumerate((words[:k], words[-k:]))
                 ]
 
@@ -151,17 +169,19 @@ def _normal(weights: Sequence[float]) -> np.ndarray:
     return array / array.sum()
 
 
-def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _draw(
+    material: Material, rng: np.random.Generator, split: str, k: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
     words, side = _SIDES[split]
-    pool = words_of(words)
+    pool = material.words(words)
     chosen = rng.choice(len(pool), size=k, replace=False)
     return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
 
 
 @functools.lru_cache(maxsize=1024)
 def few_shot_turns(
-    template: int, k: int, n_shots: int, shot_set: int
+    template: int, k: int, n_shots: int, shot_set: int, material: Material = OURS
 ) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
     """Question and answer turns of a shot set, and the shares asked in the last one.
 
@@ -170,12 +190,12 @@ def few_shot_turns(
     """
     if not n_shots:
         return (), None
-    phrasing = TEMPLATES[template]
+    phrasing = material.templates[template]
     rng = np.random.default_rng([_SHOT_STREAM, template, k, shot_set])
     turns: list[Message] = []
     shares: tuple[float, ...] = ()
     for _ in range(n_shots):
-        words, percents = _draw(rng, "train", k)
+        words, percents = _draw(material, rng, "train", k)
         shares = tuple(p / 100 for p in percents)
         answer = words[int(rng.choice(k, p=shares))]
         turns.append(Message("user", phrasing.request(words, percents)))
@@ -184,10 +204,15 @@ def few_shot_turns(
 
 
 def _make_item(
-    name: str, split: str, words: Sequence[str], percents: Sequence[int], kind: Kind
+    material: Material,
+    name: str,
+    split: str,
+    words: Sequence[str],
+    percents: Sequence[int],
+    kind: Kind,
 ) -> Item:
-    phrasing = TEMPLATES[kind.template]
-    turns, _ = few_shot_turns(kind.template, len(words), kind.n_shots, kind.shot_set)
+    phrasing = material.templates[kind.template]
+    turns, _ = few_shot_turns(kind.template, len(words), kind.n_shots, kind.shot_set, material)
     request = Message("user", phrasing.request(words, percents))
     return Item(
         item=name,
@@ -197,12 +222,13 @@ def _make_item(
         targets=tuple(p / 100 for p in percents),
         messages=(*turns, request, Message("assistant", phrasing.prefill)),
         facets=kind._asdict() | {"template_heldout": phrasing.heldout},
+        material=material,
     )
 
 
 def without_percents(item: Item) -> tuple[Message, ...]:
     """The same request without percentages, after the same examples."""
-    phrasing = TEMPLATES[item.facets["template"]]
+    phrasing = item.material.templates[item.facets["template"]]
     turns, _ = _turns_of(item)
     request = Message("user", phrasing.prior_request(item.words))
     return (*turns, request, Message("assistant", phrasing.prefill))
@@ -215,4 +241,4 @@ def last_shot(item: Item) -> tuple[float, ...] | None:
 
 def _turns_of(item: Item) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
     template, n_shots, shot_set = (item.facets[f] for f in ("template", "n_shots", "shot_set"))
-    return few_shot_turns(template, len(item.words), n_shots, shot_set)
+    return few_shot_turns(template, len(item.words), n_shots, shot_set, item.material)

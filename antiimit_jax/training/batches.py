@@ -2,14 +2,15 @@
 
 A batch of requests consists of groups. Each group takes one template (and shot set), whose common
 beginning is its shared prefix, and adds items until its tokens are spent, so that little is
-computed twice and almost nothing is padding. Losses are averaged over items, however many a step
-holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
+computed twice and almost nothing is padding. A user's own items are shuffled and cut into groups
+once, and each epoch visits all groups in an order of its own. Losses are averaged over items,
+however many a step holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,15 +22,17 @@ from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import load_neutral
+from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
 
-_ITEM_STREAM = 1
+_ITEM_STREAM, _OWN_STREAM = 1, 4
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
 Shares = tuple[float, ...]  # of one item's words
+Asked = tuple[list[Item], list[WordQuery]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,10 +106,25 @@ class ControlBatch(NamedTuple):
     n_pairs: np.ndarray  # float32 [A], the same for all
 
 
-def _is_pair(one: Item, other: Item) -> bool:
-    """Whether two requests are a pair; one for equal shares, asked twice, is none."""
-    turned = one.targets == other.targets[::-1] and one.targets != other.targets
-    return len(one.words) == 2 and one.words == other.words and turned
+class _Group(NamedTuple):
+    """Requests after one common beginning; rows and pairs number them."""
+
+    rows: list[packing.PackedSequence]
+    queries: list[WordQuery]
+    shares: list[Shares]
+    pairs: list[tuple[int, int]]
+
+
+def _pairs(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """Which items are pairs (`ControlBatch`); one for equal shares has no partner."""
+    found, alone = [], {}
+    for i, (words, targets) in enumerate((item.words, item.targets) for item in items):
+        if len(words) == 2 and targets[0] != targets[1]:
+            if (words, targets[::-1]) in alone:
+                found.append((alone.pop((words, targets[::-1])), i))
+            else:
+                alone[words, targets] = i
+    return found
 
 
 class BatchSource:
@@ -120,10 +138,18 @@ class BatchSource:
         self._transforms = transforms + ((SAMPLED,) if cfg.objective == "sampled" else ())
         canonical = cfg.objective == "kl_canonical"
         self._query = asking.canonical_query if canonical else asking.query
-        size = cfg.row_tokens  # a full row of ordinary items stays under these limits
-        self._limits = packing.SequenceLimits(
+
+    @functools.cached_property
+    def _limits(self) -> packing.SequenceLimits:
+        """The static size of a row."""
+        size = self._cfg.row_tokens  # a full row of ordinary items stays under these limits
+        usual = packing.SequenceLimits(
             tokens=size, readouts=size // 3, paths=size // 5, steps=8, words=size // 10, terms=6
         )
+        if not self._cfg.items_file:
+            return usual
+        own = [packing.needed(query, self._asking.stops) for query in self._own[1]]
+        return packing.SequenceLimits(*map(max, usual, *own))._replace(tokens=size)
 
     @functools.cached_property
     def _shape(self) -> packing.BatchShape:
@@ -150,8 +176,8 @@ class BatchSource:
         """One step's questions with their target shares, for other software to train on."""
         found = []
         for group in range(self._cfg.accumulate * self._cfg.groups):
-            rows, queries, shares, _ = self._group(step, group)
-            found += [(queries[i], shares[i]) for row in rows for i in row.queries]
+            made = self._group(step, group)
+            found += [(made.queries[i], made.shares[i]) for row in made.rows for i in row.queries]
         return found
 
     def _micro(self, step: int, number: int) -> ControlBatch:
@@ -159,16 +185,16 @@ class BatchSource:
         n, one = self._cfg.groups, self._shape
         rows, words, n_pairs = [], [], 0
         for group in range(number * n, (number + 1) * n):
-            filled, _, shares, pairs = self._group(step, group)
-            asked = {i for row in filled for i in row.queries}
-            whole = [both for both in pairs if asked.issuperset(both)]
+            made = self._group(step, group)
+            asked = {i for row in made.rows for i in row.queries}
+            whole = [both for both in made.pairs if asked.issuperset(both)]
             pair_of = {i: n_pairs + at for at, both in enumerate(whole) for i in both}
             n_pairs += len(whole)
-            rows += filled
-            words += [
-                [(t, pair_of.get(i, -1), at) for i in row.queries for at, t in enumerate(shares[i])]
-                for row in filled
+            rows += made.rows
+            of_item = lambda i, shares=made.shares, pair_of=pair_of: [
+                (share, pair_of.get(i, -1), place) for place, share in enumerate(shares[i])
             ]
+            words += [[word for i in row.queries for word in of_item(i)] for row in made.rows]
         target, side = np.zeros((2, len(rows), self._limits.words), np.float32)
         pair = np.full(target.shape, -1, np.int32)
         for b, of_row in enumerate(words):
@@ -181,20 +207,49 @@ class BatchSource:
         packed, counts = packing.stack(rows, shape), np.array([n_items, n_pairs], np.float32)
         return ControlBatch(packed, target, pair, side, *counts)
 
-    def _group(
-        self, step: int, group: int
-    ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares], list[tuple[int, int]]]:
-        """The rows of one group, the questions they number, each one's target shares, and pairs."""
-        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
-        stream = self._cfg.mixture.training(rng)
-        items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
-        queries = [self._query(item.messages, item.words) for item in items]
+    def _group(self, step: int, group: int) -> _Group:
+        items, queries = (self._own_items if self._cfg.items_file else self._drawn)(step, group)
         targets = [item.targets for item in items]
         for transform in self._transforms:
             rng = np.random.default_rng([self._seed, transform.stream, step, group])
             targets = transform.change(targets, rng)
-        pairs = [(i, i + 1) for i, two in enumerate(zip(items, items[1:])) if _is_pair(*two)]
-        return self._fill(queries), queries, targets, pairs
+        return _Group(self._fill(queries), queries, targets, _pairs(items))
+
+    def _drawn(self, step: int, group: int) -> Asked:
+        """A group of the mixture's items, more of them than it has room for."""
+        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
+        most = self._shape.dense_tokens // _LEAST_ITEM_TOKENS
+        return self._asked(list(itertools.islice(self._cfg.mixture.training(rng), most)))
+
+    def _asked(self, items: list[Item]) -> Asked:
+        return items, [self._query(item.messages, item.words) for item in items]
+
+    @functools.cached_property
+    def _own(self) -> Asked:
+        """A user's items, as far as they are trained on."""
+        items = load_items(self._cfg.items_file).items[: self._cfg.limit or None]
+        return self._asked(list(items))
+
+    @functools.cached_property
+    def _own_groups(self) -> list[list[int]]:
+        """The numbers of a user's items, shuffled and cut where a group is full."""
+        queries, groups = self._own[1], []
+        left = np.random.default_rng([self._seed, _OWN_STREAM]).permutation(len(queries))
+        while len(left):
+            rows = self._fill([queries[i] for i in left[: self._shape.dense_tokens]])
+            taken = sum(len(row.queries) for row in rows)  # the first ones
+            groups.append(left[:taken].tolist())
+            left = left[taken:]
+        return groups
+
+    def _own_items(self, step: int, group: int) -> Asked:
+        """A group of a user's items: epoch by epoch all of them, each time in another order."""
+        groups = self._own_groups
+        number = step * self._cfg.accumulate * self._cfg.groups + group
+        epoch, place = divmod(number, len(groups))
+        rng = np.random.default_rng([self._seed, _OWN_STREAM, 1 + epoch])
+        (items, queries), chosen = self._own, groups[rng.permutation(len(groups))[place]]
+        return [items[i] for i in chosen], [queries[i] for i in chosen]
 
     def _fill(self, queries: list[WordQuery]) -> list[packing.PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""
@@ -227,6 +282,8 @@ class BatchSource:
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
+        if self._cfg.items_file:
+            return len(packing.shared_beginning(self._own[1], 1 << 20))
         longest = 0
         for pair in self._cfg.mixture.longest():
             queries = [self._query(item.messages, item.words) for item in pair]

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from antiimit_jax.fields import between, bounded, free, one_of
+from antiimit_jax.fields import between, bounded, free, one_of, own_file
 from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.training.objectives import OBJECTIVES
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -15,6 +16,8 @@ class TrainConfig:
     """One adapter's training."""
 
     mixture: Mixture = Mixture()
+    items_file: str = own_file(load_items, "your own items, in place of the mixture's")
+    limit: int = between(0, _STEPS, 0, "of your own items, the first ones; 0: all")
     objective: str = one_of(OBJECTIVES, "kl", "what pulls probabilities to the target")
     symmetry: float = between(
         0.0, 1e3, 0.0, "weight of the preference between the words of exchanged requests"
@@ -47,3 +50,9 @@ class TrainConfig:
     remat: bool = free(False, "compute layers again in the backward pass, in less memory")
     checkpoint_every: int = between(1, _STEPS, 50, "steps between checkpoints")
     max_skips: int = between(1, _STEPS, 5, "non-finite steps in a row before the run stops")
+
+    def problems(self, path: str) -> list[str]:
+        """A limit of items that are not there."""
+        if self.limit and not self.items_file:
+            return [f"{path}.limit = {self.limit}: it counts your own items; set {path}.items_file"]
+        return []

@@ -34,7 +34,7 @@ def calibration(items: Columns, stage: str, split: str) -> Calibration | None:
     if not chosen.any():
         return None
     table = taken(items, chosen)
-    table = taken(table, plain_requests(table["template"], table["n_shots"]))
+    table = taken(table, plain_requests(table["template_heldout"], table["n_shots"]))
     mass = 1.0 - table["residual"]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(mass > 0, table["q"] / mass, np.nan)
