@@ -14,7 +14,7 @@ from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.run_files import columns_of, to_table
 from antiimit_jax.results import BASE, Row, Stage, Tables
 from antiimit_jax.run_config import RunConfig, from_dict
-from antiimit_jax.scoring.asks import Ask, Scoring
+from antiimit_jax.scoring.asks import Ask
 from antiimit_jax.study import measure, score
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.suite import joined
@@ -63,15 +63,16 @@ class Model:
         asks = [Ask(messages=(Message("user", text), begun), words=words) for text in prompts]
         found = []
         stage = _OWN if self.variant.adapter else BASE
-        for answer in self.asker(stage, Scoring(forms=forms), 0).words(asks, what="words"):
+        for answer in self.asker(stage, RunConfig(forms=forms)).words(asks, what="words"):
             q = dict(zip(words, answer.q.tolist()))
             found.append(Probabilities(words=q, residual=answer.residual, prompt=answer.prompt))
         return found[0] if isinstance(prompt, str) else found
 
-    def asker(self, stage: Stage, scoring: Scoring, seed: int) -> LocalAsker:
+    def asker(self, stage: Stage, config: RunConfig) -> LocalAsker:
         """What suites ask: this model, as one stage of a run; the base without an adapter."""
         variant = self.runner.base if stage.kind == "base" else self.variant
-        how = {"scoring": scoring, "seed": seed, "progress": silent}
+        seeds = {"seed": config.seed, "eval_seed": config.eval_seed}
+        how = {"scoring": config.rule, "progress": silent} | seeds
         return LocalAsker(runner=self.runner, variant=variant, stage=stage, **how)
 
 
@@ -119,7 +120,7 @@ def evaluate(
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
     config = from_dict(values)
     stages = [BASE] + ([_OWN] if model.variant.adapter else [])
-    found = [measure(model.asker(s, config.rule, config.seed), config) for s in stages]
+    found = [measure(model.asker(s, config), config) for s in stages]
     tables = {
         name: columns_of(to_table(name, joined(f[name] for f in found if name in f), schema))
         for name, schema in schemas(SUITES).items()

@@ -38,7 +38,8 @@ class _Common:
     terminators: str = one_of(POLICIES, "standard")  # what ends a word
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES))
     n_boot: int = at_least(0, 2000)  # resamples of every interval
-    seed: int = between(0, 2**32 - 1, 0)  # of items and resamples
+    eval_seed: int = between(0, 2**32 - 1, 0)  # of the items of an evaluation
+    seed: int = between(0, 2**32 - 1, 0)  # of the rest: resamples and drawn answers
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 

@@ -226,6 +226,7 @@ class Study:
             stage=stage,
             scoring=self.config.rule,
             seed=self.config.seed,
+            eval_seed=self.config.eval_seed,
             progress=progress,
         )
 
@@ -284,6 +285,7 @@ class Study:
             "tables": {file.name: sha256(file) for file in files if file.exists()},
             "dtype": config.dtype,
             "seed": config.seed,
+            "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
             "versions": versions(PACKAGES),
             "device": f"{devices[0].device_kind} x{len(devices)}",

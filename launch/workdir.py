@@ -26,7 +26,7 @@ from launch import aside, cli
 
 _LOCK = ".lock"
 _PART = dict.fromkeys(("lora", "train"), "training")
-_PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "seed"), "evaluation")
+_PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
 _SPARE = 64 * 2**20  # bytes that must be free before a run begins
 
 

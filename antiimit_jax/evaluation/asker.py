@@ -44,7 +44,8 @@ class Asker(Protocol):
 
     stage: Stage
     scoring: Scoring  # the run's own
-    seed: int
+    seed: int  # of what is drawn from the model
+    eval_seed: int  # of items
     dtype: str  # of the weights
     exact: bool  # probabilities are read, not estimated from samples
 
@@ -98,6 +99,7 @@ class LocalAsker:
     scoring: Scoring
     seed: int
     progress: Progress
+    eval_seed: int = 0
     exact = True
 
     @property

@@ -36,7 +36,8 @@ _PATHS = 24  # asked for after each prompt in a round of the search
 def programs_of(run: RunConfig) -> list[Program]:
     """What the suites of a configuration ask of a model."""
     suites = {name: SUITES[name] for name in run.suites if hasattr(SUITES[name], "programs")}
-    asked = (suite.programs(run.of(name), run.seed, run.rule) for name, suite in suites.items())
+    seed, rule = run.eval_seed, run.rule
+    asked = (suite.programs(run.of(name), seed, rule) for name, suite in suites.items())
     return list(itertools.chain(*asked))
 
 

@@ -36,7 +36,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The base's answers in float32 and with rounded weights; nothing at other stages."""
-    items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
+    items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if asker.stage.kind != "base" or not items:
         return {}
     stored, asks, pieces = asker.stored, control.asks_of(items), []

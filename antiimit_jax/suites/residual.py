@@ -71,7 +71,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The shares of every item by category and forms policy, and some items as samples."""
-    items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
+    items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if not items:
         return {}
     stage, asks = asker.stage.name, control.asks_of(items)

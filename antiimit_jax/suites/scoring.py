@@ -56,7 +56,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The items' answers under every rule; the column `scoring` names the rule."""
-    items = control.plain_pairs(cfg.control, asker.seed, cfg.n_items)
+    items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if not items:
         return {}
     asks, pieces = control.asks_of(items), []

@@ -15,7 +15,8 @@ HEADLINE (those of FIGURES that model card and TensorBoard show),
 `places(rows)` ((split, slice) of the headline of each split -> that in words; else slice "all"),
 `questions(rows)` (a list of `Question`, what of the study's questions it answers),
 `samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
-`images(tables, rows)` (for TensorBoard) and `programs(cfg, seed, scoring)` (for the memory plan).
+`images(tables, rows)` (for TensorBoard) and `programs(cfg, eval_seed, scoring)` (for the memory
+plan).
 """
 
 import json

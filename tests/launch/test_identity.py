@@ -98,6 +98,7 @@ def test_another_model_under_the_same_name_is_refused(model, stopped, change, na
         ("suites", ("control", "scoring")),
         ("n_boot", 3),
         ("seed", 1),
+        ("eval_seed", 1),
         ("control.n_items", 5),
         ("lora.rank", 1),
         ("lora.alpha", 3.0),

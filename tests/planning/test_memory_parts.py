@@ -115,13 +115,14 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
         stage=BASE,
         scoring=run.rule,
         seed=run.seed,
+        eval_seed=run.eval_seed,
         progress=silent,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
     planned: dict[str, list] = {"words": [], "top_words": []}
     for suite in suites:
-        for program in SUITES[suite].programs(run.of(suite), run.seed, run.rule):
+        for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
             planned[program.kind] += shaper.batches(program)
     readouts = lambda batch: batch.read_at.size
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size

@@ -27,7 +27,7 @@ PAIRS = Config(mixture=Mixture(templates=(0, 5)), n_items=8)
 def asker(tiny):
     runner = Runner(tiny, jax.local_devices()[:1])
     stage = stage_named("tuned")
-    how = dict(scoring=Scoring(), seed=0, progress=silent)
+    how = dict(scoring=Scoring(), seed=0, eval_seed=0, progress=silent)
     return LocalAsker(runner=runner, variant=runner.base, stage=stage, **how)
 
 
@@ -67,7 +67,7 @@ def test_a_look_is_at_plain_requests_for_two_dev_words(asker):
     asked = []
 
     class Asked:
-        seed = 0
+        eval_seed = 0
 
         def words(self, asks, *, what):
             asked.extend(asks)

@@ -105,7 +105,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     Raises:
       UserError: an item longer than the model's window.
     """
-    items = items_of(cfg, asker.seed)
+    items = items_of(cfg, asker.eval_seed)
     prior: dict[str, np.ndarray] = {}
     if asker.stage.kind == "base":
         asked: dict[suite.Ask, list[str]] = {}

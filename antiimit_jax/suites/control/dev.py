@@ -13,9 +13,9 @@ SPLIT, N_ITEMS = "dev_words", 40
 def dev_figures(asker: suite.Asker, cfg: control.Config) -> dict[str, float]:
     """`dev_tvd` and `dev_mass`: means over plain requests for two words of the split dev_words.
 
-    Nothing is drawn at random but the items, by the asker's seed.
+    Nothing is drawn at random but the items, by the asker's eval_seed.
     """
-    items = control.plain_pairs(dataclasses.replace(cfg, splits=(SPLIT,)), asker.seed, N_ITEMS)
+    items = control.plain_pairs(dataclasses.replace(cfg, splits=(SPLIT,)), asker.eval_seed, N_ITEMS)
     answers = asker.words(control.asks_of(items), what=SPLIT)
     asked, given = np.array([item.targets for item in items]), np.array([a.q for a in answers])
     tvd, mass = tvd_res(asked, given).mean(), given.sum(axis=1).mean()
