@@ -1,6 +1,7 @@
 """The names of control's figures, splits and baselines, and what people are told of them."""
 
 from antiimit_jax.suites import suite
+from antiimit_jax.tasks.templates import TEMPLATES
 
 SUITE = "control"
 SPLITS = {  # of a whole study, in order of interest
@@ -24,7 +25,10 @@ BASELINES = {
     "baseline:few_shot_copy": "few-shot copy: last example's shares",
 }
 FIGURES = suite.figures(SUITE)
-SHOWN = tuple(f for f in FIGURES if f.name not in ("residual", "gamma_within"))  # on the page
+_MAIN = ("tvd_res", "mass", "gamma", "gamma_step", "request_gain", "skill")
+_IN_FILE = ("residual", "gamma_within")  # in metrics.json alone
+MAIN = tuple(f for f in FIGURES if f.name in _MAIN)  # first on the page
+FURTHER = tuple(f for f in FIGURES if f.name not in (*_MAIN, *_IN_FILE))  # on the page, on demand
 HEADLINE = tuple(f for f in FIGURES if f.name in ("tvd_res", "mass", "gamma", "request_gain"))
 LAZY = {  # beside the headline
     "baseline:uniform": "ignores the request",
@@ -33,3 +37,11 @@ LAZY = {  # beside the headline
     "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",
 }
+
+
+def phrasing(number: str) -> str:
+    """How a template begins, marked where training never uses it."""
+    template = TEMPLATES[int(number)]
+    begins = " ".join(template.opening.split())
+    begins = begins if len(begins) <= 44 else begins[:43].rstrip() + "…"
+    return f"“{begins}”{' (never trained on)' * template.heldout}"
