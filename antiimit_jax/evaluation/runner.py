@@ -222,7 +222,7 @@ class Runner:
         for work in pack_batches(queries, stops, devices=len(self.devices)):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):
-                if any(np.isnan(leaf).any() for leaf in result):
+                if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result)):
                     together = [i for row in rows for i in row]
                     for i in together if len(queries) > 1 else ():  # which of them alone
                         list(self.ask(fn, variant, [queries[i]], terminators, stage, before + i))

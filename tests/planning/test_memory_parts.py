@@ -120,7 +120,7 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
-    planned: dict[str, list] = {"words": [], "top_words": []}
+    planned: dict[str, list] = {"words": [], "first_tokens": [], "top_words": []}
     for suite in suites:
         for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
             planned[program.kind] += shaper.batches(program)
@@ -128,6 +128,7 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size
     for size in (readouts, tokens):
         assert max(map(size, seen["word_log_probs"])) == max(map(size, planned["words"]))
+        assert max(map(size, seen["next_token_probs"])) == max(map(size, planned["first_tokens"]))
     assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
 
 
