@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,16 @@ def test_an_evaluation_has_twenty_word_sets_for_every_slice_and_24_for_every_oth
     wanted |= {f"k=2,distance={region}" for region in ("0-15", "16-30", "31-49")}
     for name in wanted:
         assert len(set(cluster[slices[name]])) >= 20, name
+
+
+def test_other_splits_hold_plain_pairs_and_follow_a_small_number_of_items():
+    items = control.items_of(control.Config(n_items=16), 0)
+    counts = collections.Counter(item.split for item in items)
+    assert counts.keys() == set(control.SPLITS) and set(counts.values()) <= {16, 20}
+    for item in items:
+        if item.split != "heldout_words":
+            assert len(item.words) == 2 and item.facets["n_shots"] == 0
+            assert item.facets["template"] not in HELDOUT_TEMPLATES
 
 
 def test_the_table_holds_every_item_and_its_facets(tables):
