@@ -86,7 +86,7 @@ def test_ours_stay_as_they_are_beside_a_users(config):
 
 def test_more_word_sets_than_the_words_make_are_refused(config):
     n = len(words_of("test", config.words_file))
-    with pytest.raises(UserError, match=f"{n} words .* give more words"):
+    with pytest.raises(UserError, match=f"of {n} words without repeats; .* give more words"):
         config.control.mixture.evaluation("heldout_words", 4 * n * n, 0)
 
 

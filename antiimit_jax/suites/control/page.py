@@ -30,7 +30,7 @@ from antiimit_jax.suites.control.lead import (
 _TVD = SHOWN[0]
 _SLICES = {
     "k": "by number of words",
-    "p": "by percentage asked",
+    "distance": "by distance of the percentage asked from 50",
     "tokens": "by tokens of the longest word",
     "template": "by prompt template",
     "shots": "by number of examples shown",
