@@ -24,7 +24,7 @@ def config(tmp_path_factory):
     (folder / "phrasings.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PHRASINGS))
     own = {"words_file": words_file(folder, *WORDS)}
     own["templates_file"] = str(folder / "phrasings.jsonl")
-    shots = {"shots": (0, 2), "shot_weights": (0.5, 0.5)}
+    shots = {"shots": (0, 2), "shot_weights": (0.8, 0.2)}
     return from_dict(own | {"control": {"mixture": shots}, "train": {"mixture": shots}})
 
 
