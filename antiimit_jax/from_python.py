@@ -108,7 +108,8 @@ def evaluate(
     """Runs suites on a model's base and, where it has one, its adapter (stage "adapter").
 
     Args:
-      n_items: of every suite that counts items; else the configuration's.
+      n_items: of every suite that counts items; else the configuration's. Control asks whole word
+        sets, so that there the number is rounded up.
       fields: of the configuration, as nested dicts: {"control": {"splits": ["heldout_words"]}}.
 
     Raises:

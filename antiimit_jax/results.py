@@ -133,6 +133,16 @@ class Table:
     fold: str = ""  # shown on demand, under this summary
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a reader wants to know of a run, and how far the run answers it."""
+
+    asked: str
+    by: str  # which figures answer it
+    found: Sequence[str]  # what came out; empty where the run does not answer it
+    beyond: str  # what that does not cover
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A part of a page. What is absent is a sentence that says so."""
@@ -144,6 +154,7 @@ class Section:
     _: dataclasses.KW_ONLY
     link: str = ""  # its name among the page's links; a part without one is not among them
     lead: Sequence[str] = ()  # for the head of the page: a sentence, its place, readings of it
+    front: Sequence[Picture] = ()  # for the head of the page
     readings: Sequence[str] = ()  # sentences that compare figures, as a list
     explained: Sequence[Figure] = ()
     legend: Sequence[tuple[str, str, str]] = ()  # (sign, colour, words)

@@ -14,22 +14,24 @@ from absl import logging
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
-from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.files import MARK, hashes, read_mark, read_sealed, sha256, write_sealed
+from antiimit_jax.evaluation.progress import Progress, silent
+from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.files import read_sealed, sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
-from antiimit_jax.planning.duration import study_seconds
+from antiimit_jax.planning.duration import StepSpeed, study_seconds
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.identity import PACKAGES
 from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
+from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.suites import SUITES
+from antiimit_jax.suites.control.dev import dev_figures
 from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.loop import Job, measure_step, train
 from antiimit_jax.trees import digest
@@ -129,7 +131,7 @@ class Study:
         facts = self._facts(stage)
         if facts is None or not stage.folder or not (self.workdir / stage.folder).is_dir():
             return facts is not None
-        mark = _adapter_mark(self.workdir / stage.folder)
+        mark = stages.adapter_mark(self.workdir / stage.folder)
         return mark["files"][WEIGHTS_FILE] == facts["adapter_sha256"]
 
     def _facts(self, stage: Stage) -> dict[str, Any] | None:
@@ -175,15 +177,21 @@ class Study:
         """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
         folder, job = self.workdir / stage.folder, self._job(stage)
         if folder.is_dir():
-            _adapter_mark(folder)
+            stages.adapter_mark(folder)
             return load_adapter(folder, self.lm.cfg)
         bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
             add_step(live, row)
-            bar(1)
+            bar(1, in_words(row, "loss", "kl_fwd"))
 
-        tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step)
+        def look(step: int, tree: Any) -> dict[str, float]:
+            asker = self._asker(stage, self.runner.adapted(tree, self.config.lora.scale), silent)
+            found = dev_figures(asker, self.config.control)
+            self._tell(f"{stage.name} at step {step}: {in_words(found, *found)}")
+            return found
+
+        tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step, look)
         live.close()
         write_sealed(self._log_file(stage), {"log": log})
         config, cfg = self.config, self.lm.cfg
@@ -203,15 +211,8 @@ class Study:
             why = "of another adapter" if done else "not as this run wrote it"
             self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
-        asker = LocalAsker(
-            runner=runner,
-            variant=runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base,
-            stage=stage,
-            scoring=config.rule,
-            seed=config.seed,
-            eval_seed=config.eval_seed,
-            progress=self._progress,
-        )
+        variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
+        asker = self._asker(stage, variant, self._progress)
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
@@ -219,26 +220,48 @@ class Study:
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
         self._on_result()
 
-    def seconds_left(self) -> float:
-        """What is still to be trained and evaluated will take about so long, by a measured step."""
+    def _asker(self, stage: Stage, variant: Variant, progress: Progress) -> LocalAsker:
+        return LocalAsker(
+            runner=self.runner,
+            variant=variant,
+            stage=stage,
+            scoring=self.config.rule,
+            seed=self.config.seed,
+            eval_seed=self.config.eval_seed,
+            progress=progress,
+        )
+
+    def seconds_left(self, rates: Mapping[str, float]) -> float:
+        """What is still to be trained and evaluated will take about so long, by a measured step.
+
+        Args:
+          rates: how fast this machine multiplies, by dtype.
+        """
         left = [stage for stage in self.config.stages() if not self._facts(stage)]
         jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
         steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
         shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
-        return study_seconds(self.config, len(left), steps, shaper, measure_step(self.lm, job))
+        slower = rates[self.config.train.dtype] / rates[self.config.dtype]
+        speed = StepSpeed(*measure_step(self.lm, job), slower)
+        return study_seconds(self.config, left, steps, shaper, speed)
 
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""
         rows: list[dict[str, Any]] = []
         for stage in self.config.stages():
-            record = read_sealed(self._log_file(stage))
-            if record is None and stage.folder and (self.workdir / stage.folder).is_dir():
+            log = self.log(stage)
+            if log is None and stage.folder and (self.workdir / stage.folder).is_dir():
                 self._tell(f"{self._log_file(stage)}: not as the run wrote it; left out")
-            rows += record["log"] if record else []
+            rows += log or []
         if rows:
             run_files.write_training(self.workdir, rows)
         stages.join_stages(self.workdir, schemas(SUITES))
         return write_results(self.workdir, self.config, self._info())
+
+    def log(self, stage: Stage) -> list[dict[str, Any]] | None:
+        """The log of a stage's finished training; None where it is not there as it was written."""
+        record = read_sealed(self._log_file(stage))
+        return record["log"] if record else None
 
     def _log_file(self, stage: Stage) -> Path:
         return self.workdir / "checkpoints" / f"{stage.name}.json"
@@ -274,16 +297,3 @@ class Study:
 def _fingerprint(adapter: Adapter | None) -> str | None:
     """Of what an adapter does: its matrices and its scale."""
     return digest((adapter.tree, adapter.scale)) if adapter else None
-
-
-def _adapter_mark(folder: Path) -> dict[str, Any]:
-    """The mark of an adapter that the run trained. Raises UserError where it is not as it was."""
-    mark, found = read_mark(folder, "adapter"), hashes(folder)
-    if mark is None or mark["files"] != found:
-        there = mark["files"] if mark else found | {MARK: ""}
-        names = sorted(name for name in {*there, *found} if there.get(name) != found.get(name))
-        raise UserError(
-            f"{folder}: {', '.join(names)} not as the run wrote it; put it back, or move the "
-            "folder away: it is trained again from its checkpoint"
-        )
-    return mark

@@ -8,13 +8,20 @@ The adapters are written in PEFT's format to WORKDIR/adapter and WORKDIR/placebo
 stopped goes on with the same command.
 """
 
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 from absl import flags
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.reporting.training_section import in_words
 from launch import cli
 from launch.workdir import kept, open_study
 
 _KINDS = ("tuned", "placebo")
+_NOT_OF_STUDY = ("adapters", "overwrite")  # flags
 cli.define_config()
 cli.define_workdir()
 cli.define_material()
@@ -30,9 +37,21 @@ def main() -> None:
         for stage in study.config.stages():
             if stage.kind in cli.FLAGS.adapters:
                 trained = study.train(stage)
-                cli.show(
-                    f"{stage.name}: {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})"
-                )
+                cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
+                cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
+    kept = [arg for arg in sys.argv[1:] if not arg.lstrip("-").startswith(_NOT_OF_STUDY)]
+    cli.show(f"next, to measure them: python -m launch.study {shlex.join(kept)}")
+
+
+def _how_it_went(log: Sequence[dict[str, Any]]) -> str:
+    """The last step's loss, and the last look at dev_words."""
+    if not log:
+        return "no step was taken"
+    said = f"{in_words(log[-1], 'loss', 'kl_fwd')} at step {log[-1]['step']}"
+    looks = [row for row in log if "dev_tvd" in row]
+    if not looks:
+        return f"{said}; no look at dev_words (train.eval_every)"
+    return f"{said}; {in_words(looks[-1], 'dev_tvd', 'dev_mass')} at step {looks[-1]['step']}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.progress import Done, Progress
 
 _FIRST, _LAST = 3, 7  # beats: a trace begins behind the first and ends with the last
 _SHOWN = 6
@@ -25,13 +25,13 @@ class Profiled:
         self._progress, self._folder, self._tell = progress, folder, tell
         self._tracing = ""  # what is traced now
 
-    def __call__(self, what: str, total: int) -> Callable[[int], None]:
+    def __call__(self, what: str, total: int) -> Done:
         self.stop()  # a part that had fewer beats
         done, beats = self._progress(what, total), 0
 
-        def beat(count: int) -> None:
+        def beat(count: int, how: str = "") -> None:
             nonlocal beats
-            done(count)
+            done(count, how)
             beats += 1
             if beats == _FIRST:
                 self._start(what)

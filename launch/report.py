@@ -16,7 +16,7 @@ from antiimit_jax.reporting.report import schemas
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import write_results
 from antiimit_jax.suites import SUITES
-from antiimit_jax.suites.control.page import before_after
+from antiimit_jax.suites.control.pictures import before_after
 from launch import cli
 from launch.workdir import print_results
 
@@ -39,7 +39,7 @@ def main() -> None:
         run = run_files.read_run(workdir, schemas(SUITES))
         picture = before_after(run.tables, run.rows)
         if picture is None:
-            raise UserError("--picture: this run holds no two stages on heldout_words to compare")
+            raise UserError("--picture: this run holds no requests for two words on heldout_words")
         svg = plots.svg(picture.drawing, picture.name, picture.label)
         on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
         run_files.write_text(Path(cli.FLAGS.picture), on_white)

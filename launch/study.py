@@ -22,9 +22,12 @@ cli.define_suites()
 
 
 def _say_how_long(study: Study) -> None:
-    rates = " and ".join(f"{dtype} at {rate}" for dtype, rate in matmul_gflops().items())
-    cli.say(f"this machine multiplies {rates} GFLOP/s; training in {study.config.train.dtype}")
-    cli.say(f"about {round(study.seconds_left() / 60)} minutes from here, by a measured step")
+    rates = matmul_gflops()
+    said = " and ".join(f"{dtype} at {rate}" for dtype, rate in rates.items())
+    cli.say(f"this machine multiplies {said} GFLOP/s; training in {study.config.train.dtype}")
+    seconds = study.seconds_left(rates)
+    cli.say(f"about {round(seconds / 60)} minutes in all from here, by a measured step")
+    cli.bar.expect(seconds)
 
 
 def main() -> None:

@@ -1,10 +1,18 @@
 """How work tells what is done: a function from (what, how many) to one told of each."""
 
 from collections.abc import Callable
+from typing import Protocol
 
-Progress = Callable[[str, int], Callable[[int], None]]
+
+class Done(Protocol):
+    """Told that `count` more are done, and in a few words how it goes."""
+
+    def __call__(self, count: int, how: str = "", /) -> None: ...
 
 
-def silent(what: str, total: int) -> Callable[[int], None]:
+Progress = Callable[[str, int], Done]
+
+
+def silent(what: str, total: int) -> Done:
     """Tells nobody."""
-    return lambda done: None
+    return lambda done, how="": None

@@ -14,7 +14,9 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.models.peft import Adapter, base_name
 from antiimit_jax.models.weights import Source
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.report import headline_places
 from antiimit_jax.reporting.rows import Rows, figure, plain_text
+from antiimit_jax.results import Stage
 from antiimit_jax.trees import flat
 
 _TEMPLATE = importlib.resources.files("antiimit_jax.export") / "templates" / "card.md.j2"
@@ -54,7 +56,7 @@ def write_card(
       UserError: a file of the run is corrupt.
     """
     base = base_name(source.name)
-    settings, figures, foreign = {}, [], False
+    settings, figures, foreign, seeds = {}, [], False, 0
     if run is not None:
         config = flat(run_files.read_config(run)["config"])
         text = lambda value: value if isinstance(value, str) else json.dumps(value)
@@ -63,6 +65,8 @@ def write_card(
             metrics = run_files.read_metrics(run)
             made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
             stage = made.get(adapter.sha256) if adapter else None
+            stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
+            seeds = len({stage.adapter_seed for stage in stages if stage.trained})
             figures, foreign = _figures(Rows(metrics["rows"]), stage, suites), stage is None
     environment = jinja2.Environment(**_WHITE_SPACE, undefined=jinja2.StrictUndefined)
     environment.filters |= {"plain": _plain, "cells": _cells, "json": json.dumps}
@@ -75,25 +79,27 @@ def write_card(
         from_run=run is not None,
         settings=settings,
         figures=figures,
+        seeds=seeds,
         foreign_figures=foreign,
     )
     run_files.write_text(folder / "README.md", card)
 
 
 def _figures(rows: Rows, stage: str | None, suites: Mapping[str, ModuleType]) -> list[tuple]:
-    """Each suite's name, head and lines: one a split and stage, 95% intervals in brackets."""
+    """Each suite's name, head and lines: one a split's headline and stage, 95% intervals."""
     tables = []
     for suite, module in suites.items() if stage else ():
         shown = getattr(module, "HEADLINE", ())
         stages = [name for name in ("base", stage) if name in rows.stages(suite)]
         body = []
-        for split, name in itertools.product(rows.splits(suite), stages):
-            found = [rows.get(name, suite, split, "all", f.name) for f in shown]
+        places = headline_places(suite, module, rows)
+        for here, name in itertools.product(places, stages):
+            found = [rows.get(name, suite, *here, f.name) for f in shown]
             if first := next(filter(None, found), None):
                 values = [figure(row, f.decimals) for row, f in zip(found, shown)]
-                body.append([split, name, *values, first["n"], first["clusters"]])
+                body.append([places[here], name, *values, first["n"], first["clusters"]])
         if body:
-            head = ["split", "stage", *(f.label for f in shown), "n", "clusters"]
+            head = ["measured on", "stage", *(f.label for f in shown), "n", "clusters"]
             tables.append((suite, head, body))
     return tables
 

@@ -102,10 +102,11 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
         ("train.anchor_tokens", min(run.train.anchor_tokens, 64)),
         ("lora.rank", min(run.lora.rank, 8)),
     ]
+    looks = [("train.eval_every", 0)] if machine.kind != "cpu" else []  # share the weights there
     # Fine-tuning alone reads the weights in `dtype`, on a CPU into the same memory.
     changes = {
         "evaluate": [*weights, *evaluating],
-        "finetune": [*weights, *training],
+        "finetune": [*weights, *looks, *training],
         "study": [*weights, *training[:2], *evaluating, *training[2:]],
     }[program]
     return [(name, value) for name, value in changes if operator.attrgetter(name)(run) != value]

@@ -1,21 +1,30 @@
 """How long a study will take here: its counted tokens, at the speed of one measured step."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from antiimit_jax.planning.shapes import Shaper, programs_of
+from antiimit_jax.results import Stage
 from antiimit_jax.run_config import RunConfig
 
-_PASSES = 3.0  # as many forward passes over a step's tokens take a step's time
+_PASSES = 3.0  # as many forward passes over a step's tokens, in its dtype, take a step's time
 _PER_STAGE = 20.0  # seconds for compiling, intervals and tables
 
 
-def study_seconds(
-    run: RunConfig, stages: int, steps: int, shaper: Shaper, step: tuple[float, int]
-) -> float:
-    """About what so many evaluations and training steps will take.
+class StepSpeed(NamedTuple):
+    """A training step measured here (`training.loop.measure_step`)."""
 
-    Args:
-      step: seconds and tokens of a training step (`training.loop.measure_step`).
-    """
-    seconds, tokens = step
-    times = {"own": stages}  # weights that are changed are the base's
-    read = sum(shaper.tokens(p) * times.get(p.weights, 1) for p in programs_of(run))
-    return seconds * (steps + read / tokens / _PASSES) + _PER_STAGE * stages
+    seconds: float
+    tokens: int
+    slower: float = 1.0  # so many times as slowly evaluation's dtype is multiplied
+
+
+def study_seconds(
+    run: RunConfig, left: Sequence[Stage], steps: int, shaper: Shaper, speed: StepSpeed
+) -> float:
+    """About what evaluating the stages that are left and so many training steps will take."""
+    bases = sum(stage.kind == "base" for stage in left)
+    times = lambda program: program.of_base * bases if program.of_base else len(left)
+    read = sum(shaper.tokens(program) * times(program) for program in programs_of(run))
+    forward = speed.seconds / speed.tokens / _PASSES * speed.slower  # of a token
+    return speed.seconds * steps + forward * read + _PER_STAGE * len(left)

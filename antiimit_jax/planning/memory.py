@@ -161,16 +161,20 @@ class Estimator:
             if dtype != run.dtype:
                 parts[f"layers cast to {dtype}"] = n_bytes(layers)
         else:
-            parts = {"weights in training": n_bytes(self._placed(trained, shards)) // shards}
+            parts = self._kept(run) if run.train.eval_every else {}
+            parts["weights in training"] = n_bytes(self._placed(trained, shards)) // shards
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
     def study(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
-        weights = self.weights(run.dtype, self._shards(run))
-        kept = {} if self._on_cpu else {"weights kept for evaluating": weights}
+        kept = {} if self._on_cpu else self._kept(run)
         training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
         return [*self.evaluate(run), *training]
+
+    def _kept(self, run: RunConfig) -> dict[str, int]:
+        """The evaluated weights, which training and its looks at dev_words keep."""
+        return {"weights kept for evaluating": self.weights(run.dtype, self._shards(run))}
 
     def _resident(self, program: int, dtype: str, shards: int) -> dict[str, int]:
         """What lies there throughout: the weights; on a CPU also the program, and what was read.

@@ -18,6 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.results import stage_named
 
 _LOOKS = {  # kind of stage -> colour, marker, the marker in a legend
@@ -83,7 +84,10 @@ def rgb(figure: Figure) -> np.ndarray:
 def calibration_figure(panels: Mapping[str, Any]) -> Figure:
     """Share given against share asked, with the diagonal, and below it where the mass lies.
 
-    panels: stage -> asked, share, mass, counted of each item; x, mean, low, high of each level.
+    Bands hold most items of a level; means of few word sets are hollow.
+
+    panels: stage -> asked, share, mass, counted of each item; x, mean, low, high, band, sets of
+      each level.
     """
     figure = Figure(figsize=(PANEL[0] * len(panels), 3.75), layout="constrained")
     columns = figure.subplots(2, len(panels), height_ratios=(4.2, 1), squeeze=False).T
@@ -107,10 +111,32 @@ def _calibration(axes: Axes, data: Any, stage: str) -> None:
         dots = _thinned(np.flatnonzero(~data.counted))
         ring = dict(s=9, facecolors="none", edgecolors=ink, alpha=0.6, lw=0.5, zorder=2)
         axes.scatter(data.asked[dots], data.share[dots], **ring)
-    for x, *point in zip(data.x, data.mean, data.low, data.high):
-        _mark(axes, x, point, _look(stage))
+    axes.fill_between(data.x, *data.band, color=ink, alpha=0.15, lw=0, zorder=1)
+    for x, sets, *point in zip(data.x, data.sets, data.mean, data.low, data.high):
+        _mark(axes, x, point, _look(stage), hollow=sets < FEW_CLUSTERS)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
     axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
+
+
+@_styled
+def slope_figure(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """Log-odds given against asked, a mark a word set and distance, with each stage's line.
+
+    series: stage -> x and d [units] of the graded slope, the last on top.
+    """
+    figure = Figure(figsize=(PANEL[0], 3.75), layout="constrained")
+    axes = figure.subplots()
+    ends = np.array([0.0, max(x.max() for x, _ in series.values())])
+    axes.plot(ends, ends, color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
+    for stage, (x, d) in series.items():
+        ink, sign, _ = _look(stage)
+        axes.plot(x, d, marker=sign, ms=2.8, color=ink, alpha=0.45, lw=0, mew=0, zorder=2)
+        if np.ptp(x) > 0:
+            slope, step = np.polyfit(x, d, 1)
+            axes.plot(ends, step + slope * ends, color=ink, lw=1.6, zorder=3)
+    axes.set(title=title, xlabel="log-odds asked (exchanged percentages apart)")
+    axes.set_ylabel("log-odds given")
+    return figure
 
 
 @_styled
@@ -219,13 +245,15 @@ def _mark(
     look: Sequence[str],
     lw: float = 1.2,
     upright: bool = True,
+    hollow: bool = False,
 ) -> None:
     """A value with its interval, where it has one, at place x (a height, unless upright)."""
     (value, low, high), (ink, sign, *_) = point, look
     turn = (lambda *xy: xy) if upright else (lambda *xy: xy[::-1])
     if not (low is None or high is None or np.isnan(low)):
         axes.plot(*turn([x, x], [low, high]), color=ink, lw=lw, zorder=2)
-    axes.plot(*turn([x], [value]), marker=sign, ms=4.5, color=ink, lw=0, zorder=3)
+    face = "white" if hollow else ink
+    axes.plot(*turn([x], [value]), marker=sign, ms=4.5, color=ink, mfc=face, lw=0, zorder=3)
 
 
 def _plain_log(axis: Axis) -> None:

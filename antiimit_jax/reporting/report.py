@@ -9,9 +9,11 @@ from typing import Any
 import jinja2
 
 from antiimit_jax.reporting import plots
-from antiimit_jax.reporting.rows import page_text, plain_text
+from antiimit_jax.reporting.questions import n_seeds, open_questions
+from antiimit_jax.reporting.rows import Rows, page_text, plain_text
 from antiimit_jax.reporting.run_files import Run, Schemas, read_run, write_text
 from antiimit_jax.reporting.training_section import step_counts, training_section
+from antiimit_jax.results import Question
 from antiimit_jax.trees import flat
 
 Suites = Mapping[str, ModuleType]
@@ -37,25 +39,44 @@ def render(run: Run, suites: Suites) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
     environment.filters["plain"] = plain_text
-    sections = {name: suites[name].section(run.tables, run.rows) for name in asked(run, suites)}
+    sections = {name: suites[name].section(run.tables, run.rows) for name in measured(run, suites)}
+    if run.training is not None or n_seeds(run):
+        sections["training"] = training_section(run)
     return environment.get_template("report.html.j2").render(
         model=model_name(run),
         run=run,
         steps=step_counts(run),
         absent=missing_parts(run, suites),
-        one_seed=one_seed(run),
-        sections=sections | {"training": training_section(run)},
+        questions=questions(run, suites),
+        one_seed=n_seeds(run) == 1,
+        base_alone=not adapters(run),
+        sections=sections,
         svg=plots.svg,
         settings=settings(run, suites),
         date=datetime.date.today().isoformat(),
     )
 
 
-def asked(run: Run, suites: Suites) -> list[str]:
-    """The suites of the run's configuration and those with rows; all where it is not there."""
-    wanted = run.config["config"].get("suites", ()) if run.config else suites
-    measured = {row["suite"] for row in run.rows.all}
-    return [name for name in suites if name in measured or name in wanted]
+def measured(run: Run, suites: Suites) -> list[str]:
+    """The suites with rows."""
+    there = {row["suite"] for row in run.rows.all}
+    return [name for name in suites if name in there]
+
+
+def headline_places(name: str, suite: ModuleType, rows: Rows) -> dict[tuple[str, str], str]:
+    """(split, slice) of a suite's headline on each split -> that in words.
+
+    Page, console, model card and TensorBoard show a headline figure from here alone.
+    """
+    if hasattr(suite, "places"):
+        return suite.places(rows)
+    return {(split, "all"): split for split in rows.splits(name, getattr(suite, "SPLITS", ()))}
+
+
+def questions(run: Run, suites: Suites) -> list[Question]:
+    """What the run answers of the study's questions, and what it does not."""
+    able = [suite for suite in suites.values() if hasattr(suite, "questions")]
+    return [q for suite in able for q in suite.questions(run.rows)] + open_questions(run)
 
 
 def model_name(run: Run) -> str:
@@ -64,29 +85,32 @@ def model_name(run: Run) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def one_seed(run: Run) -> bool:
-    """Whether the run has adapters, and none was trained from a second seed."""
-    seeds = {stage.adapter_seed for stage in run.rows.of_run if stage.kind != "base"}
-    return len(seeds) == 1
+def adapters(run: Run) -> list[str]:
+    """The stages that are not the base."""
+    return [stage.name for stage in run.rows.of_run if stage.kind != "base"]
 
 
 def missing_stages(run: Run) -> list[str]:
-    """Kinds of stage that a study has and this run does not."""
+    """Kinds of stage that a run with adapters of its own should have and this one does not."""
     there = {stage.kind for stage in run.rows.of_run}
-    return [kind for kind in ("base", "tuned", "placebo") if kind not in there]
+    wanted = ("base", "tuned", "placebo") if n_seeds(run) else ()
+    return [kind for kind in wanted if kind not in there]
 
 
 def missing_parts(run: Run, suites: Suites) -> list[str]:
-    """Stages, splits and files that this run does not have."""
-    splits, files = [], []
-    for name in asked(run, suites):
-        suite, there = suites[name], run.rows.splits(name)
-        splits += [s for s in getattr(suite, "SPLITS", ()) if there and s not in there]
-        files += [f"{table}.parquet" for table in suite.TABLES if table not in run.tables]
-    files += ["training.parquet"] if run.training is None else []
-    files += [] if run.config else ["config.json"]
-    stages = [f"stage {kind}" for kind in missing_stages(run)]
-    return [*stages, *(f"split {split}" for split in splits), *files]
+    """Suites, stages and splits that were asked for, and files, that this run does not have."""
+    config = run.config["config"] if run.config else {}
+    there = measured(run, suites)
+    parts = [f"stage {kind}" for kind in missing_stages(run)] if there else ["any figure"]
+    parts += [f"suite {name}" for name in config.get("suites", ()) if name not in there]
+    for name in there:
+        asked, found = config.get(name, {}), run.rows.splits(name)
+        wanted = () if asked.get("items_file") else asked.get("splits", ())
+        parts += [f"split {split}" for split in wanted if split not in found]
+    files = [f"{table}.parquet" for name in there for table in suites[name].TABLES]
+    files += ["training.parquet"] if n_seeds(run) else []
+    parts += [name for name in files if not (run.path / name).exists()]
+    return parts + ([] if run.config else ["config.json"])
 
 
 def settings(run: Run, suites: Suites) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import hashes, read_mark, whole_folder, write_mark
+from antiimit_jax.files import MARK, hashes, read_mark, whole_folder, write_mark
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.run_files import Schemas
 from antiimit_jax.results import Stage, Tables, stage_order
@@ -73,3 +73,16 @@ def join_stages(workdir: Path, schemas: Schemas) -> None:
         found = [run_files.read_table(folder, name, schema) for folder in folders]
         if parts := [table for table in found if table is not None]:
             run_files.write_table(workdir, name, pa.concat_tables(parts))
+
+
+def adapter_mark(folder: Path) -> dict[str, Any]:
+    """The mark of an adapter that the run trained. Raises UserError where it is not as it was."""
+    mark, found = read_mark(folder, "adapter"), hashes(folder)
+    if mark is None or mark["files"] != found:
+        there = mark["files"] if mark else found | {MARK: ""}
+        names = sorted(name for name in {*there, *found} if there.get(name) != found.get(name))
+        raise UserError(
+            f"{folder}: {', '.join(names)} not as the run wrote it; put it back, or move the "
+            "folder away: it is trained again from its checkpoint"
+        )
+    return mark

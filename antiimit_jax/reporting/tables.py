@@ -11,9 +11,15 @@ Labels = Mapping[str, str]  # the name of a stage or slice -> its label
 
 
 def figure_table(
-    rows: Rows, place: Place, figures: Sequence[Figure], lines: Labels, title: str = ""
+    rows: Rows, place: Place, figures: Sequence[Figure], lines: Labels, title: str = "", fold=""
 ) -> Table:
-    """A line a stage or baseline that has rows, a column a figure; empty cells are explained."""
+    """A line a stage or baseline that has rows, a column a figure that any of them has.
+
+    Cells that are empty all the same are explained; `fold` as in `Table`.
+    """
+    had = lambda f: any(value_of(rows.get(line, *place, f.name)) is not None for line in lines)
+    missing = [f"{f.label} needs {f.needs}" for f in figures if f.needs and not had(f)]
+    figures = [f for f in figures if had(f)]
     found = {stage: [rows.get(stage, *place, f.name) for f in figures] for stage in lines}
     present = {stage: list(filter(None, line)) for stage, line in found.items() if any(line)}
     general = _shared([row for line in present.values() for row in line])
@@ -28,10 +34,9 @@ def figure_table(
         body.append(Line(label=lines[stage], mark=_marks(own, marks), cells=cells, kind=kind))
     notes = [f"All rows: {'; '.join(general)}."] if general else []
     notes += ["; ".join(f"{mark}: {note}" for note, mark in marks.items()) + "."] if marks else []
-    if absent := [lines[stage] for stage in lines if stage not in present]:
-        notes.append(f"Not in this run: {'; '.join(absent)}.")
+    notes += [f"Not computed in this run: {'; '.join(missing)}."] if missing else []
     head = ["", *(f.label for f in figures), "n", "clusters"]
-    return Table(title=title, head=head, body=body, notes=notes)
+    return Table(title=title, head=head, body=body, notes=notes, fold=fold)
 
 
 def slice_table(

@@ -1,11 +1,13 @@
 """TensorBoard files of a run, made from its files alone.
 
-Scalars bear the tags `{stage}/{suite}/{split}/{metric}` (slice "all"), `train/{name}` and
-`placebo_train/{name}`; calibration figures are images, sampled prompts are text.
+Curves over training steps bear the tags `train/{name}` and `placebo_train/{name}`; the headline
+figures of a stage stand at its adapter's last step as `{stage}/{suite}/{split}/{metric}` and, with
+the settings, under HPARAMS. Calibration figures are images, sampled prompts are text.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from antiimit_jax.reporting import plots
-from antiimit_jax.reporting.report import Suites, schemas
-from antiimit_jax.reporting.rows import number, page_text, visible
+from antiimit_jax.reporting.report import Suites, headline_places, schemas
+from antiimit_jax.reporting.rows import number, page_text, value_of, visible
 from antiimit_jax.reporting.run_files import Run, read_run
+from antiimit_jax.reporting.training_section import step_counts
+from antiimit_jax.trees import flat
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -34,7 +38,7 @@ def write_tensorboard(workdir: str | Path, suites: Suites) -> Path:
     for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
     with open_writer(run.path) as writer:
-        _scalars(writer, run)
+        _headlines(writer, run, suites)
         log = run.training or {}
         for values in zip(*log.values()):
             add_step(writer, dict(zip(log, values)))
@@ -63,11 +67,26 @@ def tag(*parts: str) -> str:
     return "/".join(re.sub(r"[^-\w.]", "_", part) for part in parts)
 
 
-def _scalars(writer: SummaryWriter, run: Run) -> None:
-    for row in run.rows.all:
-        if row["slice"] == "all" and row["value"] is not None:
-            name = tag(row["stage"], row["suite"], row["split"], row["metric"])
-            writer.add_scalar(name, float(row["value"]), 0)
+def _headlines(writer: SummaryWriter, run: Run, suites: Suites) -> None:
+    """The headline figures of every stage, and as metrics of the settings the subject's."""
+    from tensorboardX.summary import hparams
+
+    steps, metrics = step_counts(run), {}
+    for suite, module in suites.items():
+        shown = [figure.name for figure in getattr(module, "HEADLINE", ())]
+        stages, subject = run.rows.stages(suite), run.rows.subject(suite)
+        places = headline_places(suite, module, run.rows)
+        for stage, here, name in itertools.product(stages, places, shown):
+            value = value_of(run.rows.get(stage, suite, *here, name))
+            if value is not None:
+                at = tag(stage, suite, here[0], name)
+                writer.add_scalar(at, value, steps.get(stage, 0))
+                metrics |= {at: value} if stage == subject else {}
+    if run.config and metrics:
+        plain = lambda value: value if isinstance(value, bool | int | float) else str(value)
+        settings = {key: plain(value) for key, value in flat(run.config["config"]).items()}
+        for part in hparams(settings, metrics):
+            writer.file_writer.add_summary(part)
 
 
 def _of_suites(writer: SummaryWriter, run: Run, suites: Suites) -> None:

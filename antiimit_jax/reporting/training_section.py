@@ -1,6 +1,8 @@
 """The page's part on training: curves of the adapters, how far each ran, what was skipped."""
 
 import collections
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,12 @@ _TITLES = {  # column -> (title, log axis)
     "kl_fwd": ("KL(asked‖given), nats (log axis)", True),
     "residual": ("residual (log axis)", True),
     "anchor_kl": ("anchor KL to the base model", False),
+    "dev_tvd": ("TVD on dev_words", False),
+    "dev_mass": ("mass on dev_words", False),
     "grad_norm": ("gradient norm", False),
     "lr": ("learning rate", False),
 }
+_SAID = {"kl_fwd": "KL", "dev_tvd": "TVD on dev_words", "dev_mass": "mass on dev_words"}
 _NO_CURVE = ("adapter", "step", "tokens_per_s", "skipped")
 
 
@@ -67,3 +72,9 @@ def training_section(run: Run) -> Section:
         notes=["Pale lines: each step as recorded; full lines: running means."],
         absent=absent,
     )
+
+
+def in_words(row: Mapping[str, Any], *columns: str) -> str:
+    """Those of the columns of a row of the training log that it has, for people."""
+    known = [name for name in columns if row.get(name) is not None]
+    return ", ".join(f"{_SAID.get(name, name)} {row[name]:.3f}" for name in known)

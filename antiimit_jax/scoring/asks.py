@@ -39,6 +39,7 @@ class Program:
     asks: tuple[Any, ...]  # all of them: each an `Ask`, or an unrelated text
     scorings: tuple[Scoring, ...] = ()  # of words
     weights: Literal["own", "rounded", "changed"] = "own"  # to bfloat16, or to a ruler's in float32
+    of_base: int = 0  # how often the base alone is asked; 0: every stage, once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -67,8 +67,11 @@ def choose_prompts(count: int) -> list[NeutralPrompt]:
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The texts under the stage's weights, and under a ruler's."""
     texts = tuple(choose_prompts(cfg.n_prompts))
-    rulers = [suite.Program(name="rulers", kind="texts", asks=texts, weights="changed")]
-    return [suite.Program(name="drift", kind="texts", asks=texts), *(rulers if cfg.rulers else [])]
+    found = [suite.Program(name="drift", kind="texts", asks=texts)]
+    if count := len(cfg.rulers):
+        how = dict(weights="changed", of_base=count)
+        found.append(suite.Program(name="rulers", kind="texts", asks=texts, **how))
+    return found
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
@@ -135,6 +138,21 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         absent=[] if stages else ["No stage but the base was compared in this run."],
         link="Drift",
     )
+
+
+def questions(rows: suite.Rows) -> list[suite.Question]:
+    """What else changed, where a stage was compared with the base."""
+    said = _readings(rows)
+    if not said:
+        return []
+    return [
+        suite.Question(
+            asked="What else changed?",
+            by="KL(base‖stage) of next-token predictions on unrelated text, beside the ruler",
+            found=said,
+            beyond="answers of more than a token, and what tests of knowledge or skill would show",
+        )
+    ]
 
 
 def _readings(rows: suite.Rows) -> list[str]:

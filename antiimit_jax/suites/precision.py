@@ -31,7 +31,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     """Words under rounded weights."""
     asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
     common = dict(kind="words", asks=asks, scorings=(scoring,), weights="rounded")
-    return [suite.Program(name="precision", **common)] if asks else []
+    return [suite.Program(name="precision", of_base=2, **common)] if asks else []
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:

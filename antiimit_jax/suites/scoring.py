@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from antiimit_jax.metrics.rows import control_rows
+from antiimit_jax.reporting.rows import number, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.suites import control, suite
 
@@ -86,7 +87,29 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     stages = {stage: stage for stage in rows.stages("scoring")}
     return suite.Section(
         title,
-        ["The same items scored by other rules. A figure that hardly moves does not hang on it."],
+        [
+            "The same items scored by other rules. A figure that hardly moves does not hang on it.",
+            *_narrow(rows, split[0]),
+        ],
         tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in FIGURES],
         link="Scoring",
     )
+
+
+def _narrow(rows: suite.Rows, split: str) -> list[str]:
+    """How far mass and TVD hang on words that punctuation ends."""
+    stage = rows.subject("scoring")
+    found = [
+        value_of(rows.get(stage, "scoring", split, f"scoring={rule}", metric))
+        for metric in ("mass", "tvd_res")
+        for rule in ("standard", "terminators_narrow")
+    ]
+    if None in found:
+        return []
+    mass, narrow, *tvd = found
+    return [
+        f"If only white space or the end of the turn ended a word (the narrow rule), the mass of "
+        f"{stage} would go from {number(mass)} to {number(narrow)}: {number(mass - narrow)} of its "
+        "probability is on words that punctuation, a quote or the like ends. TVD would go from "
+        f"{number(tvd[0])} to {number(tvd[1])}."
+    ]

@@ -11,7 +11,9 @@ A suite is a module `antiimit_jax/suites/NAME.py` (or a folder of that name) and
     section(tables, rows) -> Section
 
 and may have NEEDS (what it asks besides `words`), SPLITS (split -> meaning, in order of interest),
-HEADLINE (those of FIGURES that a model card shows),
+HEADLINE (those of FIGURES that model card and TensorBoard show),
+`places(rows)` ((split, slice) of the headline of each split -> that in words; else slice "all"),
+`questions(rows)` (a list of `Question`, what of the study's questions it answers),
 `samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
 `images(tables, rows)` (for TensorBoard) and `programs(cfg, eval_seed, scoring)` (for the memory
 plan).
@@ -35,6 +37,7 @@ from antiimit_jax.results import (
     Figure,
     Line,
     Picture,
+    Question,
     Row,
     Section,
     Stage,

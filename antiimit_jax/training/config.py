@@ -36,6 +36,9 @@ class TrainConfig:
     anchor_tokens: int = between(0, _TOKENS, 64)  # tokens of unrelated text a step; 0: none
     dtype: str = one_of(DTYPES, "auto")  # of the frozen weights in training
     remat: bool = False
+    eval_every: int = between(
+        0, _STEPS, 100
+    )  # steps from one look at dev_words to the next; 0: none
     checkpoint_every: int = between(1, _STEPS, 50)
     max_skips: int = between(1, _STEPS, 5)  # non-finite steps in a row before the run stops
 

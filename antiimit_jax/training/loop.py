@@ -35,6 +35,7 @@ from antiimit_jax.training.terms import Term, make_batch, make_terms
 
 Tree = Any
 OnStep = Callable[[dict[str, Any]], None]
+Look = Callable[[int, Tree], dict[str, float]]  # (step, adapter on the host) -> columns of the log
 _INIT_STREAM = 21
 
 
@@ -77,7 +78,11 @@ class Job:
 
 
 def train(
-    lm: LanguageModel, job: Job, folder: Path, on_step: OnStep = lambda row: None
+    lm: LanguageModel,
+    job: Job,
+    folder: Path,
+    on_step: OnStep = lambda row: None,
+    look: Look = lambda step, adapter: {},
 ) -> tuple[Tree, Log]:
     """Trains an adapter to its end, from its last checkpoint if there is one.
 
@@ -86,6 +91,7 @@ def train(
     Args:
       folder: of its checkpoints.
       on_step: called with the log row of each step, of restored ones too.
+      look: measures the adapter after every `eval_every` steps.
 
     Returns:
       The adapter as host arrays and the log: one row a step with adapter, step, loss, the terms'
@@ -116,9 +122,11 @@ def train(
             state, metrics, stuck = stepper(state, batch)
             row = _log_row(name, step, metrics, float(schedule(step)))
             row["tokens_per_s"] = n_tokens(batch) / (time.monotonic() - began)
+            done = step + 1
+            if cfg.eval_every and done % cfg.eval_every == 0:
+                row |= look(done, jax.device_get(stepper.held(state).adapter))
             log.append(row)
             on_step(row)
-            done = step + 1
             stop = stuck >= cfg.max_skips or done == job.steps
             if stop or done % cfg.checkpoint_every == 0:
                 checkpoints.save(stepper.held(state), log)

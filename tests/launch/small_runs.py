@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting import run_files
 from antiimit_jax.results import BASE, Stage
@@ -11,7 +12,7 @@ from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.trees import flat, nested
 from launch.workdir import locked, open_run
 
-QUIET = lambda what, total: lambda count: None
+QUIET = silent
 FEW = {
     "dtype": "float32",
     "prompt_format": "base",

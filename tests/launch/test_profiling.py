@@ -24,7 +24,9 @@ def files(folder):
 
 def test_a_part_is_traced_behind_its_first_beats_and_its_products_take_the_time(tmp_path, work):
     told, seen = [], []
-    progress = profiling.Profiled(lambda what, total: seen.append, tmp_path, told.append)
+    progress = profiling.Profiled(
+        lambda what, total: lambda count, how: seen.append(count), tmp_path, told.append
+    )
     beat = progress("training", 9)
     for number in range(9):
         work()

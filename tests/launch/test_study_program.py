@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -218,10 +220,17 @@ def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_
     """Two devices share them; a run that is stopped after six of its steps goes on alike."""
     folder = tmp_path / "w"
     flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--config.weights=sharded")
+    flags += ("--config.train.eval_every=8",)
 
     def run() -> bytes:
         result = launch("finetune", *flags, "--adapters=tuned")
         assert result.returncode == 0, result.stderr
+        assert "tuned at step 8: TVD on dev_words 0." in result.stderr
+        told, _, following = result.stdout.splitlines()
+        assert re.fullmatch(
+            r"tuned: loss \S+, KL \S+ at step 8; TVD \S+ \S+ 0\S+, mass .* at step 8", told
+        )
+        assert following.endswith(f"python -m launch.study {shlex.join(flags)}")
         return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
     whole = run()

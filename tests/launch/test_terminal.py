@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import cli
 from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
@@ -103,6 +104,21 @@ cli.run(main)
     assert b"\x1b" not in result.stderr.replace(b"\x1b[A", b"")  # tqdm's own: one line up
     assert result.stderr.splitlines()[-1] == rb"error: it is \x1b[31mred"
     assert rb"note \x1b]0;title\x07" in result.stderr
+
+
+def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
+    bars = cli._Bars()
+    bars("alone", 1)(1)
+    assert "min" not in capsys.readouterr().err
+    bars.expect(37 * 60)
+    done = bars("training", 2)
+    done(1, "loss 0.250, KL 0.125")
+    done(1)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2/2" in last and "0 of about 37 min" in last
+    bars.expect(60)
+    bars("training", 1)(1, "loss 0.250")
+    assert "loss 0.250; 0 of about 1 min" in capsys.readouterr().err
 
 
 def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):

@@ -128,16 +128,17 @@ def _items(rng: np.random.Generator, count: int, hostile: str) -> list[dict]:
     for split in SPLITS:
         levels = TRAINED if split in ("train", "heldout_words") else HELD_OUT
         for i in range(count):
-            cluster = i // 4
-            k = 2 if cluster % 4 else 3
+            cluster, order = divmod(i, 4)  # a word set in both orders, its shares exchanged
+            k = 3 if cluster % 4 == 3 else 2
             local = np.random.default_rng([cluster, SPLITS.index(split)])
             words = tuple(local.choice(WORDS, k, replace=False))
-            if hostile and i == 0:
+            if hostile and cluster == 0:
                 words = (f"river{hostile}", *words[1:])
-            words = words[::-1] if i % 2 else words
-            p = float(rng.choice(levels))
+            p = float(local.choice(levels))
             target = (p, 1 - p) if k == 2 else (p, 0.7 * (1 - p), 0.3 * (1 - p))
-            shots = int((0, 2, 11)[i % 3])
+            words = words[::-1] if order > 1 else words
+            target = target[::-1] if order % 2 else target
+            shots = {5: 2, 9: 11}.get(cluster % 12, 0)
             items.append(
                 {
                     "split": split,
@@ -146,10 +147,10 @@ def _items(rng: np.random.Generator, count: int, hostile: str) -> list[dict]:
                     "k": k,
                     "words": words,
                     "target": np.array(target),
-                    "template": int(rng.integers(6)),
+                    "template": (0, 1, 2, 3, 5, 4)[cluster % 6],
                     "n_shots": shots,
-                    "shot_set": i % 8 if shots else -1,
-                    "order": i % 4,
+                    "shot_set": cluster % 8 if shots else -1,
+                    "order": order,
                     "tokens": int(1 + cluster % 3),
                     "prompt": _prompt(words, target, shots),
                     "last_shot": np.array((0.3, 0.7) if k == 2 else (0.2, 0.3, 0.5)),
@@ -196,6 +197,7 @@ def _item_columns(
                 "residual": 1 - q.sum(),
                 "scoring": rule,
                 "dtype": dtype,
+                "phrasing": TEMPLATES[item["template"]].opening,
                 "facets": "{}",
             }
             for j, word in enumerate(item["words"]):

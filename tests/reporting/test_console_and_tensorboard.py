@@ -7,8 +7,10 @@ import re
 import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.report import headline_places, schemas, write_report
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.reporting.tensorboard import sample_markdown, write_tensorboard
@@ -49,28 +51,52 @@ def events(full_run):
     return accumulator
 
 
-def test_scalars_bear_the_contracted_tags_and_values(full_run, events):
-    tags = set(events.Tags()["scalars"])
-    rows = [
-        r
-        for r in run_files.read_metrics(full_run)["rows"]
-        if r["slice"] == "all" and r["value"] is not None
-    ]
+def test_headline_figures_alone_bear_the_contracted_tags_at_their_last_step(full_run, events):
+    rows = run_files.read_metrics(full_run)["rows"]
+    where = {"control": "k=2", "drift": "all"}
     wanted = {
-        f"{r['stage'].replace(':', '_')}/{r['suite']}/{r['split']}/{r['metric']}": r["value"]
+        f"{r['stage']}/{r['suite']}/{r['split']}/{r['metric']}": r["value"]
         for r in rows
+        if where.get(r["suite"]) == r["slice"]
+        and ":" not in r["stage"]
+        and r["metric"] in [figure.name for figure in SUITES[r["suite"]].HEADLINE]
     }
-    assert "tuned/control/heldout_words/tvd_res" in wanted
-    assert {tag for tag in tags if "train/" not in tag.split("control")[0]} >= set(wanted)
+    tags = {tag for tag in events.Tags()["scalars"] if not re.match("(placebo_)?train/", tag)}
+    assert "tuned/control/heldout_words/gamma" in wanted and tags == set(wanted)
+    steps = {"base": 0, "tuned": 240, "placebo": 120}
     for tag, value in wanted.items():
         (event,) = events.Scalars(tag)
         assert event.value == pytest.approx(value, rel=1e-6, abs=1e-9)
+        assert event.step == steps[tag.partition("/")[0]]
+
+
+def test_training_is_curves_over_steps_and_settings_are_hparams(full_run, events):
     training = pq.read_table(full_run / "training.parquet").to_pylist()
     for adapter, prefix in (("tuned", "train"), ("placebo", "placebo_train")):
         loss = [(r["step"], r["loss"]) for r in training if r["adapter"] == adapter]
         read = [(event.step, event.value) for event in events.Scalars(f"{prefix}/loss")]
         assert [step for step, _ in read] == [step for step, _ in loss]
         assert [v for _, v in read] == pytest.approx([v for _, v in loss], rel=1e-6)
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["train.steps"].number_value == 240
+    assert settings["model"].string_value == "smollm2-135m-instruct"
+
+
+def test_console_page_and_tensorboard_show_one_headline(full_run, events):
+    """The same figure under the same label, from the same slice."""
+    page = write_report(full_run, SUITES).read_text(encoding="utf-8")
+    (label,) = [name for (split, _), name in _places(full_run).items() if split == "heldout_words"]
+    assert label in page and label in console_table(full_run, SUITES)
+    (event,) = events.Scalars("tuned/control/heldout_words/tvd_res")
+    assert f"puts {event.value:.3f} [" in page
+    (line,) = [x for x in console_table(full_run, SUITES).splitlines() if x.startswith("tuned ")]
+    assert line.split()[1] == f"{event.value:.3f}"
+
+
+def _places(folder):
+    run = run_files.read_run(folder, schemas(SUITES))
+    return headline_places("control", SUITES["control"], run.rows)
 
 
 def test_writing_again_replaces_what_was_written(bare_run):

@@ -14,8 +14,10 @@ from antiimit_jax.reporting import plots, rows
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.run_files import read_run
 from antiimit_jax.suites import SUITES
-from antiimit_jax.suites.control.curves import calibration
+from antiimit_jax.suites.control.curves import calibration, slope_points
 from antiimit_jax.tasks.templates import TEMPLATES
+
+GAMMA = ("gamma", "gamma_step")
 
 
 def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run):
@@ -40,6 +42,29 @@ def test_calibration_uses_first_words_of_plain_two_word_items_with_mass(full_run
         tenths.setdefault(tenth, []).append(r["q"] / (1 - r["residual"]))
     assert data.mean == pytest.approx([sum(v) / len(v) for _, v in sorted(tenths.items())])
     assert calibration(items, "tuned", "nowhere") is None
+
+
+def test_bands_hold_most_items_of_a_level_and_sets_are_counted(full_run):
+    items = read_run(full_run, schemas(SUITES)).tables["items"]
+    data = calibration(items, "tuned", "heldout_words")
+    plain = ~np.isin(items["template"], [4, 9]) & (items["n_shots"] == 0)
+    chosen = (items["stage"] == "tuned") & (items["split"] == "heldout_words") & plain
+    chosen &= (items["k"] == 2) & (items["word_index"] == 0)
+    tenth = np.floor(10 * data.asked + 1e-9)
+    for level, low, high, sets in zip(np.unique(tenth), *data.band, data.sets):
+        ordered = np.sort(data.share[tenth == level])
+        place = np.linspace(0, 1, ordered.size)
+        assert [low, high] == pytest.approx(np.interp([0.1, 0.9], place, ordered))
+        assert sets == np.unique(items["cluster"][chosen][tenth == level]).size
+
+
+def test_points_of_the_slope_picture_give_gamma(full_run):
+    run = read_run(full_run, schemas(SUITES))
+    for stage in ("base", "tuned"):
+        slope, step = np.polyfit(*slope_points(run.tables["items"], stage, "heldout_words"), 1)
+        rows_of = [run.rows.get(stage, "control", "heldout_words", "k=2", m) for m in GAMMA]
+        assert [slope, step] == pytest.approx([row["value"] for row in rows_of])
+    assert slope_points(run.tables["items"], "tuned", "nowhere") is None
 
 
 def test_items_without_mass_do_not_count(full_run):

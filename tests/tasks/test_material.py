@@ -25,7 +25,8 @@ def config(tmp_path_factory):
     own = {"words_file": words_file(folder, *WORDS)}
     own["templates_file"] = str(folder / "phrasings.jsonl")
     shots = {"shots": (0, 2), "shot_weights": (0.8, 0.2)}
-    return from_dict(own | {"control": {"mixture": shots}, "train": {"mixture": shots}})
+    asked = {"mixture": shots | {"heldout_weight": 0.2}}
+    return from_dict(own | {"control": asked, "train": {"mixture": shots}})
 
 
 def texts(item) -> str:

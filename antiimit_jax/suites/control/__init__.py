@@ -20,8 +20,11 @@ from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, 
 from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
+from antiimit_jax.suites.control.lead import places
 from antiimit_jax.suites.control.own_items import lacking_rows, own_slices
-from antiimit_jax.suites.control.page import headline, images, section
+from antiimit_jax.suites.control.page import headline, section
+from antiimit_jax.suites.control.pictures import images
+from antiimit_jax.suites.control.questions import questions
 from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, last_shot, without_percents
@@ -29,12 +32,14 @@ from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
 from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 from antiimit_jax.tasks.user_items import load_items
 
-__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "section"]
+__all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "places"]
+__all__ += ["questions", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank")
 _PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
 _COMPARED = ("uniform", "two_level")  # behaviours that a stage is paired with
 _PLAIN = {"template": -1, "n_shots": 0, "shot_set": -1, "order": 0, "template_heldout": False}
+_PLAIN |= {"phrasing": ""}
 
 ITEMS = pa.schema(
     {name: pa.string() for name in ("stage", "suite", "split", "item", "cluster")}
@@ -44,7 +49,7 @@ ITEMS = pa.schema(
     | {name: pa.int32() for name in ("word_index", "form_count", "token_count")}
     | {name: pa.float64() for name in ("target", "q", "residual", "prior", "last_shot")}
     | {"scoring": pa.string(), "dtype": pa.string()}  # the rule, the weights it came from
-    | {"facets": pa.string()}  # of a user's items, a JSON object
+    | {"phrasing": pa.string(), "facets": pa.string()}  # a user's items have facets, a JSON object
 )
 TABLES = {"items": ITEMS}
 
@@ -115,9 +120,11 @@ def asks_of(items: Sequence[Item]) -> list[suite.Ask]:
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
-    asked = {"control": asks_of(items), "control, no percentages": list(_asks_before(cfg, items))}
-    common = dict(kind="words", scorings=(scoring,))
-    return [suite.Program(name=name, asks=tuple(asks), **common) for name, asks in asked.items()]
+    how = dict(kind="words", scorings=(scoring,))
+    found = [suite.Program(name="control", asks=tuple(asks_of(items)), **how)]
+    if before := tuple(_asks_before(cfg, items)):
+        found += [suite.Program(name="control, no percentages", asks=before, of_base=1, **how)]
+    return found
 
 
 def _asks_before(cfg: Config, items: Sequence[Item]) -> dict[suite.Ask, list[str]]:

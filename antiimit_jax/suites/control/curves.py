@@ -1,15 +1,18 @@
-"""The calibration curve's points, computed from the table of items."""
+"""Points of curves, computed from the table of items: calibration, and the graded slope's."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from antiimit_jax.metrics.control import MIN_MASS, PASS_SLACK
+from antiimit_jax.metrics.control import FLOOR, MIN_MASS, PASS_SLACK
 from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.metrics.resampling import LEAST_CLUSTERS
 from antiimit_jax.results import Columns, taken
 from antiimit_jax.tasks.templates import plain_requests
+
+SPREAD = 0.8  # of the counted items of a level lie in its band
+_EQUAL = 1e-9  # log-odds asked up to which two shares are equal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,22 +28,57 @@ class Calibration:
     grouped: bool  # levels are tenths, not single percentages
     low: np.ndarray  # [levels] ends of the 95% interval over word sets, NaN where there is none
     high: np.ndarray  # [levels]
+    band: np.ndarray  # [2, levels] the ends between which `SPREAD` of the items' shares lie
+    sets: np.ndarray  # [levels] word sets
 
 
 def calibration(items: Columns, stage: str, split: str) -> Calibration | None:
     """Points of one stage's and split's plain requests for two words; None where there are none."""
-    chosen = (items["stage"] == stage) & (items["split"] == split) & (items["k"] == 2)
-    chosen &= items["word_index"] == 0
-    if not chosen.any():
+    table = _plain_pairs(items, stage, split)
+    if table is None:
         return None
-    table = taken(items, chosen)
-    table = taken(table, plain_requests(table["template_heldout"], table["n_shots"]))
+    table = taken(table, table["word_index"] == 0)
     mass = 1.0 - table["residual"]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(mass > 0, table["q"] / mass, np.nan)
     asked, counted = table["target"], mass >= MIN_MASS - PASS_SLACK
     levels = _levels(asked[counted], share[counted], table["cluster"][counted])
     return Calibration(asked=asked, share=share, mass=mass, counted=counted, **levels)
+
+
+def slope_points(items: Columns, stage: str, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """x and d [units] of `metrics.graded`: log-odds asked and given, a word set at one distance.
+
+    Of one stage's and split's plain requests for two words; None where there are none.
+    """
+    table = _plain_pairs(items, stage, split)
+    if table is None:
+        return None
+    pairs = lambda name: np.asarray(table[name]).reshape(-1, 2)  # [items, its words as named]
+    sign = np.where(pairs("word")[:, 0] < pairs("word")[:, 1], 1.0, -1.0)
+    log = np.log(np.maximum([pairs("target"), pairs("q")], FLOOR))
+    asked, given = sign * (log[..., 0] - log[..., 1])
+    whole = (pairs("target") > 0).all(axis=1)
+    named = zip(pairs("cluster")[:, 0], map(sorted, pairs("word")))
+    _, word_set = np.unique(["\t".join((c, *words)) for c, words in named], return_inverse=True)
+    keys = np.stack([word_set, np.round(abs(asked), 9)])
+    units, unit = np.unique(keys, axis=1, return_inverse=True)
+    summed = lambda *of: np.bincount(unit.ravel()[of[0]], *of[1:], minlength=units.shape[1])
+    more, less = ((side > _EQUAL) & whole for side in (asked, -asked))
+    counts = summed(more), summed(less)
+    both = np.minimum(*counts) > 0
+    mean = lambda values, side, n: summed(side, values[side])[both] / n[both]
+    x, d = (mean(v, more, counts[0]) - mean(v, less, counts[1]) for v in (asked, given))
+    return x, d
+
+
+def _plain_pairs(items: Columns, stage: str, split: str) -> Columns | None:
+    """Rows of one stage's and split's plain requests for two words; None where there are none."""
+    chosen = (items["stage"] == stage) & (items["split"] == split) & (items["k"] == 2)
+    if not chosen.any():
+        return None
+    table = taken(items, chosen)
+    return taken(table, plain_requests(table["template_heldout"], table["n_shots"]))
 
 
 def _levels(asked: np.ndarray, share: np.ndarray, cluster: np.ndarray) -> dict[str, Any]:
@@ -50,9 +88,12 @@ def _levels(asked: np.ndarray, share: np.ndarray, cluster: np.ndarray) -> dict[s
     grouped = bool(sets) and bool(np.median(sets) < LEAST_CLUSTERS)
     if grouped:
         level = np.floor(asked * 10 + 1e-9)
-    rows = []
+    rows, outside = [], (1 - SPREAD) / 2
     for value in np.unique(level):
         here = level == value
-        rows.append((asked[here].mean(), *clustered_mean(share[here], cluster[here])))
-    x, mean_share, low, high = np.array(rows, dtype=float).reshape(-1, 4).T
-    return {"x": x, "mean": mean_share, "grouped": grouped, "low": low, "high": high}
+        band = np.quantile(share[here], [outside, 1 - outside])
+        count = np.unique(cluster[here]).size
+        rows.append((asked[here].mean(), *clustered_mean(share[here], cluster[here]), *band, count))
+    x, mean_share, low, high, *band, count = np.array(rows, dtype=float).reshape(-1, 7).T
+    points = {"x": x, "mean": mean_share, "low": low, "high": high, "band": np.array(band)}
+    return points | {"grouped": grouped, "sets": count}

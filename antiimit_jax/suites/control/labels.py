@@ -1,5 +1,8 @@
 """The names of control's figures, splits and baselines, and what people are told of them."""
 
+import numpy as np
+
+from antiimit_jax.results import Columns
 from antiimit_jax.suites import suite
 
 SUITE = "control"
@@ -24,7 +27,10 @@ BASELINES = {
     "baseline:few_shot_copy": "few-shot copy: last example's shares",
 }
 FIGURES = suite.figures(SUITE)
-SHOWN = tuple(f for f in FIGURES if f.name not in ("residual", "gamma_within"))  # on the page
+_MAIN = ("tvd_res", "mass", "gamma", "gamma_step", "request_gain", "skill")
+_IN_FILE = ("residual", "gamma_within")  # in metrics.json alone
+MAIN = tuple(f for f in FIGURES if f.name in _MAIN)  # first on the page
+FURTHER = tuple(f for f in FIGURES if f.name not in (*_MAIN, *_IN_FILE))  # on the page, on demand
 HEADLINE = tuple(f for f in FIGURES if f.name in ("tvd_res", "mass", "gamma", "request_gain"))
 LAZY = {  # beside the headline
     "baseline:uniform": "ignores the request",
@@ -33,3 +39,16 @@ LAZY = {  # beside the headline
     "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",
 }
+
+
+def phrasings(items: Columns) -> dict[str, str]:
+    """A template's number -> how it begins, marked where training never uses it."""
+    _, first = np.unique(items["template"], return_index=True)
+    columns = (items[name][first] for name in ("template", "phrasing", "template_heldout"))
+    return {str(number): _begins(text, heldout) for number, text, heldout in zip(*columns)}
+
+
+def _begins(text: str, heldout: bool) -> str:
+    line = " ".join(text.split())
+    line = line if len(line) <= 44 else line[:43].rstrip() + "…"
+    return f"“{line}”{' (never trained on)' * bool(heldout)}"

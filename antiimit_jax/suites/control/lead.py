@@ -4,6 +4,7 @@ from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, value_of
 from antiimit_jax.results import Row, placebo_beside
 from antiimit_jax.suites.control.labels import ALL_SPLITS, SUITE
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 UNLIKE_TRAINING = {
     "k=2": "two words, plain request",
@@ -15,54 +16,98 @@ UNLIKE_TRAINING = {
 }
 UNIFORM = "baseline:uniform"
 DRAWN = {  # drawn beside the stages -> as the headline names it, and in a reading
-    UNIFORM: ("a model that ignores the request would score", "ignoring the request"),
+    UNIFORM: ("a model that ignores the request", "ignoring the request"),
     "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
 }
+_BETTER, _NO_OTHER, _WORSE = "better than", "not told apart from", "worse than"
 _THERE = "graded control is there"
 
 
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
     """(split, slice) of the headline: held-out words, two words; the next best where absent."""
-    stages = rows.stages(SUITE)
-    for name in (split, *rows.splits(SUITE, ALL_SPLITS)):
-        for where in ("k=2", "all"):
-            if any(rows.get(s, SUITE, name, where, "tvd_res") for s in stages):
-                return name, where
-    return None
+    return next(iter(places(rows, split)), None)
 
 
-def place_words(split: str, where: str) -> str:
-    """The split and slice in words."""
+def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], str]:
+    """(split, slice) of every split's headline -> in words: two words; all where there are none."""
+    stages, found = rows.stages(SUITE), {}
+    for name in rows.splits(SUITE, (first, *ALL_SPLITS)):
+        there = [w for w in ("k=2", "all") if any(_tvd(rows, s, (name, w)) for s in stages)]
+        found |= {(name, where): place_words(rows, name, where) for where in there[:1]}
+    return found
+
+
+def main_split(rows: Rows) -> str:
+    """The split that pictures and slices are of: a user's own items, else held-out words."""
+    return OWN_SPLIT if OWN_SPLIT in rows.splits(SUITE) else "heldout_words"
+
+
+def place_words(rows: Rows, split: str, where: str) -> str:
+    """The split and slice in words; what training did not see, where there was a training."""
     words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
+    if split == OWN_SPLIT:
+        return f"your own items, {words}"
+    if all(rows.kind(stage) == "base" for stage in rows.stages(SUITE)):
+        return f"{split}, {words}"
     return f"{split} ({ALL_SPLITS.get(split, 'see the settings')}), {words}"
 
 
 def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     """The sentence to take home, then what it means: grading, differences, harder requests."""
-    found = {s: rows.get(s, SUITE, *here, "tvd_res") for s in (*rows.stages(SUITE), *DRAWN)}
-    tvd = {s: row for s, row in found.items() if value_of(row) is not None}
-    mine, base, placebo = tvd.get(stage), rows.first(SUITE, "base"), rows.first(SUITE, "placebo")
-    told = {"tuned": "the tuned model", "base": "the model before tuning"}
+    mine = _tvd(rows, stage, here)
+    told = {"tuned": "the tuned model", "base": "the model as it is"}
     asked = "two words in stated percentages" if here[1] == "k=2" else "words in stated percentages"
     text = (
         f"Asked for {asked}, {told.get(rows.kind(stage), stage)} puts {figure(mine)} of its "
         "probability in the wrong place (TVD)"
     )
-    others = {base: "before tuning it was", placebo: "the placebo adapter's is"}
-    more = [f"{others[s]} {figure(tvd[s])}" for s in others if s in tvd and s != stage]
-    text += "; " + ", ".join(more) + "." if more else "."
-    lazy = [f"{words} {number(tvd[b]['value'])}" for b, (words, _) in DRAWN.items() if b in tvd]
-    text += " For comparison, " + ", ".join(lazy) + "." if lazy else ""
-    return [text, *_graded(rows, here, stage), *_paired(rows, here, stage), *_harder(rows, stage)]
+    others = {rows.first(SUITE, "base"): "before tuning", placebo_beside(stage): "the placebo"}
+    found = [(words, _tvd(rows, s, here)) for s, words in others.items() if s and s != stage]
+    if more := [f"{words} {figure(row)}" for words, row in found if value_of(row) is not None]:
+        text += f"; {', '.join(more)}"
+    if beside := [
+        f"{word} {words} ({number(_tvd(rows, other, here)['value'])})"
+        for other, (words, _) in DRAWN.items()
+        if (word := beside_lazy(rows, stage, other, here))
+    ]:
+        text += f". That is {' and '.join(beside)}"
+    return [f"{text}.", *_graded(rows, here, stage), *_paired(rows, here, stage)] + _harder(
+        rows, stage
+    )
+
+
+def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
+    """Whether a stage's TVD is better or worse than another's, in words; '' where not known.
+
+    By the paired difference, where there is one; else by whether the stage's interval holds the
+    other's value.
+    """
+    mine, theirs = (_tvd(rows, name, here) for name in (stage, other))
+    if value_of(mine) is None or value_of(theirs) is None:
+        return ""
+    paired = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
+    if has_interval(paired):
+        return _word(paired, 0, _BETTER, _NO_OTHER, _WORSE)
+    if has_interval(mine):
+        return _word(mine, theirs["value"], _BETTER, _NO_OTHER, _WORSE)
+    return ""
+
+
+def graded_word(gamma: Row) -> str:
+    """What an interval of the graded slope says."""
+    return _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
+
+
+def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
+    return rows.get(stage, SUITE, *here, "tvd_res")
 
 
 def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     gamma = rows.get(stage, SUITE, *here, "gamma")
     if not has_interval(gamma):
         return []
-    word = _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
     scale = "1 follows the percentages exactly, 0 ignores them or knows only the larger word"
-    return [f"{word}: graded slope γ {figure(gamma, 2)}; {scale}"]
+    return [f"{graded_word(gamma)}: graded slope γ {figure(gamma, 2)}; {scale}"]
 
 
 def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
@@ -73,29 +118,40 @@ def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     for other, what in others.items():
         row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
         if has_interval(row):
-            word = _word(row, 0, "better than", "not told apart from", "worse than")
+            word = _word(row, 0, _BETTER, _NO_OTHER, _WORSE)
             found.append(f"{word} {what}: difference in TVD, item by item, {figure(row)}")
     return found
 
 
 def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
-    """The kinds of request with the highest TVD."""
-    found = {w: rows.get(stage, SUITE, split, w, "tvd_res") for w in list(UNLIKE_TRAINING)[1:]}
+    """The kinds of request with the highest TVD, and where ignoring the request does no worse."""
+    found = {w: _tvd(rows, stage, (split, w)) for w in list(UNLIKE_TRAINING)[1:]}
     counted = {where: row for where, row in found.items() if shown(rows, row)}
     worst = sorted(counted, key=lambda where: -counted[where]["value"])[:3]
-    listed = ", ".join(f"{UNLIKE_TRAINING[where]} {figure(counted[where])}" for where in worst)
-    return [f"harder requests have a TVD of: {listed}"] if worst else []
+    listed = [f"{UNLIKE_TRAINING[w]} {harder_words(rows, stage, (split, w))}" for w in worst]
+    return [f"harder requests have a TVD of: {', '.join(listed)}"] if worst else []
+
+
+def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
+    """A stage's TVD somewhere, and how that compares with ignoring the request."""
+    text, word = figure(_tvd(rows, stage, here)), beside_lazy(rows, stage, UNIFORM, here)
+    lazy = number(value_of(_tvd(rows, UNIFORM, here)))
+    return f"{text} ({word} ignoring the request, {lazy})" if word else text
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
+    """Whether a slice has enough word sets; in a run that has too few at all, each is shown.
+
+    Of a user's own items each is shown in any case.
+    """
     here = place(rows)
-    of_run = max(rows.get(s, SUITE, *here, "tvd_res")["clusters"] for s in rows.stages(SUITE))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
+    of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] != OWN_SPLIT else 0
     return value_of(row) is not None and row["clusters"] >= least
 
 
 def has_interval(row: Row | None) -> bool:
+    """Whether a row has a value and both ends of its interval."""
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
 
 

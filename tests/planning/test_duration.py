@@ -1,0 +1,48 @@
+"""How long a study will take: what is asked of which stage, and in which dtype."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiimit_jax.planning.duration import StepSpeed, study_seconds
+from antiimit_jax.planning.shapes import Shaper, programs_of
+from antiimit_jax.results import BASE, adapter_stage
+from antiimit_jax.run_config import from_dict
+from antiimit_jax.text.tokenizer import load_tokenizer
+from tests.tiny_model import write_tiny_model
+
+RULERS = ["int8_channel", "int8_block", "bf16"]
+RUN = from_dict(
+    {
+        "suites": ["control", "drift"],
+        "control": {"splits": ["heldout_words"], "n_items": 8},
+        "drift": {"n_prompts": 2, "rulers": RULERS},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def shaper(tmp_path_factory):
+    folder = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+    return Shaper(load_tokenizer(folder), "base")
+
+
+def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
+    tokens = {program.name: shaper.tokens(program) for program in programs_of(RUN)}
+    speed = StepSpeed(seconds=3.0, tokens=1)  # a second for a token that is read
+    tuned = adapter_stage("tuned", 0)
+    once = tokens["control"] + tokens["drift"]
+    of_base = tokens["control, no percentages"] + len(RULERS) * tokens["rulers"]
+    seconds = lambda left, steps: study_seconds(RUN, left, steps, shaper, speed)
+    assert seconds([], 0) == 0 and seconds([], 7) == pytest.approx(21)
+    assert seconds([tuned], 0) == pytest.approx(once + 20)
+    assert seconds([BASE, tuned], 0) == pytest.approx(2 * once + of_base + 40)
+
+
+def test_evaluation_in_a_slower_dtype_takes_so_much_longer(shaper):
+    stages = [BASE, adapter_stage("tuned", 0)]
+    alike, slower = (
+        study_seconds(RUN, stages, 5, shaper, StepSpeed(3.0, 1, ratio)) for ratio in (1.0, 1.8)
+    )
+    fixed = 5 * 3.0 + 40
+    assert slower - fixed == pytest.approx(1.8 * (alike - fixed))
