@@ -34,7 +34,7 @@ def section(tables: Tables, rows: Rows) -> Section:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
     gap = [_gap(rows, here[1], stage)] if rows.kind(stage) != "base" else []
-    parts = [_calibration(tables, rows), _figures(rows), *gap, slices(rows)]
+    parts = [_calibration(tables, rows), _figures(rows), *gap, slices(tables, rows)]
     where = places(rows)[here]
     measured = [f"measured on {where}", "brackets hold 95% intervals over word sets"]
     if "items" in tables:
