@@ -1,10 +1,11 @@
 """Output control with the words given: the request states words and percentages.
 
 Items are functions of (seed, indices) alone. Training items stream without end, row by row;
-evaluation items come in counterbalanced blocks: each word set in both orders and with both
-assignments of its percentages.
+evaluation items come in counterbalanced word sets: each in both orders and with both assignments
+of its percentages.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -15,6 +16,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.fields import between
+from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
@@ -39,18 +41,24 @@ class Kind(NamedTuple):
     template: int
     n_shots: int
     shot_set: int  # -1 without shots
-    order: int = 0  # place in the counterbalanced block
+    order: int = 0  # place among the items of its word set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """What is asked for, and how often: a weight for each word count and each number of shots."""
+    """What is asked for, and how often: a weight for each word count and each number of shots.
+
+    In training they are drawn apart. In an evaluation a word set departs from a plain request, one
+    of the first word count and number of shots in a phrasing that training may use, in one respect
+    at most, so that each slice has many word sets; the weights are shares of all sets.
+    """
 
     templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
     ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
     k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
     shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
     shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
+    heldout_weight: float = between(0.0, 1.0, 0.0)  # of held-out phrasings in an evaluation
     both_orders: bool = False  # of each word set in training too, as evaluation always does
 
     def problems(self, path: str) -> list[str]:
@@ -71,12 +79,12 @@ class Mixture:
         count, so items with shots all have the same.
         """
         template = int(rng.choice(self.templates))
-        n_shots = int(rng.choice(self.shots, p=_normal(self.shot_weights)))
+        n_shots = int(rng.choice(self.shots, p=normal(self.shot_weights)))
         kind = Kind(template, n_shots, int(rng.integers(N_SHOT_SETS)) if n_shots else -1)
         number = k = 0
         while True:
             if not (k and n_shots):
-                k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
+                k = int(rng.choice(self.ks, p=normal(self.k_weights)))
             words, percents = _draw(rng, "train", k)
             requests = [(words, percents), (words, (*percents[1:], percents[0]))]
             if self.both_orders:
@@ -85,35 +93,69 @@ class Mixture:
                 yield _make_item(f"train/{number}", "train", named, asked, kind)
                 number += 1
 
-    def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
-        """`n_items` (rounded up to whole blocks of four) counterbalanced items of a split.
+    @property
+    def plain(self) -> "Mixture":
+        """Plain requests alone."""
+        one = dict(k_weights=(1.0,), shot_weights=(1.0,), heldout_weight=0.0)
+        return dataclasses.replace(self, ks=self.ks[:1], shots=self.shots[:1], **one)
 
-        Block b has its own word set, percentages, word count, template and shot set; word counts
-        and shots follow their weights by largest remainder, templates and shot sets take turns.
+    def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
+        """Counterbalanced items of a split: as many word sets as make `n_items`, or a few more.
+
+        Each set has a template, words and percentages of its own; with each of these percentages
+        (`Cell.percents`) it has four items, in both orders and both assignments, after one shot
+        set. Kinds of request follow their weights by largest remainder; templates take turns, and
+        so do shot sets, of which each word set meets several.
 
         Raises:
           UserError: unknown split.
         """
         if split not in SPLITS:
             raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
-        blocks = -(-n_items // 4)
         rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
-        cells = _allocate(self, blocks)
-        rng.shuffle(cells)
-        items, seen = [], set()
-        for block, (k, n_shots) in enumerate(cells):
-            words, percents = _draw(rng, split, k)
+        side = _SIDES[split][1]
+        counts = self._counts(n_items, side)
+        sets = [(c, asked) for c, n in counts.items() for asked in c.percents(n, side, rng)]
+        items, seen, turns = [], set(), collections.Counter()
+        for number, i in enumerate(rng.permutation(len(sets))):
+            cell, asked = sets[i]
+            words = _draw_words(rng, split, cell.k)
             while frozenset(words) in seen:
-                words, percents = _draw(rng, split, k)
+                words = _draw_words(rng, split, cell.k)
             seen.add(frozenset(words))
-            template = self.templates[block % len(self.templates)]
-            lap, place = divmod(block, len(self.templates))
-            shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets all templates
-            orders = itertools.product((words, words[::-1]), (percents, percents[::-1]))
-            for order, (named, asked) in enumerate(orders):
-                kind = Kind(template, n_shots, shot_set, order)
-                items.append(_make_item(f"{split}/{block}/{order}", split, named, asked, kind))
+            lap, place = divmod(turns[cell], len(cell.templates))
+            turns[cell] += 1
+            orders = itertools.product(asked, (words, words[::-1]), (1, -1))
+            for order, (percents, named, way) in enumerate(orders):
+                meets = (lap + place + order // 4) % N_SHOT_SETS  # all templates, in its turn
+                shot_set = meets if cell.n_shots else -1
+                kind = Kind(cell.templates[place], cell.n_shots, shot_set, order)
+                name = f"{split}/{number}/{order}"
+                items.append(_make_item(name, split, named, percents[::way], kind))
         return items
+
+    def _counts(self, n_items: int, side: Side) -> dict[Cell, int]:
+        """How many word sets of each kind make so many items."""
+        cells = self._cells()
+        for sets in itertools.count(-(-n_items // MOST_ITEMS)):
+            counts = apportion(np.array(list(cells.values())), sets)
+            if sum(cell.n_items(n, side) for cell, n in zip(cells, counts)) >= n_items:
+                return dict(zip(cells, counts.tolist()))
+
+    def _cells(self) -> dict[Cell, float]:
+        """The kinds of request of an evaluation with their weights, plain requests first."""
+        trained, heldout = [], []
+        for template in self.templates:
+            (heldout if TEMPLATES[template].heldout else trained).append(template)
+        plain = Cell(self.ks[0], self.shots[0], tuple(trained or heldout))
+        k_shares, shot_shares = normal(self.k_weights), normal(self.shot_weights)
+        found = {plain: 0.0}
+        found |= {plain._replace(k=k): w for k, w in zip(self.ks[1:], k_shares[1:])}
+        found |= {plain._replace(n_shots=n): w for n, w in zip(self.shots[1:], shot_shares[1:])}
+        if trained and heldout:
+            found[plain._replace(templates=tuple(heldout))] = self.heldout_weight
+        found[plain] = max(1 - sum(found.values()), 0)
+        return found
 
     def longest(self) -> Iterator[list[Item]]:
         """Groups of two items that differ from their first word on, one of every kind there is.
@@ -131,28 +173,14 @@ class Mixture:
                 ]
 
 
-def _allocate(mixture: Mixture, blocks: int) -> list[tuple[int, int]]:
-    """(k, n_shots) for every block, proportional to the product of their weights."""
-    cells = [(k, n) for k in mixture.ks for n in mixture.shots]
-    weights = np.outer(_normal(mixture.k_weights), _normal(mixture.shot_weights)).ravel()
-    exact = weights * blocks
-    counts = np.floor(exact).astype(int)
-    for i in np.argsort(counts - exact, kind="stable")[: blocks - counts.sum()]:
-        counts[i] += 1
-    return [cell for cell, count in zip(cells, counts) for _ in range(count)]
-
-
-def _normal(weights: Sequence[float]) -> np.ndarray:
-    array = np.asarray(weights, float)
-    return array / array.sum()
-
-
 def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
-    words, side = _SIDES[split]
-    pool = words_of(words)
-    chosen = rng.choice(len(pool), size=k, replace=False)
-    return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
+    return _draw_words(rng, split, k), sample_percents(rng, k, _SIDES[split][1])
+
+
+def _draw_words(rng: np.random.Generator, split: str, k: int) -> tuple[str, ...]:
+    pool = words_of(_SIDES[split][0])
+    return tuple(pool[i] for i in rng.choice(len(pool), size=k, replace=False))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -61,6 +61,13 @@ def words_of(split: Split) -> tuple[str, ...]:
     return tuple(entry.word for entry in load_lexicon() if entry.split == split)
 
 
+@functools.cache
+def distances(split_side: Side) -> tuple[int, ...]:
+    """How far from 50 the two percentages of a pair can be, ascending."""
+    percents = TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
+    return tuple(sorted({abs(p - 50) for p in percents}))
+
+
 def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:
     """k positive integer percentages that sum to 100, all on one side of the split.
 

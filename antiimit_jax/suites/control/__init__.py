@@ -54,21 +54,28 @@ class Config:
     mixture: Mixture = Mixture(
         templates=tuple(range(len(TEMPLATES))),
         ks=(2, 3, 4, 5),
-        k_weights=(0.7, 0.1, 0.1, 0.1),
-        shots=(0, 2, 11),
-        shot_weights=(0.8, 0.1, 0.1),
-    )
+        k_weights=(0.565, 0.145, 0.145, 0.145),
+        shots=(0, 2),
+        shot_weights=(0.855, 0.145),
+        heldout_weight=0.145,
+    )  # of n_items: 38 sets of plain pairs, 20 of every other kind
     splits: tuple[str, ...] = suite.one_of(
         output_control.SPLITS, output_control.REPORTED, filled=True
     )
-    n_items: int = suite.at_least(4, 240)  # of each split, rounded up to blocks of four
+    n_items: int = suite.at_least(4, 912)  # of heldout_words, in whole word sets
+    n_other: int = suite.at_least(4, 208)  # of each other split, plain requests; at most n_items
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
     """All items of a run, split by split."""
-    return [
-        item for split in cfg.splits for item in cfg.mixture.evaluation(split, cfg.n_items, seed)
-    ]
+    return [item for split in cfg.splits for item in _items_of(cfg, split, seed)]
+
+
+def _items_of(cfg: Config, split: str, seed: int) -> list[Item]:
+    """Of the headline's split all kinds of request, of the others the plain ones."""
+    if split == "heldout_words":
+        return cfg.mixture.evaluation(split, cfg.n_items, seed)
+    return cfg.mixture.plain.evaluation(split, min(cfg.n_other, cfg.n_items), seed)
 
 
 def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
@@ -76,7 +83,7 @@ def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
     split = "heldout_words" if "heldout_words" in cfg.splits else cfg.splits[0]
     pairs = [
         item
-        for item in cfg.mixture.evaluation(split, cfg.n_items, seed)
+        for item in _items_of(cfg, split, seed)
         if len(item.words) == 2 and not item.facets["template_heldout"]
     ]
     # One of each word set first.

@@ -14,7 +14,7 @@ from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, sh
 _TVD = MAIN[0]
 _SLICES = {
     "k": "by number of words",
-    "p": "by percentage asked",
+    "distance": "by distance of the percentage asked from 50",
     "tokens": "by tokens of the longest word",
     "template": "by phrasing",
     "shots": "by number of examples shown",
