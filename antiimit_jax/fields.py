@@ -48,6 +48,12 @@ def one_of(known: Iterable[str], default: Any, *, filled: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"bound": bound})
 
 
+def own_file(load: Callable[[str], Any]) -> Any:
+    """A field that names a file of the user's, or is empty; `load` reads and checks it."""
+    bound = Bound("the name of a file", lambda name: "\0" not in name, False)
+    return dataclasses.field(default="", metadata={"bound": bound, "load": load})
+
+
 def shared(name: str) -> Any:
     """A field that holds the run's own field `name`; nobody sets it, and no file holds it."""
     return dataclasses.field(default=None, metadata={"shared": name})
@@ -59,13 +65,26 @@ def own_fields(config: Any) -> tuple[dataclasses.Field, ...]:
 
 
 def share(config: Any, run: Any) -> Any:
-    """The same configuration with its shared fields filled from the run's."""
-    filled = {
-        field.name: getattr(run, field.metadata["shared"])
-        for field in dataclasses.fields(config)
-        if "shared" in field.metadata
-    }
+    """The same configuration with its shared fields, and those within it, filled from the run's."""
+    filled: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if "shared" in field.metadata:
+            filled[field.name] = getattr(run, field.metadata["shared"])
+        elif dataclasses.is_dataclass(value := getattr(config, field.name)):
+            filled[field.name] = share(value, run)
     return dataclasses.replace(config, **filled)
+
+
+def own_files(config: Any, path: str = "") -> dict[str, tuple[str, Callable[[str], Any]]]:
+    """Dotted name of each field that names a user's file -> that file or "", and what reads it."""
+    found: dict[str, tuple[str, Callable[[str], Any]]] = {}
+    for field in own_fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            found |= own_files(value, name)
+        elif "load" in field.metadata:
+            found[name] = value, field.metadata["load"]
+    return found
 
 
 def problems(config: Any, path: str = "") -> list[str]:

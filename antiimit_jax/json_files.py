@@ -51,15 +51,55 @@ def read_json(file: Path, shape: Shape = OBJECT, *, hint: str = "fetch it again"
     Raises:
       UserError: no such file, no JSON, beyond the bounds, or of another shape.
     """
+    return parse_json(_read(file, hint), shape, source=str(file), hint=hint)
+
+
+def read_json_lines(file: Path, shape: Shape = OBJECT, *, hint: str) -> list[Any]:
+    """What a JSONL file holds, a value for each of its lines.
+
+    Raises:
+      UserError: as `read_json`, with the number of the line; or no lines.
+    """
+    return [
+        parse_json(line, shape, source=f"{file}: line {number}", hint=hint)
+        for number, line in enumerate(_lines(file, hint), 1)
+    ]
+
+
+def read_lines(file: Path, *, hint: str) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+      UserError: as `read_json_lines`; a line is not UTF-8.
+    """
+    found = []
+    for number, line in enumerate(_lines(file, hint), 1):
+        try:
+            found.append(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: line {number}: not UTF-8; {hint}") from error
+    return found
+
+
+def _lines(file: Path, hint: str) -> list[bytes]:
+    data = _read(file, hint)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{file}: more than {MOST_BYTES >> 20} MiB; cut it in parts")
+    if not data.strip():
+        raise UserError(f"{file}: is empty; {hint}")
+    return [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")]
+
+
+def _read(file: Path, hint: str) -> bytes:
+    """A file's bytes, at most one more than `MOST_BYTES`."""
     try:
         if not file.is_file():  # a pipe would be waited for
             raise UserError(f"{file}: no such file; {hint}")
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size
-            data = opened.read(min(size, MOST_BYTES) + 1)
+            return opened.read(min(size, MOST_BYTES) + 1)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {hint}") from error
-    return parse_json(data, shape, source=str(file), hint=hint)
 
 
 def parse_json(data: bytes, shape: Shape = OBJECT, *, source: str, hint: str = "") -> Any:

@@ -3,11 +3,21 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from antiimit_jax.errors import UserError, near_misses
-from antiimit_jax.fields import at_least, between, bounded, one_of, own_fields, problems, share
+from antiimit_jax.fields import (
+    at_least,
+    between,
+    bounded,
+    one_of,
+    own_fields,
+    own_file,
+    own_files,
+    problems,
+    share,
+)
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype
@@ -17,10 +27,14 @@ from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.suites import SUITES
+from antiimit_jax.tasks.templates import load_templates
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
+from antiimit_jax.text.lexicon import load_words
 from antiimit_jax.training.config import DTYPES, TrainConfig
 from antiimit_jax.trees import flat
 
+PART = dict.fromkeys(("lora", "train"), "training")  # group of fields -> what reads it; else both
+PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -40,11 +54,13 @@ class _Common:
     n_boot: int = at_least(0, 2000)  # resamples of every interval
     eval_seed: int = between(0, 2**32 - 1, 0)  # of the items of an evaluation
     seed: int = between(0, 2**32 - 1, 0)  # of the rest: resamples and drawn answers
+    words_file: str = own_file(load_words)  # a user's words, in place of ours
+    templates_file: str = own_file(load_templates)  # a user's phrasings: all of them, not ours
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
-        for name in SUITES:
+        for name in ("train", *SUITES):
             object.__setattr__(self, name, share(getattr(self, name), self))
 
     def of(self, suite: str) -> Any:
@@ -107,6 +123,22 @@ def to_dict(config: Any) -> dict[str, Any]:
 def field_names() -> list[str]:
     """Dotted names of all fields."""
     return list(flat(to_dict(RunConfig())))
+
+
+def is_read(name: str, parts: Collection[str]) -> bool:
+    """Whether "training" or "evaluation", those of `parts`, read the field of a dotted name."""
+    part = PART.get(name.partition(".")[0])
+    return part is None or part in parts
+
+
+def read_own_files(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
+    """Dotted name of a field that the parts read -> what the user's file holds that it names.
+
+    Raises:
+      UserError: a file cannot be read, or is not what it should be.
+    """
+    named = {name: file for name, file in own_files(config).items() if is_read(name, parts)}
+    return {name: load(path) for name, (path, load) in named.items() if path}
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str, found: list[str]) -> Any:

@@ -29,7 +29,7 @@ from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
 from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
-from antiimit_jax.run_config import RunConfig, to_dict
+from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.dev import dev_figures
 from antiimit_jax.training.batches import PLACEBO
@@ -213,8 +213,9 @@ class Study:
         runner, config = self.runner, self.config
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
         asker = self._asker(stage, variant, self._progress)
-        source = self.lm.source
-        facts |= {"hub_id": source.hub_id, "commit": source.commit}
+        source, files = self.lm.source, read_own_files(config, ("evaluation",))
+        own = {name: held.sha256 for name, held in files.items()}
+        facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
         tables = measure(asker, config)
         stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
         self._on_result()
@@ -277,6 +278,7 @@ class Study:
             "revision": config.revision or None,
             "hub_id": base.get("hub_id"),
             "commit": base.get("commit"),
+            "own_files": base.get("own_files", {}),
             "adapter_sha256": hashes.get("tuned"),
             "placebo_sha256": hashes.get("placebo"),
             "adapters": {name: sha256 for name, sha256 in hashes.items() if sha256},

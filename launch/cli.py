@@ -51,6 +51,20 @@ def define_workdir() -> None:
     _show("workdir", "overwrite", "profile")
 
 
+def define_material() -> None:
+    """--words_file and --templates."""
+    flags.DEFINE_string("words_file", None, "Your own words, one a line, in place of ours.")
+    flags.DEFINE_string("templates", None, "JSONL file of your own phrasings, in place of ours.")
+    _show("words_file", "templates")
+
+
+def define_items() -> None:
+    """--items and --limit."""
+    flags.DEFINE_string("items", None, "JSONL file of your own items, in place of ours.")
+    flags.DEFINE_integer("limit", None, "So many items in all, the first ones.", lower_bound=1)
+    _show("items", "limit")
+
+
 def define_suites() -> None:
     """--suites."""
     known = ", ".join(SUITES)
@@ -64,8 +78,11 @@ def _show(*names: str) -> None:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
 
-def run_config(backend: str | None = None) -> RunConfig:
+def run_config(backend: str | None = None, items_for: Sequence[str] = ()) -> RunConfig:
     """The configuration from flags, checked, with dtypes decided for a backend: else for JAX's own.
+
+    Args:
+      items_for: groups of fields that --items and --limit set.
 
     Raises:
       UserError: all that is wrong with it, in one message.
@@ -79,10 +96,22 @@ def run_config(backend: str | None = None) -> RunConfig:
     for flag in ("model", "revision", "suites"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
+    for flag, field in (("words_file", "words_file"), ("templates", "templates_file")):
+        if flag in FLAGS and FLAGS[flag].value is not None:
+            values[field] = _absolute(FLAGS[flag].value)
+    for group in items_for if "items" in FLAGS else ():
+        if FLAGS.items is not None:
+            values[group]["items_file"] = _absolute(FLAGS.items)
+        if FLAGS.limit is not None:
+            values[group]["limit"] = FLAGS.limit
     config = from_dict(values)
     if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
         return config.on(backend or jax.default_backend())
     return config.on("cpu", bfloat16=multiplies_bfloat16())
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def needed(flag: str) -> str:

@@ -2,6 +2,7 @@
 
     python -m launch.evaluate --model=smollm2-135m-instruct --workdir=runs/base --suites=control
     python -m launch.evaluate --adapter=mine=runs/quickstart/adapter --workdir=runs/again
+    python -m launch.evaluate --suites=control --items=my_items.jsonl --workdir=runs/own
 
 The base comes first, then every adapter, as a stage of its own name: "mine" here, "adapter" where
 only a folder is given. An adapter may be anybody's PEFT LoRA.
@@ -23,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 cli.define_config()
 cli.define_workdir()
+cli.define_material()
+cli.define_items()
 flags.DEFINE_multi_string("adapter", [], "PEFT LoRA adapters to compare: FOLDER or NAME=FOLDER.")
 cli.define_suites()
 

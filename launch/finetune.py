@@ -2,6 +2,7 @@
 
     python -m launch.finetune --config=configs/quickstart.py --workdir=runs/mine
     python -m launch.finetune --workdir=runs/short --config.train.steps=50 --adapters=tuned
+    python -m launch.finetune --workdir=runs/own --items=my_items.jsonl
 
 The adapters are written in PEFT's format to WORKDIR/adapter and WORKDIR/placebo. A run that was
 stopped goes on with the same command.
@@ -23,6 +24,8 @@ _KINDS = ("tuned", "placebo")
 _NOT_OF_STUDY = ("adapters", "overwrite")  # flags
 cli.define_config()
 cli.define_workdir()
+cli.define_material()
+cli.define_items()
 flags.DEFINE_list("adapters", list(_KINDS), "Which to train, of tuned and placebo.")
 
 

@@ -17,6 +17,7 @@ from launch.workdir import kept, open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
+cli.define_material()
 cli.define_suites()
 
 

@@ -13,27 +13,29 @@ from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, read_mark, write_sealed
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
-from antiimit_jax.run_config import RunConfig, from_dict, to_dict
+from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_own_files, to_dict
 from antiimit_jax.study import Study
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli
+from launch.own_files import check_own
 
 _LOCK = ".lock"
-_PART = dict.fromkeys(("lora", "train"), "training")
-_PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
+_ITEMS = {"training": "train", "evaluation": "control"}  # part -> group of fields with its items
 _SPARE = 64 * 2**20  # bytes that must be free before a run begins
 
 
 @contextlib.contextmanager
 def open_study(*reads: str, check: Callable[[Study], Any] = lambda study: None) -> Iterator[Study]:
     """The study that the flags tell of (`open_run`)."""
-    config, what = cli.run_config(), cli.FLAGS.overwrite
+    config = cli.run_config(items_for=[_ITEMS[part] for part in reads])
+    what = cli.FLAGS.overwrite
     with locked(cli.needed("workdir")) as workdir, cli.progress(workdir) as progress:
         with open_run(config, workdir, reads, what, check, progress) as study:
             yield study
@@ -74,14 +76,20 @@ def open_run(
         progress=progress,
         on_result=lambda: aside.drop(workdir),
     )
-    if there and not overwrite and len(reads) == 2 and study.finished:
+    same = there and there["config"] == _plain(config)
+    if same and not overwrite and len(reads) == 2 and study.finished:
         run_files.write_config(workdir, to_dict(config))
         yield study
         return
+    own = read_own_files(config, reads)
     mark |= {"config": _plain(config), "identity": identity(study.lm.source, cli.say)}
+    files = there["identity"].get("files", {}) if bound else {}
+    files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
+    mark["identity"]["files"] = files | {name: held.sha256 for name, held in own.items()}
     mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
+    check_own(study.lm, config.forms, own)
     if "training" in reads:
         study.check_training(anew=overwrite == "all")
     check(study)
@@ -187,16 +195,16 @@ def _settled(
     bound: Collection[str],
 ) -> RunConfig:
     """The configuration for what lies there: fields that this program does not read stay."""
-    ours, conflicts = _plain(config), []
+    ours, conflicts, own = _plain(config), [], own_files(config)
     for name in differing(theirs, ours):
         group = name.partition(".")[0]
-        part = _PART.get(group)  # None for what both parts read
+        part = PART.get(group)  # None for what both parts read
         if bound if part is None else part in reads and part in bound:
-            conflicts.append(name)
+            conflicts += [name] if name not in own else []  # what a file holds counts, not its name
         elif part in bound:
             ours[group] = theirs[group]
     if conflicts:
-        groups = {_PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
+        groups = {PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
         there, now = flat(theirs), flat(_plain(config))
         shown = [f"{key} (there {there.get(key)}, now {now.get(key)})" for key in conflicts[:4]]
         raise UserError(
@@ -222,6 +230,13 @@ def _check_identity(
         raise UserError(
             f"--workdir={workdir}: the model is not the one of this run ({', '.join(names[:4])} "
             f"differ); put it back, name another folder, or {_anew(bound)}"
+        )
+    old, new = there.get("files", {}), now["files"]
+    if files := [n for n in differing(old, new) if bound and is_read(n, bound)]:
+        shown = [f"{n} (there {str(old.get(n))[:12]}, now {str(new.get(n))[:12]})" for n in files]
+        raise UserError(
+            f"--workdir={workdir}: made with other files of yours: {', '.join(shown)} (SHA-256); "
+            f"give those it was made with, name another folder, or {_anew(bound)}"
         )
     code = differing(there["code"], now["code"])
     training = [p for p in (workdir / "checkpoints").glob("*") if p.is_dir()]

@@ -9,7 +9,7 @@ import typing
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, between, bounded, one_of, problems
+from antiimit_jax.fields import at_least, between, bounded, one_of, own_fields, problems
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.trees import nested
 
@@ -60,7 +60,7 @@ def test_the_walker_names_what_breaks_its_bound(config, found):
 def leaves(cls: type, prefix: str = "") -> dict[str, dataclasses.Field]:
     kinds = typing.get_type_hints(cls)
     found = {}
-    for field in dataclasses.fields(cls):
+    for field in own_fields(cls):
         nested = dataclasses.is_dataclass(kinds[field.name])
         inner = leaves(kinds[field.name], f"{prefix}{field.name}.") if nested else {}
         found |= inner or {prefix + field.name: field}

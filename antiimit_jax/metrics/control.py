@@ -36,7 +36,7 @@ class ControlResults:
 
     target: np.ndarray  # [n, W] 0 on padding
     q: np.ndarray  # [n, W] exact probabilities, 0 on padding
-    word: np.ndarray  # [n, W] int, a word's place among its item's words by name
+    word: np.ndarray  # [n, W] int, a word's number in an order by name, 0 on padding
     k: np.ndarray  # [n] number of words
     cluster: np.ndarray  # [n] int or str
     shot_set: np.ndarray  # [n] int, -1 for none (second cluster factor)

@@ -57,11 +57,32 @@ def graded_control(items: ControlResults) -> Iterator[Measured]:
     yield _request_gain(items)
     log_q, log_t, rank = _by_word(items)
     asked = (items.target[:, : items.k[0]] > 0).all(axis=1)
-    cluster, shot_set = items.cluster[asked], items.shot_set[asked]
+    sets, shot_set = _sets_of(items).take(asked), items.shot_set[asked]
     if items.k[0] == 2:
-        yield from _pairs(cluster, shot_set, log_q[asked], log_t[asked])
+        yield from _pairs(sets, shot_set, log_q[asked], log_t[asked])
     elif items.k[0] > 2:
-        yield _many(cluster, log_q[asked], log_t[asked], rank[asked])
+        yield _many(sets, log_q[asked], log_t[asked], rank[asked])
+
+
+class _Sets(NamedTuple):
+    """Word sets, within the cluster that resampling takes them by."""
+
+    cluster: np.ndarray  # [n] of each item
+    number: np.ndarray  # [n] int: equal for the same words in the same cluster
+
+    def take(self, chosen: np.ndarray) -> "_Sets":
+        return _Sets(self.cluster[chosen], self.number[chosen])
+
+    def each(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cluster of each set [sets], and which set an item belongs to [n]."""
+        _, first, of_set = np.unique(self.number, return_index=True, return_inverse=True)
+        return self.cluster[first], of_set
+
+
+def _sets_of(items: ControlResults) -> _Sets:
+    words = np.sort(items.word[:, : items.k[0]], axis=1)
+    keys = np.stack([_codes(items.cluster), *words.T])
+    return _Sets(items.cluster, np.unique(keys, axis=1, return_inverse=True)[1].ravel())
 
 
 def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,18 +112,18 @@ def _codes(labels: np.ndarray) -> np.ndarray:
 
 
 def _pairs(
-    cluster: np.ndarray, shot_set: np.ndarray, log_q: np.ndarray, log_t: np.ndarray
+    sets: _Sets, shot_set: np.ndarray, log_q: np.ndarray, log_t: np.ndarray
 ) -> Iterator[Measured]:
     """Two words: units are a set at one distance, then sets."""
     given, asked = log_q[:, 0] - log_q[:, 1], log_t[:, 0] - log_t[:, 1]
-    keys = np.stack([_codes(c) for c in (cluster, shot_set, np.round(abs(asked), 9))])
+    keys = np.stack([_codes(c) for c in (sets.number, shot_set, np.round(abs(asked), 9))])
     _, first, unit = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     unit = unit.ravel()
     more, less = asked > _LEAST, asked < -_LEAST
     exchanged = lambda values: _mean_by(unit, values, more) - _mean_by(unit, values, less)
     x, d = exchanged(asked), exchanged(given)  # [units], NaN without both assignments
     whole = np.isfinite(x)
-    x, d, of_unit, shot_set = x[whole], d[whole], cluster[first][whole], shot_set[first][whole]
+    x, d, of_unit, shot_set = x[whole], d[whole], sets.take(first[whole]), shot_set[first][whole]
     moments = moment_columns(x, d)
     statistics = tuple(
         Statistic(name=name, columns=MOMENTS, finish=finish, kind=kind, missing=missing)
@@ -112,23 +133,22 @@ def _pairs(
             ("gamma_corr", _correlation, "smooth", _FLAT),
         )
     )
-    yield Measured(moments, of_unit, shot_set, statistics)
+    yield Measured(moments, of_unit.cluster, shot_set, statistics)
 
-    names, of_set = np.unique(of_unit, return_inverse=True)
+    cluster, of_set = of_unit.each()
     sums = {name: np.bincount(of_set, column) for name, column in moments.items()}  # [sets]
-    own = _slope(*(sums[name] for name in MOMENTS)) if len(names) else np.zeros(0)
+    own = _slope(*(sums[name] for name in MOMENTS)) if len(cluster) else np.zeros(0)
     known = np.isfinite(own)
     columns = {"slope": own[known], "n": np.ones(known.sum())}
     how = dict(columns=("slope", "n"), finish=ratio, missing=_DISTANCES)
     within = Statistic(name="gamma_within", **how)
-    sets = np.full(known.sum(), -1)
-    yield Measured(columns, names[known], sets, (within,))
+    yield Measured(columns, cluster[known], np.full(known.sum(), -1), (within,))
 
-    names, of_set = np.unique(cluster, return_inverse=True)
+    cluster, of_set = sets.each()
     preferred = _mean_by(of_set, given, np.ones(len(given), bool))
-    columns = {"n": np.ones(len(names)), "b": preferred, "bb": preferred**2}
+    columns = {"n": np.ones(len(cluster)), "b": preferred, "bb": preferred**2}
     spread = Statistic(name="preference_sd", columns=("n", "b", "bb"), finish=_sd, missing=_SETS)
-    yield Measured(columns, names, np.full(len(names), -1), (spread,))
+    yield Measured(columns, cluster, np.full(len(cluster), -1), (spread,))
 
 
 def _mean_by(unit: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -165,19 +185,19 @@ def _sd(n, b, bb):
     return np.sqrt(np.where(n > 1.5, np.maximum(bb - b * b / n, 0) / np.maximum(n - 1, 1), np.nan))
 
 
-def _many(cluster: np.ndarray, log_q: np.ndarray, log_t: np.ndarray, rank: np.ndarray) -> Measured:
+def _many(sets: _Sets, log_q: np.ndarray, log_t: np.ndarray, rank: np.ndarray) -> Measured:
     """More than two words; units are sets."""
-    names, of_set = np.unique(cluster, return_inverse=True)
+    cluster, of_set = sets.each()
     levels = np.unique(rank)
     effects = (rank[..., None] == levels).astype(float)  # [n, k, levels]
     centred = lambda table: table - table.mean(axis=1, keepdims=True)
     given, asked = centred(log_q), centred(log_t)
     table = np.concatenate([asked[..., None], effects, given[..., None]], axis=-1)  # [n, k, F]
     count = np.bincount(of_set)[:, None, None]
-    total = np.zeros((len(names), *table.shape[1:]))
+    total = np.zeros((len(cluster), *table.shape[1:]))
     np.add.at(total, of_set, table)
     table = table - (total / np.maximum(count, 1))[of_set]  # without each word's mean in its set
-    squares = np.zeros((len(names), table.shape[-1], table.shape[-1]))
+    squares = np.zeros((len(cluster), table.shape[-1], table.shape[-1]))
     np.add.at(squares, of_set, np.einsum("nkf,nkg->nfg", table, table))
     size = table.shape[-1]
     columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
@@ -198,8 +218,7 @@ def _many(cluster: np.ndarray, log_q: np.ndarray, log_t: np.ndarray, rank: np.nd
             ]
         )
     )
-    shot_set = np.full(len(names), -1)
-    return Measured(columns, names, shot_set, statistics)
+    return Measured(columns, cluster, np.full(len(cluster), -1), statistics)
 
 
 def _regression(size: int, sums: tuple, first: np.ndarray, last: np.ndarray) -> tuple:

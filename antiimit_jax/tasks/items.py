@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from antiimit_jax.tasks.material import OURS, Material
 from antiimit_jax.text.formats import Message
 
 
@@ -17,3 +18,4 @@ class Item:
     words: tuple[str, ...]  # in the order the request names them
     targets: tuple[float, ...]
     facets: Mapping[str, int | str | float] = dataclasses.field(default_factory=dict)
+    material: Material = OURS  # of a request that we phrase

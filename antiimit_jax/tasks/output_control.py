@@ -9,18 +9,20 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between
+from antiimit_jax.fields import between, shared
 from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
+from antiimit_jax.tasks.material import OURS, Material
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import Side, Split, sample_percents, words_of
+from antiimit_jax.text.lexicon import Side, Split, sample_percents
 
 _SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
     "train": ("train", "train"),
@@ -53,6 +55,9 @@ class Mixture:
     at most, so that each slice has many word sets; the weights are shares of all sets.
     """
 
+    words_file: str = shared("words_file")
+    templates_file: str = shared("templates_file")
+    # Numbers among our phrasings; of a user's file all are used, in training those it may see.
     templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
     ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
     k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
@@ -70,6 +75,18 @@ class Mixture:
             if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
         ]
 
+    @property
+    def material(self) -> Material:
+        """What requests are made of."""
+        return Material(self.words_file or "", self.templates_file or "")
+
+    def _numbers(self, *, training: bool) -> tuple[int, ...]:
+        """Of the phrasings."""
+        if not self.templates_file:
+            return self.templates
+        known = enumerate(self.material.templates)
+        return tuple(i for i, template in known if not (training and template.heldout))
+
     def training(self, rng: np.random.Generator) -> Iterator[Item]:
         """The endless items of one group of a training step: one template and shot set, many words.
 
@@ -78,19 +95,19 @@ class Mixture:
         more, the same two requests named from the last word to the first. A shot set has one word
         count, so items with shots all have the same.
         """
-        template = int(rng.choice(self.templates))
+        template = int(rng.choice(self._numbers(training=True)))
         n_shots = int(rng.choice(self.shots, p=normal(self.shot_weights)))
         kind = Kind(template, n_shots, int(rng.integers(N_SHOT_SETS)) if n_shots else -1)
         number = k = 0
         while True:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=normal(self.k_weights)))
-            words, percents = _draw(rng, "train", k)
+            words, percents = _draw(self.material, rng, "train", k)
             requests = [(words, percents), (words, (*percents[1:], percents[0]))]
             if self.both_orders:
                 requests += [(named[::-1], asked[::-1]) for named, asked in requests]
             for named, asked in requests:
-                yield _make_item(f"train/{number}", "train", named, asked, kind)
+                yield _make_item(self.material, f"train/{number}", "train", named, asked, kind)
                 number += 1
 
     @property
@@ -108,20 +125,21 @@ class Mixture:
         so do shot sets, of which each word set meets several.
 
         Raises:
-          UserError: unknown split.
+          UserError: unknown split, or more word sets than its words make.
         """
         if split not in SPLITS:
             raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
         rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
         side = _SIDES[split][1]
         counts = self._counts(n_items, side)
+        self._check_words(split, counts)
         sets = [(c, asked) for c, n in counts.items() for asked in c.percents(n, side, rng)]
         items, seen, turns = [], set(), collections.Counter()
         for number, i in enumerate(rng.permutation(len(sets))):
             cell, asked = sets[i]
-            words = _draw_words(rng, split, cell.k)
+            words = _draw_words(self.material, rng, split, cell.k)
             while frozenset(words) in seen:
-                words = _draw_words(rng, split, cell.k)
+                words = _draw_words(self.material, rng, split, cell.k)
             seen.add(frozenset(words))
             lap, place = divmod(turns[cell], len(cell.templates))
             turns[cell] += 1
@@ -131,7 +149,7 @@ class Mixture:
                 shot_set = meets if cell.n_shots else -1
                 kind = Kind(cell.templates[place], cell.n_shots, shot_set, order)
                 name = f"{split}/{number}/{order}"
-                items.append(_make_item(name, split, named, percents[::way], kind))
+                items.append(_make_item(self.material, name, split, named, percents[::way], kind))
         return items
 
     def _counts(self, n_items: int, side: Side) -> dict[Cell, int]:
@@ -142,11 +160,23 @@ class Mixture:
             if sum(cell.n_items(n, side) for cell, n in zip(cells, counts)) >= n_items:
                 return dict(zip(cells, counts.tolist()))
 
+    def _check_words(self, split: str, counts: dict[Cell, int]) -> None:
+        """Raises UserError where so many word sets are not drawn from a split's words soon."""
+        n, sets = len(self.material.words(_SIDES[split][0])), collections.Counter()
+        for cell, count in counts.items():
+            sets[cell.k] += count
+        if scarce := [k for k in sets if 2 * sets[k] > math.comb(n, k)]:
+            asked = f"{sets[scarce[0]]} sets of {scarce[0]} words"
+            raise UserError(
+                f"{split}: {asked} cannot be made of {n} words without repeats; lower "
+                "control.n_items or give more words in words_file"
+            )
+
     def _cells(self) -> dict[Cell, float]:
         """The kinds of request of an evaluation with their weights, plain requests first."""
         trained, heldout = [], []
-        for template in self.templates:
-            (heldout if TEMPLATES[template].heldout else trained).append(template)
+        for template in self._numbers(training=False):
+            (heldout if self.material.templates[template].heldout else trained).append(template)
         plain = Cell(self.ks[0], self.shots[0], tuple(trained or heldout))
         k_shares, shot_shares = normal(self.k_weights), normal(self.shot_weights)
         found = {plain: 0.0}
@@ -162,30 +192,34 @@ class Mixture:
 
         What a group shares is the common beginning that items of its kind have.
         """
-        words = words_of("train")
-        for template, n_shots, k in itertools.product(self.templates, self.shots, self.ks):
+        words, numbers = self.material.words("train"), self._numbers(training=True)
+        for template, n_shots, k in itertools.product(numbers, self.shots, self.ks):
             percents = [100 // k] * (k - 1) + [100 - (k - 1) * (100 // k)]
             for shot_set in range(N_SHOT_SETS) if n_shots else (-1,):
                 kind = Kind(template, n_shots, shot_set)
                 yield [
-                    _make_item(f"longest/{i}", "train", chosen, percents, kind)
+                    _make_item(self.material, f"longest/{i}", "train", chosen, percents, kind)
                     for i, chosen in enumerate((words[:k], words[-k:]))
                 ]
 
 
-def _draw(rng: np.random.Generator, split: str, k: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _draw(
+    material: Material, rng: np.random.Generator, split: str, k: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
-    return _draw_words(rng, split, k), sample_percents(rng, k, _SIDES[split][1])
+    return _draw_words(material, rng, split, k), sample_percents(rng, k, _SIDES[split][1])
 
 
-def _draw_words(rng: np.random.Generator, split: str, k: int) -> tuple[str, ...]:
-    pool = words_of(_SIDES[split][0])
+def _draw_words(
+    material: Material, rng: np.random.Generator, split: str, k: int
+) -> tuple[str, ...]:
+    pool = material.words(_SIDES[split][0])
     return tuple(pool[i] for i in rng.choice(len(pool), size=k, replace=False))
 
 
 @functools.lru_cache(maxsize=1024)
 def few_shot_turns(
-    template: int, k: int, n_shots: int, shot_set: int
+    template: int, k: int, n_shots: int, shot_set: int, material: Material = OURS
 ) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
     """Question and answer turns of a shot set, and the shares asked in the last one.
 
@@ -194,12 +228,12 @@ def few_shot_turns(
     """
     if not n_shots:
         return (), None
-    phrasing = TEMPLATES[template]
+    phrasing = material.templates[template]
     rng = np.random.default_rng([_SHOT_STREAM, template, k, shot_set])
     turns: list[Message] = []
     shares: tuple[float, ...] = ()
     for _ in range(n_shots):
-        words, percents = _draw(rng, "train", k)
+        words, percents = _draw(material, rng, "train", k)
         shares = tuple(p / 100 for p in percents)
         answer = words[int(rng.choice(k, p=shares))]
         turns.append(Message("user", phrasing.request(words, percents)))
@@ -208,10 +242,15 @@ def few_shot_turns(
 
 
 def _make_item(
-    name: str, split: str, words: Sequence[str], percents: Sequence[int], kind: Kind
+    material: Material,
+    name: str,
+    split: str,
+    words: Sequence[str],
+    percents: Sequence[int],
+    kind: Kind,
 ) -> Item:
-    phrasing = TEMPLATES[kind.template]
-    turns, _ = few_shot_turns(kind.template, len(words), kind.n_shots, kind.shot_set)
+    phrasing = material.templates[kind.template]
+    turns, _ = few_shot_turns(kind.template, len(words), kind.n_shots, kind.shot_set, material)
     request = Message("user", phrasing.request(words, percents))
     return Item(
         item=name,
@@ -221,12 +260,13 @@ def _make_item(
         targets=tuple(p / 100 for p in percents),
         messages=(*turns, request, Message("assistant", phrasing.prefill)),
         facets=kind._asdict() | {"template_heldout": phrasing.heldout},
+        material=material,
     )
 
 
 def without_percents(item: Item) -> tuple[Message, ...]:
     """The same request without percentages, after the same examples."""
-    phrasing = TEMPLATES[item.facets["template"]]
+    phrasing = item.material.templates[item.facets["template"]]
     turns, _ = _turns_of(item)
     request = Message("user", phrasing.prior_request(item.words))
     return (*turns, request, Message("assistant", phrasing.prefill))
@@ -239,4 +279,4 @@ def last_shot(item: Item) -> tuple[float, ...] | None:
 
 def _turns_of(item: Item) -> tuple[tuple[Message, ...], tuple[float, ...] | None]:
     template, n_shots, shot_set = (item.facets[f] for f in ("template", "n_shots", "shot_set"))
-    return few_shot_turns(template, len(item.words), n_shots, shot_set)
+    return few_shot_turns(template, len(item.words), n_shots, shot_set, item.material)

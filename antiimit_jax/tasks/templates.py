@@ -5,12 +5,19 @@ one phrasing share a long beginning, which the packed tree computes once.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.resources
 import json
+import string
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+
+from antiimit_jax.errors import UserError, first_line
+from antiimit_jax.files import sha256
+from antiimit_jax.json_files import read_json_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,16 +49,72 @@ class Template:
         return self.prior_opening + self.join.join(entries) + self.closing
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserTemplates:
+    """The phrasings of a user's file, and the hash of its contents."""
+
+    path: str
+    templates: tuple[Template, ...]
+    sha256: str
+
+
+@functools.cache
+def load_templates(path: str) -> UserTemplates:
+    """A user's phrasings: JSONL as `data/phrasings.jsonl`, read once in a process.
+
+    Raises:
+      UserError: no such file, the first line that is no phrasing or repeats one, or phrasings that
+        are all trained on or all held out.
+    """
+    file, found = Path(path).expanduser(), dict[Template, int]()
+    for number, record in enumerate(read_json_lines(file, _SHAPE, hint=_HINT), 1):
+        template = Template(**record)
+        problem = _problem(template)
+        if template in found:
+            problem = f"the same phrasing as in line {found[template]}"
+        if problem:
+            raise UserError(f"{file}: line {number}: {problem}")
+        found[template] = number
+    heldout = sum(template.heldout for template in found)
+    if heldout in (0, len(found)):
+        which = "held out" if heldout else "trained on"
+        raise UserError(
+            f"{file}: by the hash of their texts all {len(found)} phrasings are {which}; both "
+            "kinds are needed: give more, or change a word of one"
+        )
+    return UserTemplates(path=str(file), templates=tuple(found), sha256=sha256(file))
+
+
+def _problem(template: Template) -> str:
+    """What makes no phrasing of a line; empty where it is one."""
+    for name, wanted in (("entry", ["percent", "word"]), ("prior_entry", ["word"])):
+        try:
+            parts = list(string.Formatter().parse(getattr(template, name)))
+        except ValueError as error:
+            return f"{name}: {first_line(error)}; write a brace of the text twice"
+        asked = sorted(field for _, field, *_ in parts if field is not None)
+        if asked != wanted or any(spec or conversion for *_, spec, conversion in parts):
+            return f"{name} must hold {' and '.join(f'{{{w}}}' for w in wanted)} once, and no other"
+    if template.prefill != template.prefill.rstrip():
+        return "prefill ends in white space; leave it out, an answer brings its own"
+    return ""
+
+
 _FILE = importlib.resources.files("antiimit_jax.tasks") / "data" / "phrasings.jsonl"
+_SHAPE = {
+    f.name if f.default is dataclasses.MISSING else f"{f.name}?": str
+    for f in dataclasses.fields(Template)
+}
+_HINT = "give a JSONL file of phrasings, one object a line"
 TEMPLATES = tuple(Template(**json.loads(line)) for line in _FILE.read_text("utf-8").splitlines())
 TRAIN_TEMPLATES = tuple(i for i, t in enumerate(TEMPLATES) if not t.heldout)
 HELDOUT_TEMPLATES = tuple(i for i, t in enumerate(TEMPLATES) if t.heldout)
 
 
-def plain_requests(template: np.ndarray, n_shots: np.ndarray) -> np.ndarray:
+def plain_requests(heldout: np.ndarray, n_shots: np.ndarray) -> np.ndarray:
     """True [n] for items in a phrasing that training may use and without few-shot turns.
 
     The figures of a split stand on these; where there are none, on all.
     """
-    plain = ~np.isin(template, HELDOUT_TEMPLATES) & (np.asarray(n_shots) == 0)
+    plain = ~np.asarray(heldout, bool) & (np.asarray(n_shots) == 0)
     return plain if plain.any() else np.ones(len(plain), bool)

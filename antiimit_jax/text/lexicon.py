@@ -7,15 +7,21 @@ or `test`, on which results are told. The words are `data/words.tsv`, made by
 `tests/text/build_lexicon.py`.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
 import importlib.resources
+import typing
+import unicodedata
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, quoted
+from antiimit_jax.files import sha256
+from antiimit_jax.json_files import read_lines
 
 Side = Literal["train", "heldout"]  # of percentages
 Split = Literal["train", "dev", "test"]  # of lemmas
@@ -23,6 +29,7 @@ Split = Literal["train", "dev", "test"]  # of lemmas
 TRAIN_SHARE, TEST_SHARE = 0.7, 0.15  # dev has the rest
 TRAIN_PERCENTS: tuple[int, ...] = tuple(p for p in range(5, 100, 5) if p not in (15, 35, 65, 85))
 HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
+LEAST_WORDS, MOST_CHARS = 20, 100  # of each split of a user's words, of one of them
 MOST_PERCENTS = 100  # of which a hundred can be the sum
 
 
@@ -33,7 +40,7 @@ class LexiconWord:
     word: str
     lemma: str
     split: Split
-    tokens: int
+    tokens: int = 0  # 0: not counted
 
 
 def lemma_split(lemma: str) -> Split:
@@ -56,9 +63,62 @@ def load_lexicon() -> tuple[LexiconWord, ...]:
 
 
 @functools.cache
-def words_of(split: Split) -> tuple[str, ...]:
-    """The words of a split; training may use those of `train` alone."""
-    return tuple(entry.word for entry in load_lexicon() if entry.split == split)
+def words_of(split: Split, words_file: str = "") -> tuple[str, ...]:
+    """The words of a split, ours or a user's; training may use those of `train` alone."""
+    entries = load_words(words_file).entries if words_file else load_lexicon()
+    return tuple(entry.word for entry in entries if entry.split == split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserWords:
+    """The words of a user's file, and the hash of its contents."""
+
+    path: str
+    entries: tuple[LexiconWord, ...]  # in the order of the file
+    sha256: str
+
+
+@functools.cache
+def load_words(path: str) -> UserWords:
+    """A user's words, one a line, or each with its lemma behind a tab; read once in a process.
+
+    A word without a lemma is its own. Splits are those of our words, by the same hash.
+
+    Raises:
+      UserError: no such file, the first line that is no word or repeats one, or too few words.
+    """
+    file, entries = Path(path).expanduser(), dict[str, LexiconWord]()
+    for number, line in enumerate(read_lines(file, hint="give a file with a word a line"), 1):
+        word, *lemma = line.split("\t")
+        problem = spelling_problem(word) or (spelling_problem(lemma[0]) if lemma else "")
+        if len(lemma) > 1:
+            problem = f"{len(lemma)} tabs; give a word, or a word, a tab and its lemma"
+        if problem or word in entries:
+            raise UserError(f"{file}: line {number}: {problem or f'word {word!r} is there twice'}")
+        split = lemma_split(*lemma or [word])
+        entries[word] = LexiconWord(word=word, lemma=(*lemma, word)[0], split=split)
+    counts = collections.Counter(entry.split for entry in entries.values())
+    if least := [split for split in typing.get_args(Split) if counts[split] < LEAST_WORDS]:
+        raise UserError(
+            f"{file}: by the hash of their lemmas {counts[least[0]]} of the {len(entries)} words "
+            f"are {least[0]} words, {LEAST_WORDS} are needed; give about 200 words or more"
+        )
+    return UserWords(path=str(file), entries=tuple(entries.values()), sha256=sha256(file))
+
+
+def spelling_problem(word: str) -> str:
+    """What keeps a text from being a word that is asked for; empty where nothing does."""
+    if word != word.strip():
+        return f"word {quoted(word)} begins or ends with white space; leave it out"
+    if not is_name(word):
+        return f"word {quoted(word)} is empty, longer than {MOST_CHARS} or has control characters"
+    return ""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text has characters that show, at most `MOST_CHARS`, and none that control."""
+    control = any(unicodedata.category(char) == "Cc" for char in text)
+    return bool(text.strip()) and len(text) <= MOST_CHARS and not control
 
 
 @functools.cache

@@ -2,14 +2,15 @@
 
 A batch of requests consists of groups. Each group takes one template (and shot set), whose common
 beginning is its shared prefix, and adds items until its tokens are spent, so that little is
-computed twice and almost nothing is padding. Losses are averaged over items, however many a step
-holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
+computed twice and almost nothing is padding. A user's own items are shuffled and cut into groups
+once, and each epoch visits all groups in an order of its own. Losses are averaged over items,
+however many a step holds. All leaves of a batch are [A, ...]: A microbatches whose losses add up.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -19,16 +20,19 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.scoring import packing
 from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import load_neutral
+from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
 
-_ITEM_STREAM = 1
+_ITEM_STREAM, _OWN_STREAM = 1, 4
 _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
 Shares = tuple[float, ...]  # of one item's words
+Asked = tuple[list[WordQuery], list[Shares]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,10 +110,18 @@ class BatchSource:
         self._transforms = transforms + ((SAMPLED,) if cfg.objective == "sampled" else ())
         canonical = cfg.objective == "kl_canonical"
         self._query = asking.canonical_query if canonical else asking.query
-        size = cfg.row_tokens  # a full row of ordinary items stays under these limits
-        self._limits = packing.SequenceLimits(
+
+    @functools.cached_property
+    def _limits(self) -> packing.SequenceLimits:
+        """The static size of a row."""
+        size = self._cfg.row_tokens  # a full row of ordinary items stays under these limits
+        usual = packing.SequenceLimits(
             tokens=size, readouts=size // 3, paths=size // 5, steps=8, words=size // 10, terms=6
         )
+        if not self._cfg.items_file:
+            return usual
+        own = [packing.needed(query, self._asking.stops) for query in self._own[0]]
+        return packing.SequenceLimits(*map(max, usual, *own))._replace(tokens=size)
 
     @functools.cached_property
     def _shape(self) -> packing.BatchShape:
@@ -162,15 +174,47 @@ class BatchSource:
         self, step: int, group: int
     ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares]]:
         """The rows of one group, the questions they number, and each one's target shares."""
-        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
-        stream = self._cfg.mixture.training(rng)
-        items = list(itertools.islice(stream, self._shape.dense_tokens // _LEAST_ITEM_TOKENS))
-        queries = [self._query(item.messages, item.words) for item in items]
-        targets = [item.targets for item in items]
+        if self._cfg.items_file:
+            queries, targets = self._own_group(step, group)
+        else:
+            rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
+            stream = self._cfg.mixture.training(rng)
+            most = self._shape.dense_tokens // _LEAST_ITEM_TOKENS
+            queries, targets = self._asked(itertools.islice(stream, most))
         for transform in self._transforms:
             rng = np.random.default_rng([self._seed, transform.stream, step, group])
             targets = transform.change(targets, rng)
         return self._fill(queries), queries, targets
+
+    def _asked(self, items: Iterable[Item]) -> Asked:
+        found = [(self._query(item.messages, item.words), item.targets) for item in items]
+        return [query for query, _ in found], [shares for _, shares in found]
+
+    @functools.cached_property
+    def _own(self) -> Asked:
+        """A user's items, as far as they are trained on."""
+        return self._asked(load_items(self._cfg.items_file).items[: self._cfg.limit or None])
+
+    @functools.cached_property
+    def _own_groups(self) -> list[list[int]]:
+        """The numbers of a user's items, shuffled and cut where a group is full."""
+        queries, groups = self._own[0], []
+        left = np.random.default_rng([self._seed, _OWN_STREAM]).permutation(len(queries))
+        while len(left):
+            rows = self._fill([queries[i] for i in left[: self._shape.dense_tokens]])
+            taken = sum(len(row.queries) for row in rows)  # the first ones
+            groups.append(left[:taken].tolist())
+            left = left[taken:]
+        return groups
+
+    def _own_group(self, step: int, group: int) -> Asked:
+        """A group of a user's items: epoch by epoch all of them, each time in another order."""
+        groups = self._own_groups
+        number = step * self._cfg.accumulate * self._cfg.groups + group
+        epoch, place = divmod(number, len(groups))
+        rng = np.random.default_rng([self._seed, _OWN_STREAM, 1 + epoch])
+        (queries, targets), chosen = self._own, groups[rng.permutation(len(groups))[place]]
+        return [queries[i] for i in chosen], [targets[i] for i in chosen]
 
     def _fill(self, queries: list[WordQuery]) -> list[packing.PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""
@@ -203,6 +247,8 @@ class BatchSource:
 
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
+        if self._cfg.items_file:
+            return len(packing.shared_beginning(self._own[0], 1 << 20))
         longest = 0
         for pair in self._cfg.mixture.longest():
             queries = [self._query(item.messages, item.words) for item in pair]

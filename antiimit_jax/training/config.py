@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from antiimit_jax.fields import between, bounded, one_of
+from antiimit_jax.fields import between, bounded, one_of, own_file
 from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.training.objectives import OBJECTIVES
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -15,6 +16,8 @@ class TrainConfig:
     """One adapter's training."""
 
     mixture: Mixture = Mixture()
+    items_file: str = own_file(load_items)  # a user's items, in place of the mixture's
+    limit: int = between(0, _STEPS, 0)  # of a user's items, the first ones; 0: all
     objective: str = one_of(OBJECTIVES, "kl")
     seeds: tuple[int, ...] = between(0, 2**32 - 1, (0,), filled=True)  # one tuned, one placebo each
     steps: int = between(1, _STEPS, 400)
@@ -38,3 +41,9 @@ class TrainConfig:
     )  # steps from one look at dev_words to the next; 0: none
     checkpoint_every: int = between(1, _STEPS, 50)
     max_skips: int = between(1, _STEPS, 5)  # non-finite steps in a row before the run stops
+
+    def problems(self, path: str) -> list[str]:
+        """A limit of items that are not there."""
+        if self.limit and not self.items_file:
+            return [f"{path}.limit = {self.limit}: it counts your own items; set {path}.items_file"]
+        return []

@@ -197,6 +197,7 @@ def _item_columns(
                 "residual": 1 - q.sum(),
                 "scoring": rule,
                 "dtype": dtype,
+                "facets": "{}",
             }
             for j, word in enumerate(item["words"]):
                 of_word = record | {

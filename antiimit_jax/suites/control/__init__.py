@@ -8,11 +8,12 @@ same items and scored by the same functions (`metrics.baselines`).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from antiimit_jax.files import json_text
 from antiimit_jax.metrics.baselines import baseline
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, standard_slices
@@ -20,6 +21,7 @@ from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
 from antiimit_jax.suites.control.lead import places
+from antiimit_jax.suites.control.own_items import lacking_rows, own_slices
 from antiimit_jax.suites.control.page import headline, section
 from antiimit_jax.suites.control.pictures import images
 from antiimit_jax.suites.control.questions import questions
@@ -27,6 +29,8 @@ from antiimit_jax.tasks import output_control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import Mixture, last_shot, without_percents
 from antiimit_jax.tasks.templates import TEMPLATES, plain_requests
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
+from antiimit_jax.tasks.user_items import load_items
 
 __all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "places"]
 __all__ += ["questions", "section"]
@@ -34,6 +38,7 @@ _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figur
 _IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank")
 _PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
 _COMPARED = ("uniform", "two_level")  # behaviours that a stage is paired with
+_PLAIN = {"template": -1, "n_shots": 0, "shot_set": -1, "order": 0, "template_heldout": False}
 
 ITEMS = pa.schema(
     {name: pa.string() for name in ("stage", "suite", "split", "item", "cluster")}
@@ -43,6 +48,7 @@ ITEMS = pa.schema(
     | {name: pa.int32() for name in ("word_index", "form_count", "token_count")}
     | {name: pa.float64() for name in ("target", "q", "residual", "prior", "last_shot")}
     | {"scoring": pa.string(), "dtype": pa.string()}  # the rule, the weights it came from
+    | {"facets": pa.string()}  # of a user's items, a JSON object
 )
 TABLES = {"items": ITEMS}
 
@@ -64,11 +70,19 @@ class Config:
     )
     n_items: int = suite.at_least(4, 912)  # of heldout_words, in whole word sets
     n_other: int = suite.at_least(4, 208)  # of each other split, plain requests; at most n_items
+    items_file: str = suite.own_file(load_items)  # a user's items, in place of all splits
+    limit: int = suite.at_least(0, 0)  # of items in all, shared by the splits; 0: none
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
-    """All items of a run, split by split."""
-    return [item for split in cfg.splits for item in _items_of(cfg, split, seed)]
+    """All items of a run: the user's own, or the mixture's split by split."""
+    if cfg.items_file:
+        return list(load_items(cfg.items_file).items[: cfg.limit or None])
+    found: list[Item] = []
+    for place, split in enumerate(cfg.splits):
+        most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else None
+        found += _items_of(cfg, split, seed)[:most]
+    return found
 
 
 def _items_of(cfg: Config, split: str, seed: int) -> list[Item]:
@@ -80,14 +94,21 @@ def _items_of(cfg: Config, split: str, seed: int) -> list[Item]:
 
 def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
     """The first two-word items of the headline's split in phrasings that training may use."""
-    split = "heldout_words" if "heldout_words" in cfg.splits else cfg.splits[0]
+    items = items_of(cfg, seed)
+    there = [item.split for item in items]
+    split = "heldout_words" if "heldout_words" in there else there[0]
     pairs = [
         item
-        for item in _items_of(cfg, split, seed)
-        if len(item.words) == 2 and not item.facets["template_heldout"]
+        for item in items
+        if item.split == split and len(item.words) == 2 and not _kind(item)["template_heldout"]
     ]
     # One of each word set first.
-    return sorted(pairs, key=lambda item: (item.facets["n_shots"], item.facets["order"]))[:count]
+    return sorted(pairs, key=lambda i: (_kind(i)["n_shots"], _kind(i)["order"]))[:count]
+
+
+def _kind(item: Item) -> Mapping[str, int]:
+    """What an item is besides its words; a user's is a plain request in no phrasing of ours."""
+    return _PLAIN if item.split == OWN_SPLIT else item.facets
 
 
 def asks_of(items: Sequence[Item]) -> list[suite.Ask]:
@@ -98,12 +119,21 @@ def asks_of(items: Sequence[Item]) -> list[suite.Ask]:
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
-    prior = {suite.Ask(messages=without_percents(item), words=item.words): None for item in items}
     how = dict(kind="words", scorings=(scoring,))
+    before = tuple(_asks_before(cfg, items))
     return [
         suite.Program(name="control", asks=tuple(asks_of(items)), **how),
-        suite.Program(name="control, no percentages", asks=tuple(prior), of_base=1, **how),
+        suite.Program(name="control, no percentages", asks=before, of_base=1, **how),
     ]
+
+
+def _asks_before(cfg: Config, items: Sequence[Item]) -> dict[suite.Ask, list[str]]:
+    """Requests without percentages -> the items that they belong to; a user's have none."""
+    asked: dict[suite.Ask, list[str]] = {}
+    for item in items if not cfg.items_file else ():
+        ask = suite.Ask(messages=without_percents(item), words=item.words)
+        asked.setdefault(ask, []).append(item.item)
+    return asked
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
@@ -114,11 +144,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """
     items = items_of(cfg, asker.eval_seed)
     prior: dict[str, np.ndarray] = {}
-    if asker.stage.kind == "base":
-        asked: dict[suite.Ask, list[str]] = {}
-        for item in items:
-            ask = suite.Ask(messages=without_percents(item), words=item.words)
-            asked.setdefault(ask, []).append(item.item)
+    if asker.stage.kind == "base" and (asked := _asks_before(cfg, items)):
         answers = asker.words(list(asked), what="without percentages")
         prior = {name: a.q for names, a in zip(asked.values(), answers) for name in names}
     answers = asker.words(asks_of(items), what="control")
@@ -141,8 +167,9 @@ def item_columns(
     same = dict(stage=asker.stage.name, scoring=asker.scoring.name, dtype=asker.dtype) | same
     records, prior = [], prior or {}
     for item, answer in zip(items, answers):
-        facets = item.facets | same
-        of_item = facets | {
+        of_item = _kind(item) | same
+        of_item |= {
+            "facets": json_text(dict(item.facets) if item.split == OWN_SPLIT else {}),
             "split": item.split,
             "item": item.item,
             "cluster": item.cluster,
@@ -151,7 +178,8 @@ def item_columns(
             "prompt_ids": list(answer.prompt_ids),
             "residual": answer.residual,
         }
-        before, shown = prior.get(item.item), last_shot(item)
+        before = prior.get(item.item)
+        shown = last_shot(item) if of_item["n_shots"] else None
         for j, word in enumerate(item.words):
             of_word = {
                 "word": word,
@@ -180,9 +208,8 @@ def results_of(table: suite.Columns) -> ControlResults:
         array[empty] = np.nan
         return array
 
-    sets = np.split(table["word"], first[1:])
-    names = [np.argsort(np.argsort(words)) for words in sets]  # each word's place by name
-    word = np.array([np.pad(places, (0, k.max() - len(places))) for places in names])
+    word = np.zeros((len(first), k.max()), int)
+    word[item, table["word_index"]] = np.unique(table["word"], return_inverse=True)[1]
     of_item = {name: table[name][first] for name in ("cluster", "shot_set", "n_shots", "template")}
     by_word = {name: wide(name) for name in ("target", "q", "last_shot", "prior")}
     longest = np.maximum.reduceat(table["token_count"], first)
@@ -194,11 +221,16 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
     rows, answered = [], {}
     for stage, split, table in suite.parts(tables["items"], "stage", "split"):
         results = results_of(table)
-        answered[stage, split] = results, table["item"]
-        common = dict(split=split, slices=item_slices(results), boot=boot)
+        own = split == OWN_SPLIT
+        facets = table["facets"][table["word_index"] == 0]
+        heldout = table["template_heldout"][table["word_index"] == 0]
+        slices = own_slices(results, facets) if own else item_slices(results, heldout)
+        answered[stage, split] = results, table["item"], slices
+        common = dict(split=split, slices=slices, boot=boot)
         rows += control_rows(results, stage=stage, **common)
         if stage_named(stage).kind == "base":
             made = baseline_rows(results, interval_slices=_IN_FULL, **common)
+            made += lacking_rows(made) if own else []
             rows += [r for r in made if r["slice"] in _IN_FULL or r["metric"] in _IN_SHORT]
     for stage, split in answered:
         rows += _differences(answered, stage, split, boot)
@@ -207,16 +239,16 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
 
 def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) -> list[suite.Row]:
     """Rows "diff:STAGE-OTHER" of an adapter: less its placebo, the base and lazy answers."""
-    mine, items = answered[stage, split]
+    mine, items, all_slices = answered[stage, split]
     known = stage_named(stage)
     if known.kind not in ("tuned", "other"):
         return []
     others = {f"baseline:{name}": baseline(mine, name) for name in _COMPARED}
     for other in ("base", placebo_beside(stage)) if known.kind == "tuned" else ("base",):
-        results, asked = answered.get((other, split), (None, ()))
+        results, asked, _ = answered.get((other, split), (None, (), {}))
         if np.array_equal(items, asked):
             others[other] = results
-    slices = {name: mask for name, mask in item_slices(mine).items() if name in _PAIRED}
+    slices = {name: mask for name, mask in all_slices.items() if name in _PAIRED}
     common = dict(split=split, slices=slices, boot=boot)
     return [
         row
@@ -225,17 +257,20 @@ def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) 
     ]
 
 
-def item_slices(results: ControlResults) -> dict[str, np.ndarray]:
+def item_slices(results: ControlResults, heldout: np.ndarray) -> dict[str, np.ndarray]:
     """The standard slices over plain requests; other phrasings and few-shot turns by themselves.
 
     A split is about words and percentages, so its figures do not mix in what a held-out phrasing or
     a few examples change: that stands in "templates=heldout", "shots=N" and each template's slice.
+
+    Args:
+      heldout: [n] bool, items in a phrasing that training never uses.
     """
     standard = standard_slices(results)
-    trained = ~np.array([TEMPLATES[number].heldout for number in results.template])
+    trained = ~heldout
     bare = results.n_shots == 0
     kept = {"template": bare, "shots": trained}  # where a slice is about that very thing
-    plain = plain_requests(results.template, results.n_shots)
+    plain = plain_requests(heldout, results.n_shots)
     slices = {
         name: mask & kept.get(name.partition("=")[0], plain) for name, mask in standard.items()
     }

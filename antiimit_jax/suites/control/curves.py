@@ -77,7 +77,7 @@ def _plain_pairs(items: Columns, stage: str, split: str) -> Columns | None:
     if not chosen.any():
         return None
     table = taken(items, chosen)
-    return taken(table, plain_requests(table["template"], table["n_shots"]))
+    return taken(table, plain_requests(table["template_heldout"], table["n_shots"]))
 
 
 def _levels(asked: np.ndarray, share: np.ndarray, cluster: np.ndarray) -> dict[str, Any]:
