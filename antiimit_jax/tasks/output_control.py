@@ -259,8 +259,7 @@ def _make_item(
         words=tuple(words),
         targets=tuple(p / 100 for p in percents),
         messages=(*turns, request, Message("assistant", phrasing.prefill)),
-        facets=kind._asdict()
-        | {"template_heldout": phrasing.heldout, "phrasing": phrasing.opening},
+        facets=kind._asdict() | {"template_heldout": phrasing.heldout},
         material=material,
     )
 

@@ -39,7 +39,6 @@ _IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank
 _PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
 _COMPARED = ("uniform", "two_level")  # behaviours that a stage is paired with
 _PLAIN = {"template": -1, "n_shots": 0, "shot_set": -1, "order": 0, "template_heldout": False}
-_PLAIN |= {"phrasing": ""}
 
 ITEMS = pa.schema(
     {name: pa.string() for name in ("stage", "suite", "split", "item", "cluster")}
@@ -49,7 +48,7 @@ ITEMS = pa.schema(
     | {name: pa.int32() for name in ("word_index", "form_count", "token_count")}
     | {name: pa.float64() for name in ("target", "q", "residual", "prior", "last_shot")}
     | {"scoring": pa.string(), "dtype": pa.string()}  # the rule, the weights it came from
-    | {"phrasing": pa.string(), "facets": pa.string()}  # a user's items have facets, a JSON object
+    | {"facets": pa.string()}  # of a user's items, a JSON object
 )
 TABLES = {"items": ITEMS}
 

@@ -1,8 +1,5 @@
 """The names of control's figures, splits and baselines, and what people are told of them."""
 
-import numpy as np
-
-from antiimit_jax.results import Columns
 from antiimit_jax.suites import suite
 
 SUITE = "control"
@@ -39,16 +36,3 @@ LAZY = {  # beside the headline
     "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",
 }
-
-
-def phrasings(items: Columns) -> dict[str, str]:
-    """A template's number -> how it begins, marked where training never uses it."""
-    _, first = np.unique(items["template"], return_index=True)
-    columns = (items[name][first] for name in ("template", "phrasing", "template_heldout"))
-    return {str(number): _begins(text, heldout) for number, text, heldout in zip(*columns)}
-
-
-def _begins(text: str, heldout: bool) -> str:
-    line = " ".join(text.split())
-    line = line if len(line) <= 44 else line[:43].rstrip() + "…"
-    return f"“{line}”{' (never trained on)' * bool(heldout)}"

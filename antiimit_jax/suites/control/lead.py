@@ -135,8 +135,9 @@ def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
 def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
     """A stage's TVD somewhere, and how that compares with ignoring the request."""
     text, word = figure(_tvd(rows, stage, here)), beside_lazy(rows, stage, UNIFORM, here)
-    lazy = number(value_of(_tvd(rows, UNIFORM, here)))
-    return f"{text} ({word} ignoring the request, {lazy})" if word else text
+    lazy = value_of(_tvd(rows, UNIFORM, here))
+    beside = f"{word} ignoring the request, {number(lazy)}".lstrip()
+    return text if lazy is None else f"{text} ({beside})"
 
 
 def shown(rows: Rows, row: Row | None) -> bool:

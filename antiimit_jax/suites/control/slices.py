@@ -1,10 +1,14 @@
 """The page's part on control by kind of request: TVD of slices."""
 
+import os
+
+import numpy as np
+
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, number, value_of
+from antiimit_jax.reporting.rows import Rows, number, plain_text, value_of
 from antiimit_jax.reporting.tables import slice_table
-from antiimit_jax.results import Picture, Row, Section, Tables
-from antiimit_jax.suites.control.labels import BASELINES, MAIN, SUITE, phrasings
+from antiimit_jax.results import Picture, Row, Section, Tables, taken
+from antiimit_jax.suites.control.labels import BASELINES, MAIN, SUITE
 from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, shown
 from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
@@ -25,12 +29,11 @@ def slices(tables: Tables, rows: Rows, split: str) -> Section:
     """
     from antiimit_jax.reporting import plots
 
-    named_templates = phrasings(tables["items"]) if "items" in tables else {}
     stages = rows.stages(SUITE)
     tvd = lambda stage, where: rows.get(stage, SUITE, split, where, "tvd_res")
     enough = lambda where: any(shown(rows, tvd(stage, where)) for stage in stages)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
-    found, named = [], {}
+    found, named, phrasings = [], {}, _texts(tables)
     for key, title in (_SLICES | _facets(rows, split)).items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
         values = [
@@ -41,8 +44,7 @@ def slices(tables: Tables, rows: Rows, split: str) -> Section:
         if not values:
             continue
         wheres = [f"{within},{key}={value}".lstrip(",") for value in values]
-        if key == "template":
-            values = [named_templates.get(value, value) for value in values]
+        values = [phrasings.get(v, v) for v in values] if key == "template" else values
         named |= {w: f"{title.removeprefix('by ')}: {v}" for w, v in zip(wheres, values)}
         data = {s: [_point(rows.get(s, SUITE, split, w, "tvd_res")) for w in wheres] for s in lines}
         found.append((key, title + (" (two words)" if within else ""), values, data))
@@ -88,6 +90,32 @@ def _facets(rows: Rows, split: str) -> dict[str, str]:
     names = dict.fromkeys(row["slice"] for row in rows.all if row["split"] == split == OWN_SPLIT)
     keys = dict.fromkeys(name.partition("=")[0] for name in names if name.count("=") == 1)
     return {key: f"by {key}" for key in keys if key not in _SLICES}
+
+
+def _texts(tables: Tables) -> dict[str, str]:
+    """Number of a template -> how its requests begin, marked where training never uses it.
+
+    That is what its prompts have in common, after the lines that all prompts have.
+    """
+    items = tables.get("items")
+    if items is None:
+        return {}
+    bare = taken(items, (items["word_index"] == 0) & (items["n_shots"] == 0))
+    begins = {
+        number: os.path.commonprefix(bare["prompt"][bare["template"] == number].tolist())
+        for number in np.unique(bare["template"])
+    }
+    shared = os.path.commonprefix(list(begins.values())).rfind("\n") + 1
+    heldout = set(bare["template"][bare["template_heldout"]])
+    return {
+        str(number): _short(text[shared:]) + " (never trained on)" * (number in heldout)
+        for number, text in begins.items()
+    }
+
+
+def _short(text: str) -> str:
+    line = " ".join(plain_text(text).replace("⏎", " ").split())
+    return f"“{line if len(line) <= 44 else line[:43].rstrip() + '…'}”"
 
 
 def _phrasings(title: str, names: list[str], data: dict, stages: list[str]) -> Section:
