@@ -50,11 +50,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.rows = 8
     config.train.row_tokens = 64  # a word set with both its requests, and little to attend to
 
-    config.control.mixture.ks = (2, 3, 4, 5)
-    config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)
-    config.control.mixture.shots = (0, 2)
-    config.control.mixture.shot_weights = (0.88, 0.12)
-    config.control.n_items = 260
     for suite in ("scoring", "precision", "residual"):
         config[suite].n_items = 24
     config.drift.n_prompts = 64

@@ -4,6 +4,7 @@ from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, value_of
 from antiimit_jax.results import Row, placebo_beside
 from antiimit_jax.suites.control.labels import ALL_SPLITS, SUITE
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 UNLIKE_TRAINING = {
     "k=2": "two words, plain request",
@@ -36,9 +37,16 @@ def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], st
     return found
 
 
+def main_split(rows: Rows) -> str:
+    """The split that pictures and slices are of: a user's own items, else held-out words."""
+    return OWN_SPLIT if OWN_SPLIT in rows.splits(SUITE) else "heldout_words"
+
+
 def place_words(rows: Rows, split: str, where: str) -> str:
     """The split and slice in words; what training did not see, where there was a training."""
     words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
+    if split == OWN_SPLIT:
+        return f"your own items, {words}"
     if all(rows.kind(stage) == "base" for stage in rows.stages(SUITE)):
         return f"{split}, {words}"
     return f"{split} ({ALL_SPLITS.get(split, 'see the settings')}), {words}"
@@ -127,15 +135,19 @@ def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
 def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
     """A stage's TVD somewhere, and how that compares with ignoring the request."""
     text, word = figure(_tvd(rows, stage, here)), beside_lazy(rows, stage, UNIFORM, here)
-    lazy = number(value_of(_tvd(rows, UNIFORM, here)))
-    return f"{text} ({word} ignoring the request, {lazy})" if word else text
+    lazy = value_of(_tvd(rows, UNIFORM, here))
+    beside = f"{word} ignoring the request, {number(lazy)}".lstrip()
+    return text if lazy is None else f"{text} ({beside})"
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
+    """Whether a slice has enough word sets; in a run that has too few at all, each is shown.
+
+    Of a user's own items each is shown in any case.
+    """
     here = place(rows)
     of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] != OWN_SPLIT else 0
     return value_of(row) is not None and row["clusters"] >= least
 
 

@@ -16,9 +16,10 @@ from antiimit_jax.suites.control.labels import (
     MAIN,
     SUITE,
 )
-from antiimit_jax.suites.control.lead import UNIFORM, lead, place, places
+from antiimit_jax.suites.control.lead import UNIFORM, lead, main_split, place, places
 from antiimit_jax.suites.control.pictures import front, pictures
 from antiimit_jax.suites.control.slices import slices
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
@@ -33,8 +34,10 @@ def section(tables: Tables, rows: Rows) -> Section:
     if here is None or stage is None:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
-    gap = [_gap(rows, here[1], stage)] if rows.kind(stage) != "base" else []
-    parts = [_calibration(tables, rows), _figures(rows), *gap, slices(rows)]
+    own = main_split(rows) == OWN_SPLIT
+    gap = [_gap(rows, here[1], stage)] if rows.kind(stage) != "base" and not own else []
+    kinds = slices(tables, rows, main_split(rows))
+    parts = [_calibration(tables, rows), _figures(rows), *gap, kinds]
     where = places(rows)[here]
     measured = [f"measured on {where}", "brackets hold 95% intervals over word sets"]
     if "items" in tables:
@@ -55,7 +58,7 @@ def headline(rows: Rows) -> Table | None:
 
 
 def _calibration(tables: Tables, rows: Rows) -> Section:
-    split = "heldout_words"
+    split = main_split(rows)
     drawn = pictures(tables, rows, split) if "items" in tables else []
     absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
     return Section(
@@ -84,7 +87,7 @@ def _figures(rows: Rows) -> Section:
     """The headline table on held-out words, and the same where the percentages are new too."""
     lines = {stage: stage for stage in rows.stages(SUITE)} | BASELINES
     tables, found = [], places(rows)
-    for split in ("heldout_words", "heldout_both"):
+    for split in (main_split(rows), "heldout_both"):
         for where in [here for here in found if here[0] == split]:
             at = (SUITE, *where)
             tables.append(figure_table(rows, at, MAIN, lines, title=found[where]))
