@@ -133,10 +133,13 @@ def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
+    """Whether a slice has enough word sets.
+
+    In a run that has too few at all, and of a user's own items, each is shown.
+    """
     here = place(rows)
     of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] in ALL_SPLITS else 0
     return value_of(row) is not None and row["clusters"] >= least
 
 

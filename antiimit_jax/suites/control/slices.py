@@ -5,10 +5,10 @@ import os
 import numpy as np
 
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, number, plain_text, value_of
+from antiimit_jax.reporting.rows import Rows, conditions, number, plain_text, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.results import Picture, Row, Section, Tables, taken
-from antiimit_jax.suites.control.labels import BASELINES, MAIN, SUITE
+from antiimit_jax.suites.control.labels import ALL_SPLITS, BASELINES, MAIN, SUITE
 from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, shown
 
 _TVD = MAIN[0]
@@ -21,7 +21,7 @@ _SLICES = {
 }
 
 
-def slices(tables: Tables, rows: Rows, split: str = "heldout_words") -> Section:
+def slices(tables: Tables, rows: Rows, split: str) -> Section:
     """TVD by words, percentage, tokens, phrasing and shots: small panels and the numbers below."""
     from antiimit_jax.reporting import plots
 
@@ -30,7 +30,7 @@ def slices(tables: Tables, rows: Rows, split: str = "heldout_words") -> Section:
     enough = lambda where: any(shown(rows, tvd(stage, where)) for stage in stages)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
     found, named, phrasings = [], {}, _texts(tables)
-    for key, title in _SLICES.items():
+    for key, title in _kinds(rows, split).items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
         values = [
             value
@@ -79,6 +79,15 @@ def slices(tables: Tables, rows: Rows, split: str = "heldout_words") -> Section:
         parts=[_phrasings(*rest, stages) for key, *rest in found if key == "template"],
         link="Slices",
     )
+
+
+def _kinds(rows: Rows, split: str) -> dict[str, str]:
+    """Key of a slice -> its title; of a user's items also their own facets."""
+    if split in ALL_SPLITS:
+        return _SLICES
+    of_split = [row["slice"] for row in rows.all if (row["suite"], row["split"]) == (SUITE, split)]
+    keys = dict.fromkeys(key for where in of_split for key in conditions(where))
+    return _SLICES | {key: f"by {key}" for key in keys if key not in _SLICES}
 
 
 def _texts(tables: Tables) -> dict[str, str]:
