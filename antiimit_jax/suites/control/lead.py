@@ -57,15 +57,22 @@ def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     found = [(words, _tvd(rows, s, here)) for s, words in others.items() if s and s != stage]
     if more := [f"{words} {figure(row)}" for words, row in found if value_of(row) is not None]:
         text += f"; {', '.join(more)}"
-    if beside := [
-        f"{word} {words} ({number(_tvd(rows, other, here)['value'])})"
-        for other, (words, _) in DRAWN.items()
-        if (word := beside_lazy(rows, stage, other, here))
-    ]:
-        text += f". That is {' and '.join(beside)}"
+    text += f". {_beside(rows, here, stage)}".rstrip(" .")
     return [f"{text}.", *_graded(rows, here, stage), *_paired(rows, here, stage)] + _harder(
         rows, stage
     )
+
+
+def _beside(rows: Rows, here: tuple[str, str], stage: str) -> str:
+    """How a stage compares with lazy answers; where it has no interval, what these have."""
+    lazy = {other: value_of(_tvd(rows, other, here)) for other in DRAWN}
+    found = [
+        f"{beside_lazy(rows, stage, other, here)} {DRAWN[other][0]} ({number(value)})".lstrip()
+        for other, value in lazy.items()
+        if value is not None
+    ]
+    said = "That is" if has_interval(_tvd(rows, stage, here)) else "For comparison:"
+    return f"{said} {' and '.join(found)}" if found else ""
 
 
 def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
