@@ -110,28 +110,36 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         return suite.Section(title, absent=["No items were scored by other rules in this run."])
     slices = {f"scoring={name}": words for name, (_, words) in RULES.items()}
     stages = {stage: stage for stage in rows.stages("scoring")}
-    text = ["The same items scored by other rules. A figure that hardly moves does not hang on it."]
-    left_out = []
-    for stage in stages:
+    return suite.Section(
+        title,
+        [
+            "The same items scored by other rules. A figure that hardly moves does not hang on it.",
+            *_left_out(rows, split[0]),
+            *_narrow(rows, split[0]),
+        ],
+        tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in _OF_CONTROL],
+        link="Scoring",
+    )
+
+
+def _left_out(rows: suite.Rows, split: str) -> list[str]:
+    """What words in other tokens than the tokenizer's own hold."""
+    parts = []
+    for stage in rows.stages("scoring"):
         found = [
-            rows.get(stage, "scoring", split[0], f"scoring={_MANY}", name)
+            rows.get(stage, "scoring", split, f"scoring={_MANY}", name)
             for name in ("noncanonical", "noncanonical_most")
         ]
         if all(found):
             all_words, one = map(figure, found)
-            left_out.append(f"{all_words} of stage “{stage}” (at most {one} for one word)")
-    if left_out:
-        text.append(
-            "A form is counted in the tokens that the tokenizer itself writes it in. Of the words' "
-            f"probability over up to {RULES[_MANY][0]['tokenisations']} tokenisations a form, that "
-            f"leaves out {', '.join(left_out)}."
-        )
-    return suite.Section(
-        title,
-        [*text, *_narrow(rows, split[0])],
-        tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in _OF_CONTROL],
-        link="Scoring",
-    )
+            parts.append(f"{all_words} of stage “{stage}” (at most {one} for one word)")
+    if not parts:
+        return []
+    return [
+        "A form is counted in the tokens that the tokenizer itself writes it in. Of the words' "
+        f"probability over up to {RULES[_MANY][0]['tokenisations']} tokenisations a form, that "
+        f"leaves out {', '.join(parts)}."
+    ]
 
 
 def _narrow(rows: suite.Rows, split: str) -> list[str]:
