@@ -9,7 +9,6 @@ stopped goes on with the same command.
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from launch import cli
 from launch.workdir import kept, open_study
 
 _KINDS = ("tuned", "placebo")
-_NOT_OF_STUDY = ("adapters", "overwrite")  # flags
 cli.define_config()
 cli.define_workdir()
 cli.define_material()
@@ -39,8 +37,9 @@ def main() -> None:
                 trained = study.train(stage)
                 cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
                 cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
-    kept = [arg for arg in sys.argv[1:] if not arg.lstrip("-").startswith(_NOT_OF_STUDY)]
-    cli.show(f"next, to measure them: python -m launch.study {shlex.join(kept)}")
+        folder = shlex.quote(str(study.workdir))
+        told = f"python -m launch.study --config={folder}/config.json --workdir={folder}"
+        cli.show(f"next, to measure them: {told}")
 
 
 def _how_it_went(log: Sequence[dict[str, Any]]) -> str:
