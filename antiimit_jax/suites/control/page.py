@@ -61,13 +61,14 @@ def _calibration(tables: Tables, rows: Rows) -> Section:
     split = main_split(rows)
     drawn = pictures(tables, rows, split) if "items" in tables else []
     absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
+    asked = f"plain requests (usual phrasings, no examples) of {split}"
+    asked = "your own items" if split == OWN_SPLIT else asked
     return Section(
         "Share given against share asked",
         [
-            f"Two words in plain requests (usual phrasings, no examples) of {split}. A model in "
-            "full control lies on the dashed diagonal; one that ignores the request is flat; one "
-            "that only knows the larger word is a step at one half. The strip below each curve "
-            "shows how much probability the two words get at all."
+            f"Two words in {asked}. A model in full control lies on the dashed diagonal; one that "
+            "ignores the request is flat; one that only knows the larger word is a step at one "
+            "half. The strip below each curve shows how much probability the two words get at all."
         ],
         figures=drawn,
         absent=absent,
