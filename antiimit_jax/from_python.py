@@ -14,11 +14,10 @@ from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.run_files import columns_of, to_table
 from antiimit_jax.results import BASE, Row, Stage, Tables
 from antiimit_jax.run_config import RunConfig, from_dict
-from antiimit_jax.scoring.asks import Ask
+from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.study import measure, score
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.suite import joined
-from antiimit_jax.text.formats import Message
 
 _OWN = Stage(name="adapter", kind="other")  # the model as it was loaded
 
@@ -45,12 +44,15 @@ class Model:
     @overload
     def word_probs(self, prompt: Sequence[str], words: Sequence[str]) -> list[Probabilities]: ...
 
-    def word_probs(self, prompt, words, *, prefill: str = "", forms: str = "strict"):
-        """Exact word probabilities after a prompt, or after each of a list of prompts.
+    def word_probs(
+        self, prompt, words, *, raw: bool | None = None, prefill: str = "", forms: str = "strict"
+    ):
+        """Exact word probabilities after a prompt, or after each of a list, as `launch.score`'s.
 
         A prompt is a user's turn for models with a chat format, else plain text.
 
         Args:
+          raw: True for plain text, just as the tokenizer reads it; False for a turn.
           prefill: how the answer already begins.
           forms: "strict", with and without a leading space, or "lenient", other cases too.
 
@@ -59,13 +61,16 @@ class Model:
             model that overflows.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        begun, words = Message("assistant", prefill), tuple(words)
-        asks = [Ask(messages=(Message("user", text), begun), words=words) for text in prompts]
-        found = []
-        stage = _OWN if self.variant.adapter else BASE
-        for answer in self.asker(stage, RunConfig(forms=forms)).words(asks, what="words"):
-            q = dict(zip(words, answer.q.tolist()))
-            found.append(Probabilities(words=q, residual=answer.residual, prompt=answer.prompt))
+        read = [self.lm.read(text, raw=raw, prefill=prefill) for text in prompts]
+        queries = [word_query(self.lm.tokenizer, one, words, forms=forms) for one in read]
+        found = [
+            Probabilities(
+                words=dict(zip(words, answer.q.tolist())),
+                residual=answer.residual,
+                prompt=self.lm.tokenizer.decode(one.ids),
+            )
+            for one, answer in zip(read, self.runner.word_probs(self.variant, queries))
+        ]
         return found[0] if isinstance(prompt, str) else found
 
     def asker(self, stage: Stage, config: RunConfig) -> LocalAsker:

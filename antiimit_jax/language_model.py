@@ -13,7 +13,7 @@ from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.weights import Source, find_model, load_params
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
 from antiimit_jax.text.chat_templates import PROMPT_DATE, RENDERER, is_date
-from antiimit_jax.text.formats import Message, Prompt, build_prompt
+from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPT_FORMATS = ("auto", "chat", "base")
@@ -34,6 +34,26 @@ class LanguageModel:
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """Messages in this model's format."""
         return build_prompt(self.tokenizer, messages, self.prompt_format)
+
+    def is_raw(self, raw: bool | None = None) -> bool:
+        """Whether a text is read as it is: as `raw` says, or for None as the model is made for."""
+        return self.prompt_format == "base" if raw is None else raw
+
+    def read(self, text: str, *, raw: bool | None = None, prefill: str = "") -> Prompt:
+        """A text as the user's turn of a chat or, where `is_raw`, just as the tokenizer reads it.
+
+        Args:
+          prefill: how the answer already begins.
+
+        Raises:
+          UserError: an empty text, no chat template, or an open turn that ends in a space.
+        """
+        if self.is_raw(raw):
+            return text_prompt(self.tokenizer, text + prefill)
+        if not text.strip():
+            raise UserError("the prompt is empty: give it at least one word")
+        turns = (Message("user", text), Message("assistant", prefill))
+        return build_prompt(self.tokenizer, turns, "chat")
 
 
 def load_language_model(

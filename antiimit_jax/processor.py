@@ -59,8 +59,16 @@ def matmul_gflops() -> dict[str, int]:
 def multiplies_bfloat16() -> bool:
     """Whether this machine's processor multiplies bfloat16 clearly faster than float32.
 
-    Measured once for each processor, number of cores and version of JAX; the answer stays in the
-    user's cache, so that a run that goes on later computes as it began.
+    The answer stays (`kept_gflops`), so that a run that goes on later computes as it began.
+    """
+    rates = kept_gflops()
+    return rates["bfloat16"] > 1.2 * rates["float32"]
+
+
+def kept_gflops() -> dict[str, float]:
+    """This machine's GFLOP/s by dtype, kept in the user's cache.
+
+    Measured once for each processor, number of cores and version of JAX.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     key = f"{processor_name()}, {cores} cores, jax {versions(['jax'])['jax']}"
@@ -69,4 +77,4 @@ def multiplies_bfloat16() -> bool:
     if key not in known:
         known[key] = matmul_gflops()
         replace_file(file, lambda path: write_json(path, known))
-    return known[key]["bfloat16"] > 1.2 * known[key]["float32"]
+    return known[key]

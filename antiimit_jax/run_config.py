@@ -11,6 +11,8 @@ from antiimit_jax.fields import (
     at_least,
     between,
     bounded,
+    free,
+    leaves,
     one_of,
     own_fields,
     own_file,
@@ -31,7 +33,6 @@ from antiimit_jax.tasks.templates import load_templates
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.lexicon import load_words
 from antiimit_jax.training.config import DTYPES, TrainConfig
-from antiimit_jax.trees import flat
 
 PART = dict.fromkeys(("lora", "train"), "training")  # group of fields -> what reads it; else both
 PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
@@ -42,20 +43,22 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 class _Common:
     """What a study depends on besides its suites."""
 
-    model: str = "smollm2-135m-instruct"
-    revision: str = ""
-    prompt_format: str = one_of(PROMPT_FORMATS, "auto")  # auto: what the model is made for
-    prompt_date: str = bounded(PROMPT_DATE, "a date as 2026-01-31", is_date)  # in chat templates
-    dtype: str = one_of(DTYPES, "auto")  # of the weights in evaluation
-    weights: str = one_of(WEIGHTS, "replicated")  # sharded: a slice of them on each device
-    forms: str = one_of(FORMS, "strict")  # what counts as saying a word
-    terminators: str = one_of(POLICIES, "standard")  # what ends a word
-    suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES))
-    n_boot: int = at_least(0, 2000)  # resamples of every interval
-    eval_seed: int = between(0, 2**32 - 1, 0)  # of the items of an evaluation
-    seed: int = between(0, 2**32 - 1, 0)  # of the rest: resamples and drawn answers
-    words_file: str = own_file(load_words)  # a user's words, in place of ours
-    templates_file: str = own_file(load_templates)  # a user's phrasings: all of them, not ours
+    model: str = free("smollm2-135m-instruct", "alias, hub id, folder or .gguf file")
+    revision: str = free("", "of a model from the hub; empty: its newest")
+    prompt_format: str = one_of(PROMPT_FORMATS, "auto", "auto: what the model is made for")
+    prompt_date: str = bounded(
+        PROMPT_DATE, "a date as 2026-01-31", is_date, "today's date in chat templates"
+    )
+    dtype: str = one_of(DTYPES, "auto", "of the weights in evaluation")
+    weights: str = one_of(WEIGHTS, "replicated", "on devices: a copy each, or a slice each")
+    forms: str = one_of(FORMS, "strict", "what counts as saying a word")
+    terminators: str = one_of(POLICIES, "standard", "what ends a word")
+    suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES), "what is evaluated")
+    n_boot: int = at_least(0, 2000, "resamples of every interval")
+    eval_seed: int = between(0, 2**32 - 1, 0, "of the items of an evaluation")
+    seed: int = between(0, 2**32 - 1, 0, "of the rest: resamples and drawn answers")
+    words_file: str = own_file(load_words, "your own words, in place of ours")
+    templates_file: str = own_file(load_templates, "your own phrasings: all of them, not ours")
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 
@@ -122,7 +125,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def field_names() -> list[str]:
     """Dotted names of all fields."""
-    return list(flat(to_dict(RunConfig())))
+    return list(leaves(RunConfig()))
 
 
 def is_read(name: str, parts: Collection[str]) -> bool:

@@ -42,8 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.k_weights = (1.0,)
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
-    config.train.steps = 400
-    config.train.placebo_steps = 150
+    config.train.steps = 460
+    config.train.placebo_steps = 90
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 128

@@ -1,4 +1,4 @@
-"""Programs: parse flags, build, call. All run as `python -m launch.NAME`.
+"""Programs: parse flags, build, call. All run as `python -m launch.NAME` or `aij-NAME`.
 
 What must be settled before anything else is imported is settled here.
 """

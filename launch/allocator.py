@@ -10,7 +10,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-_PROGRAMS = ("study", "finetune", "evaluate", "benchmark")
+_LONG = ("study", "finetune", "evaluate", "benchmark")
+_COMMAND = "aij-"  # before a program's name where it is started as an installed command
+
+
+def program_name(argv: Sequence[str]) -> str:
+    """Of `python -m launch.NAME` or `aij-NAME`, as `sys.orig_argv` has them; else empty."""
+    if "-m" in argv[:-1]:
+        module = argv[argv.index("-m") + 1]
+        return module.removeprefix("launch.") if module.startswith("launch.") else ""
+    names = [Path(arg).name for arg in argv[1:2]]
+    return "".join(name.removeprefix(_COMMAND) for name in names if name.startswith(_COMMAND))
 
 
 def settings() -> dict[str, str]:
@@ -28,8 +38,6 @@ def settle(
 
     Who sets one of the variables, if to nothing, keeps what is set.
     """
-    at = list(argv).index("-m") + 1 if "-m" in argv else 0
-    program = argv[at].removeprefix("launch.") if 0 < at < len(argv) else ""
-    wanted = settings()
-    if sys.platform == "linux" and program in _PROGRAMS and not wanted.keys() & environ.keys():
+    wanted, program = settings(), program_name(argv)
+    if sys.platform == "linux" and program in _LONG and not wanted.keys() & environ.keys():
         restart(sys.executable, list(argv), dict(environ) | wanted)

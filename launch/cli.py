@@ -26,7 +26,9 @@ from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch import interrupt
+from launch.config_help import config_help
 from launch.profiling import Profiled
+from launch.saved_config import as_config_file
 
 FLAGS = flags.FLAGS
 _NOTHING = "nothing was written"
@@ -35,11 +37,12 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 def define_config() -> None:
     """--config and all its fields, --model, --revision."""
-    said = f"Configuration file; by default {DEFAULT_CONFIG}. Any field can be set as "
-    config_flags.DEFINE_config_file("config", None, said + "--config.train.steps=50.")
+    said = f"A Python file or a run's config.json; by default {DEFAULT_CONFIG}. Any field can be "
+    config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
-    _show("config", "model", "revision")
+    flags.DEFINE_bool("help_config", False, "List all fields of the configuration, and end.")
+    _show("config", "model", "revision", "help_config")
 
 
 def define_workdir() -> None:
@@ -87,6 +90,13 @@ def run_config(backend: str | None = None, items_for: Sequence[str] = ()) -> Run
     Raises:
       UserError: all that is wrong with it, in one message.
     """
+    config = _given_config(items_for)
+    if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
+        return config.on(backend or jax.default_backend())
+    return config.on("cpu", bfloat16=multiplies_bfloat16())
+
+
+def _given_config(items_for: Sequence[str]) -> RunConfig:
     try:
         values = FLAGS.config.to_dict()
     except OSError as error:
@@ -104,10 +114,7 @@ def run_config(backend: str | None = None, items_for: Sequence[str] = ()) -> Run
             values[group]["items_file"] = _absolute(FLAGS.items)
         if FLAGS.limit is not None:
             values[group]["limit"] = FLAGS.limit
-    config = from_dict(values)
-    if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
-        return config.on(backend or jax.default_backend())
-    return config.on("cpu", bfloat16=multiplies_bfloat16())
+    return from_dict(values)
 
 
 def _absolute(path: str) -> str:
@@ -194,6 +201,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
     if "config" in FLAGS:
         _refuse_unknown_fields(argv)
+        argv = as_config_file(argv)
         if not any(arg.startswith(("--config=", "-config=")) or arg == "--config" for arg in argv):
             argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
     if "overwrite" in FLAGS and not FLAGS["overwrite"].boolean:
@@ -209,6 +217,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
         raise UserError(first_line(error)) from error
     if rest:
         raise UserError(f"not understood: {' '.join(rest)}; see --help")
+    if "help_config" in FLAGS and FLAGS.help_config:
+        show(config_help(_given_config()))
+        sys.exit(0)
     return [program]
 
 

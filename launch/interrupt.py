@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from launch.allocator import program_name
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 3.0  # in which the main thread may remove what is half written
 
@@ -27,9 +29,8 @@ class Stopped(KeyboardInterrupt):
 
 def before_imports() -> None:
     """While a program still imports its modules, a signal ends it at once."""
-    argv = sys.orig_argv
-    module = argv[argv.index("-m") + 1] if "-m" in argv[:-1] else ""
-    if module.startswith("launch.") and not module.endswith(".worker"):
+    program = program_name(sys.orig_argv)
+    if program and not program.endswith(".worker"):
         for number in SIGNALS:
             signal.signal(number, _end_at_once)
 

@@ -6,18 +6,22 @@
 
 Hardware: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 v6e-4 v6e-8 (TPUs); a100-40 a100-80 h100 h200
 rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan holds for the
-configuration that is given: --config and its fields count.
+configuration that is given: --config and its fields count. Where nothing fits the exit code is 1.
 """
+
+import sys
 
 import jax
 from absl import flags
 
-from antiimit_jax.planning.advice import PROGRAMS, judge
+from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
+from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import find_hardware
-from antiimit_jax.planning.memory import Estimator
+from antiimit_jax.planning.memory import Estimator, n_params
 from antiimit_jax.planning.model import find_planned
-from antiimit_jax.planning.report import as_dict, as_text, listing, listing_text
+from antiimit_jax.planning.report import Plan, as_dict, as_text, listing, listing_text
 from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.processor import kept_gflops
 from launch import cli
 
 cli.define_config()
@@ -41,10 +45,17 @@ def main() -> None:
     shaper = Shaper(model.tokenizer(), model.prompt_format)
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
     verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    seconds = None
+    if machine.kind == "cpu":  # this one, or one like it
+        seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
+    way = find_way(verdicts, run, estimator, machine)
+    plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=seconds)
     if cli.FLAGS.json:
-        cli.show_json(as_dict(model, machine, verdicts))
+        cli.show_json(as_dict(plan))
     else:
-        cli.show(as_text(model, machine, verdicts))
+        cli.show(as_text(plan))
+    if not way.programs:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import schemas
-from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.pictures import before_after
 from launch import cli
+from launch.saved_config import read_saved
 from launch.workdir import print_results
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
@@ -28,12 +28,7 @@ def main() -> None:
     workdir = Path(cli.needed("workdir"))
     info = run_files.read_metrics(workdir)["run"]
     run_files.check_tables(workdir, info)
-    values = run_files.read_config(workdir)["config"]
-    try:
-        config = from_dict(values)
-    except UserError as error:
-        file = workdir / run_files.CONFIG
-        raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
+    config = read_saved(workdir)
     report = write_results(workdir, config, info)
     if cli.FLAGS.picture:
         run = run_files.read_run(workdir, schemas(SUITES))

@@ -1,95 +1,169 @@
-"""How probable is each word after a prompt, exactly: one JSON object on standard output.
+"""How probable is each word after a prompt, exactly.
 
-    python -m launch.score --prompt="The capital of France is" --words=Paris,London
-    python -m launch.score --messages=chat.json --words=apple,river --adapter=DIR
-    python -m launch.score --model=my.gguf --prompt_file=prompt.txt --words=yes,no --forms=lenient
+    python -m launch.score --prompt="Name the capital of France." --words=Paris,London
+    python -m launch.score --prompt="The capital of France is" --raw --words=Paris,London --json
+    python -m launch.score --prompt="Say one word: river 70%, apple 30%." --words=river,apple \\
+        --targets=70,30 --adapter=DIR
+    python -m launch.score --messages=chat.json --words=yes,no --forms=lenient
+    python -m launch.score --model=my.gguf --batch=prompts.jsonl > answers.jsonl
 
-A prompt is read exactly as the tokenizer reads that text. A chat is a JSON list of objects with
-"role" and "content"; a last turn of role "assistant" is left open and continued.
+--prompt is the user's turn for models that are made to chat, and plain text for others; plain text
+is read exactly as the tokenizer reads it. A chat is a JSON list of objects with "role" and
+"content"; a last turn of role "assistant" is left open and continued. A line of --batch is an
+object with "prompt" or "messages", with "words" and maybe "targets"; so is a line of the answer,
+with what --json prints. All lines are checked first and scored together.
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.json_files import read_json
+from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
-from antiimit_jax.scoring.trie import word_query
-from antiimit_jax.text.formats import Message, Prompt, chat_prompt, text_prompt
+from antiimit_jax.metrics.control import tvd_res
+from antiimit_jax.scoring.packing import check_window
+from antiimit_jax.scoring.trie import FORMS, WordQuery, word_query
+from antiimit_jax.text.formats import Prompt
 from launch import cli
+from launch.score_requests import Request, read_batch, read_messages, read_text, shares
+from launch.score_table import as_text, shown, top_lines
 
+_SOURCES = ("prompt", "prompt_file", "messages", "batch")
 _DTYPE_HELP = (
     "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored."
 )
 flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
 flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
 flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
-flags.DEFINE_string("prompt", None, "The prompt as text.")
-flags.DEFINE_string("prompt_file", None, "A file with the prompt, taken as it is.")
+flags.DEFINE_string("prompt", None, "The prompt: a chat turn, or plain text for base models.")
+flags.DEFINE_string("prompt_file", None, "A file with the prompt, plain text taken as it is.")
 flags.DEFINE_string("messages", None, "A JSON file with a chat.")
-flags.DEFINE_enum("dtype", "auto", DTYPES, _DTYPE_HELP)
+flags.DEFINE_string("batch", None, "A JSONL file with many prompts and their words.")
+flags.DEFINE_bool("raw", False, "A prompt is plain text for every model.")
+flags.DEFINE_bool("chat", False, "A prompt is a chat turn for every model.")
+flags.DEFINE_bool("strip", False, "Leave out white space at the end of a prompt.")
 flags.DEFINE_list("words", None, "The words, with commas between.")
-flags.DEFINE_string("forms", "strict", "What counts as saying a word: strict or lenient.")
+flags.DEFINE_list("targets", None, "Percentages or shares of the words, to compare with.")
+flags.DEFINE_enum("forms", "strict", FORMS, "What counts as saying a word.")
+flags.DEFINE_integer("top", 10, "How many of the most probable words to show.", lower_bound=0)
+flags.DEFINE_enum("dtype", "auto", DTYPES, _DTYPE_HELP)
+flags.DEFINE_bool("json", False, "Print one JSON object in place of the table.")
 
 
 def main() -> None:
-    words = cli.needed("words")
-    given = [f for f in ("prompt", "prompt_file", "messages") if cli.FLAGS[f].value is not None]
-    if len(given) != 1:
-        raise UserError("give one of --prompt, --prompt_file and --messages")
-    messages = read_messages(Path(cli.FLAGS.messages)) if given == ["messages"] else None
-    cli.say(f"loading {cli.FLAGS.model}")
-    lm = load_language_model(cli.FLAGS.model, revision=cli.FLAGS.revision, dtype=cli.FLAGS.dtype)
+    asked, raw = cli.FLAGS, _raw()
+    requests = _requests()
+    if asked.strip:
+        requests = [request.stripped() for request in requests]
+    cli.say(f"loading {asked.model}")
+    lm = load_language_model(asked.model, revision=asked.revision, dtype=asked.dtype)
     cli.say(f"weights in {lm.params['embed']['embedding'].dtype}")
-    prompt = chat_prompt(lm.tokenizer, messages) if messages else _text(lm)
-    query = word_query(lm.tokenizer, prompt, words, forms=cli.FLAGS.forms)
+    prompts, queries = zip(*(_read(lm, request, raw) for request in requests))
+    runner, variant = _variant(lm)
+    if asked.batch is None and not asked.json:
+        (answer,) = runner.word_probs(variant, queries)
+        notes = _notes(runner, variant, requests[0], prompts[0], answer)
+        words, text = requests[0].words, lm.tokenizer.decode(prompts[0].ids)
+        cli.show(as_text(text, words, queries[0], answer, notes))
+        return
+    done = cli.bar("prompts", len(requests)) if asked.batch is not None else lambda n: None
+    answers = runner.word_probs(variant, queries, progress=done)
+    for request, query, answer in zip(requests, queries, answers):
+        cli.show_json(_as_dict(request, query, answer))
+
+
+def _raw() -> bool | None:
+    """Whether a prompt is plain text; None for what the model is made for."""
+    if cli.FLAGS.raw and cli.FLAGS.chat:
+        raise UserError("give --raw or --chat, not both")
+    if cli.FLAGS.messages is not None and cli.FLAGS.raw:
+        raise UserError("--messages is a chat: --raw is for --prompt")
+    if cli.FLAGS.prompt_file is not None:
+        if cli.FLAGS.chat:
+            raise UserError("--prompt_file is plain text: --chat is for --prompt")
+        return True
+    return cli.FLAGS.raw if cli.FLAGS.raw or cli.FLAGS.chat else None
+
+
+def _requests() -> list[Request]:
+    given = [flag for flag in _SOURCES if cli.FLAGS[flag].value is not None]
+    if len(given) != 1:
+        raise UserError("give one of --prompt, --prompt_file, --messages and --batch")
+    (source,), asked = given, cli.FLAGS
+    if source == "batch":
+        if asked.words is not None or asked.targets is not None:
+            raise UserError("--batch has words and targets of its own: leave out the flags")
+        return read_batch(Path(asked.batch))
+    prompt = asked.prompt
+    if source == "prompt_file":
+        prompt = read_text(Path(asked.prompt_file))
+    elif source == "messages":
+        prompt = read_messages(Path(asked.messages))
+    return [Request(prompt=prompt, words=tuple(cli.needed("words")), targets=_targets())]
+
+
+def _targets() -> tuple[float, ...]:
+    try:
+        return tuple(map(float, cli.FLAGS.targets or ()))
+    except ValueError as error:
+        raise UserError(f"--targets={','.join(cli.FLAGS.targets)}: give numbers") from error
+
+
+def _read(lm: LanguageModel, request: Request, raw: bool | None) -> tuple[Prompt, WordQuery]:
+    """A request as the model reads it; says what is odd about it."""
+    with request.located():
+        prompt = request.read(lm, raw)
+        query = word_query(lm.tokenizer, prompt, request.words, forms=cli.FLAGS.forms)
+        check_window([query], lm.cfg.max_positions)
+    for odd in request.oddities(query, lm.is_raw(raw), cli.FLAGS.forms):
+        cli.say(f"note: {odd}")
+    return prompt, query
+
+
+def _variant(lm: LanguageModel) -> tuple[Runner, Variant]:
     runner = Runner(lm)
-    variant = runner.base
-    if cli.FLAGS.adapter is not None:
-        adapter = cli.read_adapter(cli.FLAGS.adapter, lm.cfg, cli.FLAGS.model)
-        variant = runner.adapted(adapter.tree, adapter.scale)
-    (answer,) = runner.word_probs(variant, [query])
-    forms: dict[str, list] = {word: [] for word in words}
+    if cli.FLAGS.adapter is None:
+        return runner, runner.base
+    adapter = cli.read_adapter(cli.FLAGS.adapter, lm.cfg, cli.FLAGS.model)
+    return runner, runner.adapted(adapter.tree, adapter.scale)
+
+
+def _notes(
+    runner: Runner, variant: Variant, request: Request, prompt: Prompt, answer: WordProbs
+) -> list[str]:
+    lines = []
+    if request.targets:
+        pairs = zip(request.words, shares(request.targets, request.words))
+        target = ", ".join(f"{word} {share:.4g}" for word, share in pairs)
+        lines += ["", f"TVD from {target}: {shown(_tvd(request, answer))}"]
+    if cli.FLAGS.top:
+        (search,) = runner.top_words(variant, [prompt])
+        lines += top_lines(search, cli.FLAGS.top)
+    return lines
+
+
+def _tvd(request: Request, answer: WordProbs) -> float:
+    target = np.array([shares(request.targets, request.words)])
+    return float(tvd_res(target, answer.q[None])[0])
+
+
+def _as_dict(request: Request, query: WordQuery, answer: WordProbs) -> dict[str, Any]:
+    forms: dict[str, list] = {word: [] for word in request.words}
     for path, mass in zip(query.paths, answer.path_mass):
         form = {"text": path.text, "tokens": list(path.tokens), "p": float(mass)}
-        forms[words[path.word]].append(form)
-    result = {
+        forms[request.words[path.word]].append(form)
+    found = {
         "model": cli.FLAGS.model,
-        "prompt_ids": list(prompt.ids),
+        "prompt_ids": list(query.prompt_ids),
         "forms_policy": cli.FLAGS.forms,
-        "words": {word: float(q) for word, q in zip(words, answer.q)},
+        "words": dict(zip(request.words, answer.q.tolist())),
         "residual": answer.residual,
         "forms": forms,
     }
-    cli.show_json(result)
-
-
-def _text(lm: LanguageModel) -> Prompt:
-    if cli.FLAGS.prompt is not None:
-        return text_prompt(lm.tokenizer, cli.FLAGS.prompt)
-    file = Path(cli.FLAGS.prompt_file)
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"--prompt_file={file}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--prompt_file={file}: not UTF-8 ({error.reason})") from error
-    return text_prompt(lm.tokenizer, text)
-
-
-def read_messages(file: Path) -> tuple[Message, ...]:
-    """A chat from a JSON file.
-
-    Raises:
-      UserError: no such file, not JSON, or not a list of objects with role and content.
-    """
-    hint = 'a chat is a list of {"role": ..., "content": ...} with texts'
-    turns = read_json(file, [{"role": str, "content": str}], hint=hint)
-    if not turns:
-        raise UserError(f"{file}: is empty; {hint}")
-    return tuple(Message(**turn) for turn in turns)
+    return found | ({"tvd": _tvd(request, answer)} if request.targets else {})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import typing
 
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, between, bounded, one_of, own_fields, problems
+from antiimit_jax.fields import at_least, between, bounded, leaves, one_of, problems
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.trees import nested
 
@@ -57,19 +56,11 @@ def test_the_walker_names_what_breaks_its_bound(config, found):
     assert problems(config, "run") == ["run." + line for line in found]
 
 
-def leaves(cls: type, prefix: str = "") -> dict[str, dataclasses.Field]:
-    kinds = typing.get_type_hints(cls)
-    found = {}
-    for field in own_fields(cls):
-        nested = dataclasses.is_dataclass(kinds[field.name])
-        inner = leaves(kinds[field.name], f"{prefix}{field.name}.") if nested else {}
-        found |= inner or {prefix + field.name: field}
-    return found
-
-
-def test_every_field_of_a_run_declares_its_bound():
-    found = {name: f for name, f in leaves(RunConfig).items() if f.type is not bool}
-    assert {name for name, f in found.items() if "bound" not in f.metadata} == FREE
+def test_every_field_of_a_run_declares_its_bound_and_its_meaning():
+    found = {name: field for name, (field, _) in leaves(RunConfig()).items()}
+    bounded = {name for name, field in found.items() if "bound" in field.metadata}
+    assert {name for name in found.keys() - bounded if found[name].type is not bool} == FREE
+    assert {name for name, field in found.items() if not field.metadata.get("doc")} == set()
 
 
 @pytest.mark.parametrize(
@@ -109,8 +100,7 @@ def test_a_wrong_value_is_named_by_its_path(group, field, wrong):
 def test_no_number_of_a_training_is_without_end():
     """None of them may be what no run could ever finish, hold or multiply in float32."""
     for group in ("train", "lora"):
-        kinds = {n: f for n, f in leaves(RunConfig).items() if n.startswith(f"{group}.")}
-        for name, field in kinds.items():
-            default = field.default[0] if isinstance(field.default, tuple) else field.default
+        for name, (field, value) in leaves(getattr(RunConfig(), group), group).items():
+            default = value[0] if isinstance(value, tuple) else value
             if isinstance(default, (int, float)) and not isinstance(default, bool):
                 assert not field.metadata["bound"].holds(type(default)(1e38)), name

@@ -71,6 +71,10 @@ def test_word_probs_of_one_prompt_and_of_a_list(model):
     assert all(lenient.words[word] > one.words[word] for word in WORDS)
     opened = lm.word_probs(request, WORDS, prefill="Word:")
     assert opened.prompt.endswith("Word:")
+    raw = lm.word_probs(request, WORDS, raw=True, prefill=" Word:")
+    assert raw.prompt == f"{request} Word:"
+    with pytest.raises(UserError, match="ends in a space"):
+        lm.word_probs(request, WORDS, prefill="Word: ")
 
 
 def test_an_adapter_answers_otherwise(model, adapter):

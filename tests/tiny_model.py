@@ -1,8 +1,9 @@
-"""A tiny random llama with the embedded model's own tokenizer, as a Hugging Face folder."""
+"""A tiny random llama as a Hugging Face folder, with the embedded model's tokenizer or another."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,14 @@ from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.text.tokenizer import load_tokenizer
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0, scale: float = 0.08, **changes) -> Path:
-    """Writes config, weights and tokenizer; `changes` replace fields of the config."""
+def write_tiny_model(
+    folder: Path, *, seed: int = 0, scale: float = 0.08, tokenizer: Path | None = None, **changes
+) -> Path:
+    """Writes config, weights and tokenizer; `changes` replace fields of the config.
+
+    Args:
+      tokenizer: a folder with the files of a tokenizer, in place of the embedded model's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": "llama",
@@ -42,5 +49,8 @@ def write_tiny_model(folder: Path, *, seed: int = 0, scale: float = 0.08, **chan
             array = rng.standard_normal(shape, np.float32) * scale
             tensors[leaf.hf.format(i=i)] = array + 1.0 if "norm" in leaf.hf else array
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    load_tokenizer(embedded_file(CATALOG["smollm2-135m-instruct"])).hf.save_pretrained(folder)
+    if tokenizer:
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    else:
+        load_tokenizer(embedded_file(CATALOG["smollm2-135m-instruct"])).hf.save_pretrained(folder)
     return folder

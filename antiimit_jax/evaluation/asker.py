@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,17 +13,23 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
 from antiimit_jax.results import BASE, Stage
-from antiimit_jax.scoring.asks import Answer, Ask, Scoring
+from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
 from antiimit_jax.scoring.texts import pack_texts
-from antiimit_jax.scoring.top_words import Search, continuations
-from antiimit_jax.scoring.trie import Ids, WordQuery, word_query
+from antiimit_jax.scoring.top_words import Search
+from antiimit_jax.scoring.trie import (
+    Ids,
+    WordQuery,
+    first_token_query,
+    mass_by_first_token,
+    word_query,
+)
+from antiimit_jax.scoring.word_probs import next_token_probs
 from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
 Tree = Any
-SEARCH_ROUNDS = 5  # of the search for the most probable words
 
 
 class TextAnswer(NamedTuple):
@@ -53,6 +59,11 @@ class Asker(Protocol):
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
         """Probabilities of every ask's words, in order; under the run's own scoring or another."""
+
+    def first_tokens(
+        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+    ) -> list[FirstToken]:
+        """How the answers begin, and what of it the asked words hold under a scoring."""
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
         """The most probable words over the open vocabulary after each prompt, with their bound."""
@@ -125,18 +136,22 @@ class LocalAsker:
     def words(
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
-        rules, lm = scoring or self.scoring, self.runner.lm
-        how = {"forms": rules.forms, "max_tokenisations": rules.tokenisations}
+        found = self._word_probs(asks, what, scoring or self.scoring)
+        return [self._answer(query, probs) for query, probs in found]
+
+    def _word_probs(
+        self, asks: Sequence[Ask], what: str, rules: Scoring
+    ) -> Iterator[tuple[WordQuery, WordProbs]]:
+        lm, how = self.runner.lm, dict(forms=rules.forms, max_tokenisations=rules.tokenisations)
         queries = [word_query(lm.tokenizer, lm.prompt(a.messages), a.words, **how) for a in asks]
-        bar = self._bar(what, len(asks))
         found = self.runner.word_probs(
             self.variant,
             queries,
             terminators=rules.terminators,
-            progress=bar,
+            progress=self._bar(what, len(asks)),
             stage=self.stage.name,
         )
-        return [self._answer(query, probs) for query, probs in zip(queries, found)]
+        return zip(queries, found)
 
     def _answer(self, query: WordQuery, probs: WordProbs) -> Answer:
         lengths: list[list[int]] = [[] for _ in range(query.n_words)]  # of each word's forms
@@ -153,21 +168,33 @@ class LocalAsker:
             token_counts=tuple(min(found, default=0) for found in lengths),
         )
 
+    def first_tokens(
+        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+    ) -> list[FirstToken]:
+        rules, lm = scoring or self.scoring, self.runner.lm
+        stops, ends = lm.terminators.mask(rules.terminators), lm.tokenizer.eos_ids
+        spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
+        texts = ["" if i in ends else spelled(i) for i in range(len(stops))]
+        words = list(self._word_probs(asks, what, rules))
+        queries = [first_token_query(query.prompt_ids) for query, _ in words]
+        how = (self.variant, queries, rules.terminators, self.stage.name)
+        answers = {}
+        for probs, where in self.runner.ask(next_token_probs, *how):
+            for i, b, _, paths in where:
+                query, found = words[i]
+                said = mass_by_first_token(query.paths, found.path_mass.tolist(), stops)
+                p = probs[b, paths.start].astype(np.float64)
+                answers[i] = FirstToken(p=p / p.sum(), said=said, texts=texts)
+        return [answers[i] for i in range(len(asks))]
+
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
-        """Searches all prompts round by round together."""
-        lm, bar, ends = self.runner.lm, self._bar(what, len(prompts)), self.scoring.terminators
-        searches = [Search(lm.prompt(messages), lm.tokenizer) for messages in prompts]
-        for number in range(SEARCH_ROUNDS):
-            queries = [search.query() for search in searches]
-            asked = self.runner.ask(continuations, self.variant, queries, ends, self.stage.name)
-            for result, where in asked:
-                for i, b, words, _ in where:
-                    searches[i].learn(*(array[b, words] for array in result))
-            bar(
-                len(searches) * (number + 1) // SEARCH_ROUNDS
-                - len(searches) * number // SEARCH_ROUNDS
-            )
-        return searches
+        return self.runner.top_words(
+            self.variant,
+            [self.runner.lm.prompt(messages) for messages in prompts],
+            terminators=self.scoring.terminators,
+            progress=self._bar(what, len(prompts)),
+            stage=self.stage.name,
+        )
 
     def generate(
         self,

@@ -15,10 +15,13 @@ from antiimit_jax.parallel import DataParallel, Devices, place
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
 from antiimit_jax.scoring.packing import check_window
+from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
 from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.text.formats import Prompt
 
 Tree = Any
+SEARCH_ROUNDS = 5  # of the search for the most probable words
 _SHOWN = 60  # characters of a prompt in a message
 
 
@@ -133,6 +136,32 @@ class Runner:
             progress(sum(asked[place.query][1].words[0] == 0 for place in places))
         return answers
 
+    def top_words(
+        self,
+        variant: Variant,
+        prompts: Sequence[Prompt],
+        *,
+        terminators: str = "standard",
+        progress: Callable[[int], None] = lambda done: None,
+        stage: str = "",
+    ) -> list[Search]:
+        """The most probable words after every prompt, searched round by round together.
+
+        Args:
+          stage: of a run, for messages.
+
+        Raises:
+          UserError: unknown terminators, or logits that are not finite.
+        """
+        n, searches = len(prompts), [Search(prompt, self.lm.tokenizer) for prompt in prompts]
+        for number in range(SEARCH_ROUNDS):
+            queries = [search.query() for search in searches]
+            for result, where in self.ask(continuations, variant, queries, terminators, stage):
+                for i, b, words, _ in where:
+                    searches[i].learn(*(array[b, words] for array in result))
+            progress(n * (number + 1) // SEARCH_ROUNDS - n * number // SEARCH_ROUNDS)
+        return searches
+
     def generate(
         self,
         variant: Variant,
@@ -193,7 +222,7 @@ class Runner:
         for work in pack_batches(queries, stops, devices=len(self.devices)):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):
-                if any(np.isnan(leaf).any() for leaf in result):
+                if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result)):
                     together = [i for row in rows for i in row]
                     for i in together if len(queries) > 1 else ():  # which of them alone
                         list(self.ask(fn, variant, [queries[i]], terminators, stage, before + i))

@@ -13,7 +13,7 @@ from typing import Any
 
 from antiimit_jax.errors import UserError, quoted
 from antiimit_jax.models.config import ModelConfig, Rope
-from antiimit_jax.models.config_keys import EPSILON, LARGEST, Keys
+from antiimit_jax.models.config_keys import EPSILON, LARGEST, Keys, is_count
 from antiimit_jax.models.rope_config import read_rope
 from antiimit_jax.models.tables import read_table
 
@@ -177,7 +177,8 @@ def _sliding(keys: Keys, family: Family, rotated: list[bool]) -> list[bool]:
         return [window is not None] * layers
     if family.slides == "all but every":
         step, key = family.interval, family.interval_key
-        step = keys.count(key, keys.take(f"_{key}", step)) if key else step
+        noted = keys.take(f"_{key}")  # transformers 4 wrote it so
+        step = keys.count(key, noted if is_count(noted) else step) if key else step
         return [(i + 1) % step != 0 for i in range(layers)]
     used, first = keys.flag("use_sliding_window"), keys.count("max_window_layers", 28, least=0)
     if family.slides == "upper":  # the window counts only where `use_sliding_window` says so

@@ -25,11 +25,15 @@ ALL_LINEAR = tuple(LORA_TARGETS)
 class LoraConfig:
     """Which adapters exist and train."""
 
-    rank: int = between(1, 4096, 16)
-    alpha: float = between(1e-3, 1e5, 32.0)  # `peft_config` reads what is written with it
-    targets: tuple[str, ...] = one_of(LORA_TARGETS, ALL_LINEAR, filled=True)
-    first_layer: int = between(0, 1000, 0)  # adapters train in layers first_layer <= i < last_layer
-    last_layer: int = between(-1, 1000, -1)  # -1: to the top
+    rank: int = between(1, 4096, 16, "rank of every adapter matrix")
+    alpha: float = between(
+        1e-3, 1e5, 32.0, "updates are scaled by alpha / rank"
+    )  # `peft_config` reads it
+    targets: tuple[str, ...] = one_of(
+        LORA_TARGETS, ALL_LINEAR, "linear layers that have adapters", filled=True
+    )
+    first_layer: int = between(0, 1000, 0, "adapters train from this layer on")
+    last_layer: int = between(-1, 1000, -1, "and below this one; -1: to the top")
 
     @property
     def scale(self) -> float:

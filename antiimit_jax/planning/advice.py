@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
@@ -25,6 +25,15 @@ class Verdict:
     environment: str  # a variable to set besides
     rescued: bool  # fits with `changes` and `environment`
     least: Phase  # the peak with `changes`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a study's work fits: at once, or its parts one after the other."""
+
+    programs: tuple[str, ...]  # in the order of `PROGRAMS`; none where nothing fits
+    changes: tuple[Change, ...] = ()
+    environment: str = ""
 
 
 def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware) -> Verdict:
@@ -54,13 +63,42 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     )
 
 
+def find_way(
+    verdicts: Sequence[Verdict], run: RunConfig, estimator: Estimator, machine: Hardware
+) -> Way:
+    """The way that gives up least: a study, its two parts, both with changes, then one part alone.
+
+    Args:
+      verdicts: on all `PROGRAMS`.
+    """
+    of = {verdict.program: verdict for verdict in verdicts}
+    parts, study = (of["evaluate"], of["finetune"]), of["study"]
+    for way in ((study,), parts):
+        if all(verdict.fits for verdict in way):
+            return Way(programs=tuple(verdict.program for verdict in way))
+    for way in ((study,), parts, *zip(parts)):
+        if all(verdict.rescued for verdict in way):
+            # Parts of one run have one configuration.
+            changes = tuple(dict.fromkeys(change for verdict in way for change in verdict.changes))
+            names = tuple(verdict.program for verdict in way)
+            changed = apply(run, list(changes))
+            most = max(peak(getattr(estimator, name)(changed)).total for name in names)
+            if most <= machine.at_most:
+                env = _FRACTION if most > machine.usable else ""
+                return Way(programs=names, changes=changes, environment=env)
+    return Way(programs=())
+
+
 def _few(changes: list[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
     """As many of the changes, in order, as it takes; then those taken back that were not needed.
 
-    Changes of the training step are not tried again: each is a compilation, and they come in order
-    of what they cost.
+    Changes of the training step are taken back all or none: each is a compilation, and they come in
+    order of what they cost.
     """
     chosen = next(changes[:n] for n in range(1, len(changes) + 1) if fits(changes[:n]))
+    same_step = [one for one in chosen if not one[0].startswith("train.")]
+    if same_step != chosen and fits(same_step):
+        chosen = same_step
     for change in list(chosen):
         without = [one for one in chosen if one != change]
         if not change[0].startswith("train.") and fits(without):

@@ -29,7 +29,7 @@ from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.differences import differences
 from antiimit_jax.scoring.top_words import continuations
-from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
 from antiimit_jax.training.step import init_state, make_optimizer
@@ -142,6 +142,7 @@ class Estimator:
             own = self._variables(run, dtype)
             fn, given = {
                 "words": (word_log_probs, (own, stops)),
+                "first_tokens": (next_token_probs, (own, stops)),
                 "top_words": (continuations, (own, stops)),
                 "texts": (differences, (base, own)),
             }[program.kind]

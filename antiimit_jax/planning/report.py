@@ -7,7 +7,7 @@ from typing import Any
 
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.planning.advice import Verdict, flag
+from antiimit_jax.planning.advice import Change, Verdict, Way, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
 from antiimit_jax.planning.model import PlannedModel
@@ -50,8 +50,20 @@ def listing_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*table, "", *notes, policy]) + "\n"
 
 
-def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The plan as plain data; bytes everywhere."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a plan says."""
+
+    model: PlannedModel
+    machine: Hardware
+    verdicts: Sequence[Verdict]
+    way: Way
+    seconds: float | None  # of a study as configured, where the machine's speed is known
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data; bytes and seconds everywhere."""
+    model, machine, verdicts, way = plan.model, plan.machine, plan.verdicts, plan.way
     return {
         "model": model.name,
         **{fact: getattr(model.entry, fact, None) for fact in ("hub_id", "prompt_format", *_FACTS)},
@@ -73,12 +85,19 @@ def as_dict(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
             }
             for verdict in verdicts
         ],
-        "notes": _notes(model, machine, verdicts),
+        "way": {
+            "programs": list(way.programs),
+            "flags": [flag(change) for change in way.changes],
+            "environment": way.environment,
+        },
+        "study_seconds": plan.seconds,
+        "notes": _notes(plan),
     }
 
 
-def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> str:
+def as_text(plan: Plan) -> str:
     """The plan for people."""
+    model, machine, verdicts, way = plan.model, plan.machine, plan.verdicts, plan.way
     entry, cfg = model.entry, model.cfg
     about = [cfg.family, f"{n_params(cfg) / 1e9:.3f} B parameters"]
     if entry:
@@ -95,30 +114,49 @@ def as_text(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict])
         f"{_gib(machine.device_bytes)} GiB, {_gib(machine.usable)} of them usable",
         "",
     ]
+    width = max(len(phase.name) for verdict in verdicts for phase in verdict.phases)
     for verdict in verdicts:
         most = _gib(peak(verdict.phases).total)
         word = "fits" if verdict.fits else "does not fit"
         lines.append(f"{verdict.program}: {most} GiB on one device, {word}")
         for phase in verdict.phases:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
-            lines.append(f"  {phase.name:<14}{_gib(phase.total):>7} = {parts}")
+            lines.append(f"  {phase.name:<{width}}{_gib(phase.total):>8} = {parts}")
         lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
-    return "\n".join(lines + [f"note: {n}" for n in _notes(model, machine, verdicts)]) + "\n"
+    lines.append(_says(way, machine))
+    if plan.seconds is not None:
+        lines.append(f"a study as configured takes about {plan.seconds / 60:.0f} minutes")
+    return "\n".join(lines + [f"note: {n}" for n in _notes(plan)]) + "\n"
+
+
+def _says(way: Way, machine: Hardware) -> str:
+    if not way.programs:
+        return f"nothing fits {machine.name}"
+    how = _how(way.changes, way.environment)
+    if len(way.programs) == 1:
+        return f"{way.programs[0]} fits {how or 'as it is'}"
+    return f"{' and '.join(way.programs)} fit one after the other {how or 'as they are'}"
+
+
+def _how(changes: Sequence[Change], environment: str) -> str:
+    arguments = [flag(change) for change in changes]
+    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
+    flags = " ".join(quoted) and "with " + " ".join(quoted)
+    env = environment and f"with {environment} in the environment"
+    return " and ".join(filter(None, (flags, env)))
 
 
 def _way_out(verdict: Verdict) -> str:
-    arguments = [flag(change) for change in verdict.changes]
-    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
-    flags = " ".join(quoted) and "with " + " ".join(quoted)
+    flags = _how(verdict.changes, "")
     least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
     if verdict.rescued:
-        env = verdict.environment and f"with {verdict.environment} in the environment"
-        return f"fits {' and '.join(filter(None, (flags, env)))}: {least}"
+        return f"fits {_how(verdict.changes, verdict.environment)}: {least}"
     why = f"even {flags} it takes" if flags else "the weights alone fill it:"
     return f"no flag makes it fit: {why} {least}"
 
 
-def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) -> list[str]:
+def _notes(plan: Plan) -> list[str]:
+    model, machine, verdicts = plan.model, plan.machine, plan.verdicts
     note, unverified = (getattr(model.entry, fact, None) for fact in ("note", "unverified"))
     stands_in, kind = model.tokenizer_path is None, machine.kind
     parts = [part for verdict in verdicts for phase in verdict.phases for part in phase.parts]
@@ -135,6 +173,7 @@ def _notes(model: PlannedModel, machine: Hardware, verdicts: Sequence[Verdict]) 
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
         "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
         f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
+        "the time is by this machine's rate of matmuls": plan.seconds is not None,
     }
     return [text for text, holds in notes.items() if holds]
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from antiimit_jax.evaluation.asker import SEARCH_ROUNDS
+from antiimit_jax.evaluation.runner import SEARCH_ROUNDS
 from antiimit_jax.models.decoder import n_tokens
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
@@ -22,7 +22,7 @@ from antiimit_jax.scoring.differences import sequence_tokens
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.texts import pack_texts
-from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
+from antiimit_jax.scoring.trie import FormPath, WordQuery, first_token_query, word_query
 from antiimit_jax.suites import SUITES
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
@@ -73,6 +73,8 @@ class Shaper:
         prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
         if program.kind == "top_words":
             rounds = [[_searched(prompt.ids) for prompt in prompts]]
+        elif program.kind == "first_tokens":
+            rounds = [[first_token_query(prompt.ids) for prompt in prompts]]
         else:
             words = [ask.words for ask in program.asks]
             rules = dict.fromkeys((s.forms, s.tokenisations) for s in program.scorings)

@@ -1,6 +1,7 @@
 """What a suite puts to a model, and what it gets back: text in, exact probabilities out."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class Program:
     """One kind of work of a suite, as the memory plan must know it."""
 
     name: str
-    kind: Literal["words", "top_words", "texts"]  # the asker's method
+    kind: Literal["words", "first_tokens", "top_words", "texts"]  # the asker's method
     asks: tuple[Any, ...]  # all of them: each an `Ask`, or an unrelated text
     scorings: tuple[Scoring, ...] = ()  # of words
     weights: Literal["own", "rounded", "changed"] = "own"  # to bfloat16, or to a ruler's in float32
@@ -54,3 +55,12 @@ class Answer:
     prompt_ids: tuple[int, ...]
     form_counts: tuple[int, ...]  # [words]
     token_counts: tuple[int, ...]  # [words] of each word's shortest form
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FirstToken:
+    """How a model's answer to one ask begins: a distribution over its whole vocabulary."""
+
+    p: np.ndarray  # float64 [V], sums to 1
+    said: Mapping[int, float]  # of it, what the asked words hold: their sum is that of all q
+    texts: Sequence[str]  # [V] what each token spells; "" where it ends the answer

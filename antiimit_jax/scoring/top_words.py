@@ -16,7 +16,7 @@ import numpy as np
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.trie import FormPath, Ids, WordQuery
-from antiimit_jax.scoring.word_probs import readout_logits
+from antiimit_jax.scoring.word_probs import next_token_probs
 from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 
@@ -40,9 +40,7 @@ def continuations(
     After the empty path nothing has been said yet, so nothing can end: every token continues it.
     Where a logit is not finite all probabilities are NaN.
     """
-    logits = readout_logits(decoder, variables, batch)  # [R, V]
-    probs = jax.nn.softmax(logits + 0.0 * logits.sum(-1, keepdims=True), axis=-1)  # 0 * inf: NaN
-    probs = probs[batch.path_end]  # [B, Z, V]
+    probs = next_token_probs(decoder, variables, stops, batch)
     ending = stops[None, None] & (batch.path_token >= 0).any(-1)[..., None]
     prob, token = jax.lax.top_k(jnp.where(ending, 0.0, probs), CONTINUATIONS)
     return Continuations(stop=jnp.where(ending, probs, 0.0).sum(-1), token=token, prob=prob)

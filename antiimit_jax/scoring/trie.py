@@ -83,7 +83,7 @@ def word_query(
       UserError: empty or repeated words, a word that no path can spell, words of which one has a
         form that another lacks, or two words with a form in common.
     """
-    _check_words(words)
+    check_words(words)
     tail = tokenizer.encode_continued(prompt.tail)
     if prompt.ids[len(prompt.ids) - len(tail) :] != tail:
         raise UserError(
@@ -120,6 +120,11 @@ def word_query(
     return WordQuery(prompt.ids, tuple(paths.values()), len(words))
 
 
+def first_token_query(prompt_ids: Ids) -> WordQuery:
+    """Asks how the answer begins: its one path is empty."""
+    return WordQuery(prompt_ids, (FormPath("", (), 0),), 1)
+
+
 def _canonical(tokenizer: Tokenizer, text: str, ids: Ids, form: str) -> Ids:
     """The tokens of a form behind a text that has `ids`; none where characters have no token."""
     joined = tokenizer.encode_continued(text + form)
@@ -130,7 +135,8 @@ def _canonical(tokenizer: Tokenizer, text: str, ids: Ids, form: str) -> Ids:
     return () if dropped else tokens
 
 
-def _check_words(words: Sequence[str]) -> None:
+def check_words(words: Sequence[str]) -> None:
+    """Raises UserError for no words, or words that are empty, repeat or have spaces around."""
     if not words:
         raise UserError("no words to score: name at least one")
     for word in words:
@@ -175,6 +181,22 @@ def event_parents(paths: Sequence[FormPath], stops: Sequence[bool]) -> list[int]
         ended = (path.tokens[:cut] for cut in cuts if stops[path.tokens[cut]])
         parents.append(next((index[inner] for inner in ended if inner in index), -1))
     return parents
+
+
+def mass_by_first_token(
+    paths: Sequence[FormPath], mass: Sequence[float], stops: Sequence[bool]
+) -> dict[int, float]:
+    """What all words hold together, by the first token of their paths.
+
+    Args:
+      mass: of each path with its terminators (`path_mass`). An event inside another begins with the
+        same token, so the outermost ones alone are summed.
+      stops: [V] true where a token is a terminator.
+    """
+    found: dict[int, float] = {}
+    for path, p, outer in zip(paths, mass, event_parents(paths, stops)):
+        found[path.tokens[0]] = found.get(path.tokens[0], 0.0) + (p if outer < 0 else 0.0)
+    return found
 
 
 def parts(query: WordQuery, stops: Sequence[bool]) -> list[Part]:

@@ -46,6 +46,16 @@ def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Arra
     return decoder.apply(variables, read, method="logits")
 
 
+def next_token_probs(decoder: Decoder, variables: Any, stops: Array, batch: PackedBatch) -> Array:
+    """The distribution of the token after every path of a packed batch, float32 [B, Z, V].
+
+    Where a logit is not finite all probabilities are NaN.
+    """
+    logits = readout_logits(decoder, variables, batch)  # [R, V]
+    probs = jax.nn.softmax(logits + 0.0 * logits.sum(-1, keepdims=True), axis=-1)  # 0 * inf: NaN
+    return probs[batch.path_end]
+
+
 def from_logits(logits: Array, stops: Array, batch: PackedBatch) -> WordLogProbs:
     """The same from the logits at the logit positions, float32 [R, V].
 

@@ -51,8 +51,10 @@ TABLES = {
 class Config:
     """What changed on unrelated text."""
 
-    n_prompts: int = suite.at_least(1, 102)  # taken from all categories in turn
-    rulers: tuple[str, ...] = suite.one_of(RULERS, ("int8_channel", "int8_block", "bf16"))
+    n_prompts: int = suite.at_least(1, 102, "unrelated texts, taken from all categories in turn")
+    rulers: tuple[str, ...] = suite.one_of(
+        RULERS, ("int8_channel", "int8_block", "bf16"), "known changes of the base's weights"
+    )
 
 
 def choose_prompts(count: int) -> list[NeutralPrompt]:

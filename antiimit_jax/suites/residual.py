@@ -2,15 +2,19 @@
 
     python -m launch.evaluate --suites=residual --workdir=runs/residual
 
-Two-word items of the control suite are asked under strict and lenient forms, exactly; what stands
-in the words' place is found by a best-first search over the open vocabulary. What the search did
-not reach is a share of its own. Rows are `share`, sliced by forms and category; the shares of one
-policy sum to 1.
+Two-word items of the control suite are asked under strict and lenient forms, exactly. All that is
+left is partitioned by how the answer begins: the exact distribution of its first token, less what
+the asked words hold of it. So nothing is left unexplored, and the shares of one policy sum to 1.
+A first token is not yet an answer: "I" may begin a refusal or a story. The most probable words, by
+a search over the open vocabulary, stand beside as examples. Rows are `share`, sliced by forms and
+category.
 """
 
 import dataclasses
+import functools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +22,22 @@ import pyarrow as pa
 from antiimit_jax.metrics.rows import row_of
 from antiimit_jax.reporting.rows import number, page_text, plain_text, visible
 from antiimit_jax.scoring.terminators import CJK, EMPHASIS, QUOTES, SENTENCE
-from antiimit_jax.scoring.top_words import TopWord
 from antiimit_jax.suites import control, suite
+from antiimit_jax.tasks.items import Item
 
-NEEDS = ("words", "top_words")
-CATEGORIES = {  # name -> (in words, colour: Okabe-Ito, with the share that was wanted darkest)
+NEEDS = ("words", "first_tokens", "top_words")
+# name -> (in words, colour: Okabe-Ito and tints, with the share that was wanted darkest)
+CATEGORIES = {
     "target_words": ("the asked words", "#00598c"),
-    "other_case": ("asked words, other case", "#56b4e9"),
+    "other_case": ("asked words, other case or line", "#56b4e9"),
+    "begun": ("an asked word's first token, then something else", "#b5dff6"),
+    "refusal": ("as refusals begin", "#b23b00"),
     "quotes_markup": ("quotes and markup", "#009e73"),
-    "refusal": ("refusal", "#b23b00"),
     "digits": ("digits", "#f0e442"),
     "other_words": ("other words", "#e69f00"),
+    "white_space": ("white space first", "#d4d4d4"),
+    "other_signs": ("other signs", "#8a8a8a"),
     "end_of_turn": ("end of turn", "#cc79a7"),
-    "unexplored": ("not explored", "#d4d4d4"),
 }
 FIGURES = suite.figures("residual")
 TABLES = {
@@ -45,7 +52,7 @@ TABLES = {
         | {"top_text": pa.list_(pa.string()), "top_p": pa.list_(pa.float64())}
     ),
 }
-# How refusals begin; the first word of the answer is all that is read.
+# How refusals begin, where that is one token: the first token of the answer is all that is read.
 REFUSALS = frozenset("i i'm i'd i've sorry unfortunately apologies cannot can't as".split())
 _MARKUP = frozenset(QUOTES + EMPHASIS + SENTENCE + CJK + "([{<#`|/\\-=+:&$@")
 _POLICIES = ("strict", "lenient")
@@ -58,15 +65,29 @@ _FOLD_CHARS, _FOLD_LINES = 700, 12
 class Config:
     """How much of the control suite's items is explored."""
 
-    n_items: int = suite.at_least(0, 32)  # plain requests for two words
+    n_items: int = suite.at_least(0, 32, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
-    """The search; words under either policy are asked as the suite `scoring` asks them."""
+    """Words under either policy, the first token, and the search on the sampled items."""
     items = control.plain_pairs(cfg.control, seed, cfg.n_items)
-    asks = tuple(control.asks_of(items))
-    return [suite.Program(name="residual", kind="top_words", asks=asks)] if asks else []
+    if not items:
+        return []
+    asks, some = (tuple(control.asks_of(part)) for part in (items, _sampled(items)))
+    return [
+        suite.Program(name="residual", kind="words", asks=asks, scorings=_rules(scoring)),
+        suite.Program(name="residual, first token", kind="first_tokens", asks=asks),
+        suite.Program(name="residual, examples", kind="top_words", asks=some),
+    ]
+
+
+def _rules(own: suite.Scoring) -> tuple[suite.Scoring, ...]:
+    return tuple(dataclasses.replace(own, forms=forms) for forms in _POLICIES)
+
+
+def _sampled(items: Sequence[Item]) -> Sequence[Item]:
+    return items[:: max(1, len(items) // _SAMPLES)][:_SAMPLES]
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
@@ -75,53 +96,68 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     if not items:
         return {}
     stage, asks = asker.stage.name, control.asks_of(items)
-    exact, shares, samples = {}, [], []
-    for forms in _POLICIES:
-        rule = dataclasses.replace(asker.scoring, forms=forms)
-        exact[forms] = asker.words(asks, what=f"{forms} forms", scoring=rule)
-    searches = asker.top_words([item.messages for item in items], what="most probable words")
-    for i, (item, search) in enumerate(zip(items, searches)):
-        strict, lenient = exact["strict"][i], exact["lenient"][i]
-        found = categorise(search.words, item.words)
-        other_case = max(0.0, float(lenient.q.sum() - strict.q.sum()))
-        by_policy = {
-            "strict": found | {"target_words": float(strict.q.sum()), "other_case": other_case},
-            "lenient": found | {"target_words": float(lenient.q.sum())},
-        }
-        for forms, of_item in by_policy.items():
-            of_item["unexplored"] = 1.0 - sum(of_item.values())
-            place = (stage, item.split, item.item, item.cluster, forms)
-            shares += [(*place, category, share) for category, share in of_item.items()]
-        if i % max(1, len(items) // _SAMPLES) == 0 and len(samples) < _SAMPLES:
-            top = search.words[:_TOP]
-            asked = (stage, item.item, strict.prompt, item.words, item.targets, strict.q.tolist())
-            samples.append((*asked, [w.text for w in top], [w.p for w in top]))
-    found = {"residual": shares, "residual_samples": samples}
+    strict, lenient = (
+        asker.first_tokens(asks, what=f"{rule.forms} forms", scoring=rule)
+        for rule in _rules(asker.scoring)
+    )
+    kinds = np.array([category(text) for text in strict[0].texts])
+    shares = []
+    for item, *begun in zip(items, strict, lenient):
+        place = (stage, item.split, item.item, item.cluster)
+        for forms, of_item in zip(_POLICIES, partition(*begun, kinds)):
+            shares += [(*place, forms, name, share) for name, share in of_item.items()]
+    found = {"residual": shares, "residual_samples": _examined(asker, _sampled(items))}
     return {name: dict(zip(TABLES[name].names, zip(*rows))) for name, rows in found.items()}
 
 
-def categorise(words: Sequence[TopWord], asked: Sequence[str]) -> dict[str, float]:
-    """Probability by category of everything found but the asked words, in any case."""
-    shares = dict.fromkeys(CATEGORIES, 0.0)
-    own = {word.casefold() for word in asked}
-    for word in words:
-        if word.text.strip().casefold() not in own:
-            shares[category(word.text)] += word.p
-    return shares
+def partition(
+    strict: suite.FirstToken, lenient: suite.FirstToken, kinds: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The probability of every category under strict and under lenient forms; each sums to 1.
+
+    Args:
+      strict, lenient: the answers to one ask under the two policies.
+      kinds: [V] the category of each token as text.
+    """
+    kinds = kinds.copy()
+    begun = [token for token in strict.said if kinds[token] != "white_space"]
+    kinds[begun] = "begun"
+    rest = lenient.p.copy()
+    rest[list(lenient.said)] -= list(lenient.said.values())
+    shares = {name: float(rest[kinds == name].sum()) for name in CATEGORIES}
+    as_given, any_case = (math.fsum(one.said.values()) for one in (strict, lenient))
+    return (
+        shares | {"target_words": as_given, "other_case": any_case - as_given},
+        shares | {"target_words": any_case},
+    )
 
 
 def category(text: str) -> str:
-    """The category of one found word that was not asked for."""
+    """The category of an answer that begins with a token, by the text of that token."""
+    if not text:
+        return "end_of_turn"
     word = text.strip()
     if not word:
-        return "end_of_turn"
+        return "white_space"
     if word[0] in _MARKUP:
         return "quotes_markup"
     if re.fullmatch(r"[\d.,%]+", word):
         return "digits"
     if word.casefold().replace("’", "'") in REFUSALS:
         return "refusal"
-    return "other_words"
+    return "other_words" if word[0].isalpha() else "other_signs"
+
+
+def _examined(asker: suite.Asker, items: Sequence[Item]) -> list[tuple]:
+    """Rows of `residual_samples`: items with their words and the most probable words."""
+    answers = asker.words(control.asks_of(items), what="examples")
+    searches = asker.top_words([item.messages for item in items], what="most probable words")
+    rows = []
+    for item, answer, search in zip(items, answers, searches):
+        asked = (item.item, answer.prompt, item.words, item.targets, answer.q.tolist())
+        top = search.words[:_TOP]
+        rows.append((asker.stage.name, *asked, [w.text for w in top], [w.p for w in top]))
+    return rows
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
@@ -177,23 +213,34 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     ]
     some = next(row for row in rows.all if row["suite"] == "residual" and row["split"] == split)
     text = (
-        f"The answers of each stage broken down, from its most probable words on {some['n']} "
-        f"prompts of {split}. Strict forms count the words as given; lenient forms count other "
-        "cases and a newline before the word too."
+        f"All of each stage's probability on {some['n']} prompts of {split}, exactly: the asked "
+        "words, and by its first token every other answer. A first token is not yet an answer: “I” "
+        "may begin a refusal or a story, a blank a number. Strict forms count the words as given; "
+        "lenient forms count other cases and a newline before the word too."
     )
-    if base := rows.first("residual", "base"):
-        parts = [
-            f"{number(share(base, forms, 'refusal'))} under {forms} forms" for forms in _POLICIES
-        ]
-        text += f" Of the base model's probability, refusals hold {' and '.join(parts)}."
+    lead = [_most_of_the_rest(s, functools.partial(share, s, "strict")) for s in stages]
     return suite.Section(
         "Where the probability goes",
-        [text],
+        [" ".join(lead), text],
         drawn,
         [suite.Table(head=["", *(f"{s}, {f}" for f in _POLICIES for s in stages)], body=body)],
         legend=[("■", colour, words) for words, colour in CATEGORIES.values()],
         link="Residual",
         parts=[_examples(tables, stages)],
+    )
+
+
+def _most_of_the_rest(stage: str, share: Callable[[str], float]) -> str:
+    """What a stage says where it does not say the asked words, in a sentence."""
+    rest = {name: share(name) for name in CATEGORIES if name != "target_words"}
+    parts = [
+        f"{CATEGORIES[name][0]} ({number(rest[name])})"
+        for name in sorted(rest, key=rest.get, reverse=True)[:3]
+    ]
+    return (
+        f"Stage “{stage}” leaves {number(sum(rest.values()))} to anything but the asked words as "
+        f"given: most of it to {', '.join(parts)}; answers that begin as refusals do hold "
+        f"{number(rest['refusal'])}."
     )
 
 

@@ -4,6 +4,8 @@
 
 A figure that hardly moves from rule to rule does not hang on the rule. Each rule changes one thing
 of the run's own scoring: where a word may end, which forms count, how many tokenisations of a form.
+What a run's scoring leaves out, since the tokenizer itself would write a word otherwise, are the
+rows `noncanonical` (of all the words' mass) and `noncanonical_most` (of one word's q, at most).
 """
 
 import dataclasses
@@ -11,8 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from antiimit_jax.metrics.control import ControlResults
+from antiimit_jax.metrics.intervals import Statistic, ratio
 from antiimit_jax.metrics.rows import control_rows
-from antiimit_jax.reporting.rows import number, value_of
+from antiimit_jax.reporting.rows import figure, number, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.suites import control, suite
 
@@ -29,16 +33,18 @@ RULES: dict[str, tuple[Mapping[str, str | int], str]] = {  # name -> (what chang
     "forms_lenient": ({"forms": "lenient"}, "other cases and a newline before the word count too"),
     "tokenisations_8": ({"tokenisations": 8}, "up to eight tokenisations of each form count"),
 }
-FIGURES = tuple(f for f in control.FIGURES if f.name in ("tvd_res", "mass"))
+_OF_CONTROL = tuple(f for f in control.FIGURES if f.name in ("tvd_res", "mass"))
+FIGURES = (*_OF_CONTROL, *suite.figures("scoring"))
 TABLES = {"scoring": control.ITEMS}
 _METRICS = ("tvd_res", "mass", "mae_share")
+_MANY = "tokenisations_8"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """How many of the control suite's items are scored again."""
 
-    n_items: int = suite.at_least(0, 64)  # plain requests for two words
+    n_items: int = suite.at_least(0, 64, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 
@@ -67,15 +73,34 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
-    """TVD, mass and the error of shares under every rule: slices "scoring=NAME"."""
+    """TVD, mass and the error of shares under every rule: slices "scoring=NAME".
+
+    And of each stage, what other tokenisations hold: "noncanonical" and "noncanonical_most".
+    """
     rows = []
-    for stage, name, table in suite.parts(tables["scoring"], "stage", "scoring"):
-        results = control.results_of(table)
-        slices = {f"scoring={name}": np.ones(len(results.k), bool)}
+    for stage, table in suite.parts(tables["scoring"], "stage"):
         place = dict(stage=stage, suite="scoring", split=table["split"][0])
-        made = control_rows(results, **place, slices=slices, boot=boot)
-        rows += [row for row in made if row["metric"] in _METRICS]
+        by_rule = {n: control.results_of(t) for n, t in suite.parts(table, "scoring")}
+        for name, results in by_rule.items():
+            slices = {f"scoring={name}": np.ones(len(results.k), bool)}
+            made = control_rows(results, **place, slices=slices, boot=boot)
+            rows += [row for row in made if row["metric"] in _METRICS]
+        rows += _noncanonical(by_rule["standard"], by_rule[_MANY], place, boot)
     return rows
+
+
+def _noncanonical(
+    own: ControlResults, many: ControlResults, place: Mapping[str, str], boot: suite.Bootstrap
+) -> list[suite.Row]:
+    """What the run's own scoring leaves out: of the words' mass, and at most of one word's q."""
+    more, drawn = many.q - own.q, boot.draw(many.cluster, many.shot_set)
+    sums = suite.column_sums({"more": more.sum(axis=1), "all": many.q.sum(axis=1)}, drawn)
+    statistic = Statistic(name="noncanonical", columns=("more", "all"), finish=ratio)
+    most = suite.Estimate(value=float(more.max()), note="a maximum has no interval")
+    counts = len(more), len(np.unique(many.cluster))
+    place = place | {"slice": f"scoring={_MANY}"}
+    found = {statistic.name: suite.estimate(statistic, sums, drawn), "noncanonical_most": most}
+    return [suite.row_of(f, place | {"metric": name}, *counts) for name, f in found.items()]
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
@@ -85,13 +110,26 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         return suite.Section(title, absent=["No items were scored by other rules in this run."])
     slices = {f"scoring={name}": words for name, (_, words) in RULES.items()}
     stages = {stage: stage for stage in rows.stages("scoring")}
+    text = ["The same items scored by other rules. A figure that hardly moves does not hang on it."]
+    left_out = []
+    for stage in stages:
+        found = [
+            rows.get(stage, "scoring", split[0], f"scoring={_MANY}", name)
+            for name in ("noncanonical", "noncanonical_most")
+        ]
+        if all(found):
+            all_words, one = map(figure, found)
+            left_out.append(f"{all_words} of stage “{stage}” (at most {one} for one word)")
+    if left_out:
+        text.append(
+            "A form is counted in the tokens that the tokenizer itself writes it in. Of the words' "
+            f"probability over up to {RULES[_MANY][0]['tokenisations']} tokenisations a form, that "
+            f"leaves out {', '.join(left_out)}."
+        )
     return suite.Section(
         title,
-        [
-            "The same items scored by other rules. A figure that hardly moves does not hang on it.",
-            *_narrow(rows, split[0]),
-        ],
-        tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in FIGURES],
+        [*text, *_narrow(rows, split[0])],
+        tables=[slice_table(rows, ("scoring", split[0]), f, slices, stages) for f in _OF_CONTROL],
         link="Scoring",
     )
 

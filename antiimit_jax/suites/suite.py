@@ -46,7 +46,7 @@ from antiimit_jax.results import (
     make_row,
     taken,
 )
-from antiimit_jax.scoring.asks import Answer, Ask, Program, Scoring
+from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Program, Scoring
 from antiimit_jax.text.formats import Message
 
 _FIGURES = Path(__file__).with_name("data") / "figures.jsonl"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between, shared
+from antiimit_jax.fields import between, free, shared
 from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
@@ -57,14 +57,18 @@ class Mixture:
 
     words_file: str = shared("words_file")
     templates_file: str = shared("templates_file")
-    # Numbers among our phrasings; of a user's file all are used, in training those it may see.
-    templates: tuple[int, ...] = between(0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, filled=True)
-    ks: tuple[int, ...] = between(2, 10, (2,))  # word counts
-    k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
-    shots: tuple[int, ...] = between(0, 1000, (0,))  # numbers of turns
-    shot_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,))
-    heldout_weight: float = between(0.0, 1.0, 0.0)  # of held-out phrasings in an evaluation
-    both_orders: bool = False  # of each word set in training too, as evaluation always does
+    # Of a user's file all are used, in training those it may see.
+    templates: tuple[int, ...] = between(
+        0, len(TEMPLATES) - 1, TRAIN_TEMPLATES, "numbers among our phrasings", filled=True
+    )
+    ks: tuple[int, ...] = between(2, 10, (2,), "word counts")
+    k_weights: tuple[float, ...] = between(0.0, 1e6, (1.0,), "how often each word count is asked")
+    shots: tuple[int, ...] = between(0, 1000, (0,), "numbers of example turns")
+    shot_weights: tuple[float, ...] = between(
+        0.0, 1e6, (1.0,), "how often each number of them is asked"
+    )
+    heldout_weight: float = between(0.0, 1.0, 0.0, "of held-out phrasings in an evaluation")
+    both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""

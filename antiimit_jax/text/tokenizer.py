@@ -49,14 +49,15 @@ class Tokenizer:
         # Control tokens: the special ones, and others that a template writes or that look like one.
         # (Gemma's "\n\n" is an added token, too: text like any other.)
         template = str(hf.chat_template or "")
-        named = lambda name: name.strip() and (name in template or name[:2] + name[-2:] == "<||>")
-        self._control = {t.content: t for t in added.values() if t.special or named(t.content)}
+        shown = lambda name: name.strip() and (name in template or name[:2] + name[-2:] == "<||>")
+        self._control = {t.content: t for t in added.values() if t.special or shown(t.content)}
         self._name_of = {i: t.content for i, t in added.items() if t.content in self._control}
         self._unspecial = [name for name, token in self._control.items() if not token.special]
         longest_first = sorted(self._control, key=len, reverse=True)
         self._mark = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        # Ids that end a turn or a text.
-        self.eos_ids: set[int] = {*end_ids, hf.eos_token_id, *map(self._id_of.get, _ENDS)} - {None}
+        # Ids that end a turn or a text. (Gemma's "</s>" is a piece of HTML.)
+        named = {self._id_of[name] for name in _ENDS if name in self._control}
+        self.eos_ids: set[int] = {*end_ids, hf.eos_token_id, *named} - {None}
         self.bos_ids: tuple[int, ...] = tuple(hf("", add_special_tokens=True)["input_ids"])
         self._continuing = _without_first_space(hf.backend_tokenizer)
 

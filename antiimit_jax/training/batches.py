@@ -10,7 +10,7 @@ however many a step holds. All leaves of a batch are [A, ...]: A microbatches wh
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -32,7 +32,7 @@ _LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
 Shares = tuple[float, ...]  # of one item's words
-Asked = tuple[list[WordQuery], list[Shares]]
+Asked = tuple[list[Item], list[WordQuery]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +92,39 @@ SAMPLED = Transform(_LABEL_STREAM, sample_targets)
 
 
 class ControlBatch(NamedTuple):
-    """Packed requests, the target share of every word slot, and the items of the whole step."""
+    """Packed requests, the target share of every word slot, and counts of the whole step.
+
+    Two requests are a pair where they name the same two words in the same order and ask for the
+    first what the other asks for the second.
+    """
 
     packed: packing.PackedBatch
     target: np.ndarray  # [A, B, W] 0 on padding
+    pair: np.ndarray  # int32 [A, B, W] number of the word's pair in its microbatch, -1: none
+    side: np.ndarray  # float32 [A, B, W] 1 for a pair's word named first, -1 for the second, else 0
     n_items: np.ndarray  # float32 [A], the same for all
+    n_pairs: np.ndarray  # float32 [A], the same for all
+
+
+class _Group(NamedTuple):
+    """Requests after one common beginning; rows and pairs number them."""
+
+    rows: list[packing.PackedSequence]
+    queries: list[WordQuery]
+    shares: list[Shares]
+    pairs: list[tuple[int, int]]
+
+
+def _pairs(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """Which items are pairs (`ControlBatch`); one for equal shares has no partner."""
+    found, alone = [], {}
+    for i, (words, targets) in enumerate((item.words, item.targets) for item in items):
+        if len(words) == 2 and targets[0] != targets[1]:
+            if (words, targets[::-1]) in alone:
+                found.append((alone.pop((words, targets[::-1])), i))
+            else:
+                alone[words, targets] = i
+    return found
 
 
 class BatchSource:
@@ -120,7 +148,7 @@ class BatchSource:
         )
         if not self._cfg.items_file:
             return usual
-        own = [packing.needed(query, self._asking.stops) for query in self._own[0]]
+        own = [packing.needed(query, self._asking.stops) for query in self._own[1]]
         return packing.SequenceLimits(*map(max, usual, *own))._replace(tokens=size)
 
     @functools.cached_property
@@ -140,65 +168,72 @@ class BatchSource:
           UserError: one item alone does not fit a row.
         """
         micro = [self._micro(step, number) for number in range(self._cfg.accumulate)]
-        packed, target, counts = zip(*micro)
-        return ControlBatch(
-            packed=jax.tree.map(lambda *arrays: np.stack(arrays), *packed),
-            target=np.stack(target),
-            n_items=np.full(len(micro), sum(counts), np.float32),
-        )
+        batch = jax.tree.map(lambda *arrays: np.stack(arrays), *micro)
+        of_step = lambda counts: np.full(len(micro), counts.sum(), np.float32)
+        return batch._replace(n_items=of_step(batch.n_items), n_pairs=of_step(batch.n_pairs))
 
     def examples(self, step: int) -> list[tuple[WordQuery, Shares]]:
         """One step's questions with their target shares, for other software to train on."""
         found = []
         for group in range(self._cfg.accumulate * self._cfg.groups):
-            rows, queries, shares = self._group(step, group)
-            found += [(queries[i], shares[i]) for row in rows for i in row.queries]
+            made = self._group(step, group)
+            found += [(made.queries[i], made.shares[i]) for row in made.rows for i in row.queries]
         return found
 
-    def _micro(self, step: int, number: int) -> tuple[packing.PackedBatch, np.ndarray, int]:
-        """A microbatch: its packed requests, their target shares and how many they are."""
+    def _micro(self, step: int, number: int) -> ControlBatch:
+        """A microbatch, with its own counts; leaves without the axis of microbatches."""
         n, one = self._cfg.groups, self._shape
-        rows, targets = [], []
+        rows, words, n_pairs = [], [], 0
         for group in range(number * n, (number + 1) * n):
-            filled, _, shares = self._group(step, group)
-            rows += filled
-            targets += [[t for i in row.queries for t in shares[i]] for row in filled]
-        target = np.zeros((len(rows), self._limits.words), np.float32)
-        for b, of_row in enumerate(targets):
-            target[b, : len(of_row)] = of_row
+            made = self._group(step, group)
+            asked = {i for row in made.rows for i in row.queries}
+            whole = [both for both in made.pairs if asked.issuperset(both)]
+            pair_of = {i: n_pairs + at for at, both in enumerate(whole) for i in both}
+            n_pairs += len(whole)
+            rows += made.rows
+            of_item = lambda i, shares=made.shares, pair_of=pair_of: [
+                (share, pair_of.get(i, -1), place) for place, share in enumerate(shares[i])
+            ]
+            words += [[word for i in row.queries for word in of_item(i)] for row in made.rows]
+        target, side = np.zeros((2, len(rows), self._limits.words), np.float32)
+        pair = np.full(target.shape, -1, np.int32)
+        for b, of_row in enumerate(words):
+            for w, (share, its_pair, place) in enumerate(of_row):
+                target[b, w], pair[b, w] = share, its_pair
+                side[b, w] = 1 - 2 * place if its_pair >= 0 else 0
         tokens, readouts = n * one.dense_tokens, n * one.readouts
         shape = one._replace(sequences=len(rows), trunks=n, dense_tokens=tokens, readouts=readouts)
-        return packing.stack(rows, shape), target, sum(len(row.queries) for row in rows)
+        n_items = sum(len(row.queries) for row in rows)
+        packed, counts = packing.stack(rows, shape), np.array([n_items, n_pairs], np.float32)
+        return ControlBatch(packed, target, pair, side, *counts)
 
-    def _group(
-        self, step: int, group: int
-    ) -> tuple[list[packing.PackedSequence], list[WordQuery], list[Shares]]:
-        """The rows of one group, the questions they number, and each one's target shares."""
-        if self._cfg.items_file:
-            queries, targets = self._own_group(step, group)
-        else:
-            rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
-            stream = self._cfg.mixture.training(rng)
-            most = self._shape.dense_tokens // _LEAST_ITEM_TOKENS
-            queries, targets = self._asked(itertools.islice(stream, most))
+    def _group(self, step: int, group: int) -> _Group:
+        items, queries = (self._own_items if self._cfg.items_file else self._drawn)(step, group)
+        targets = [item.targets for item in items]
         for transform in self._transforms:
             rng = np.random.default_rng([self._seed, transform.stream, step, group])
             targets = transform.change(targets, rng)
-        return self._fill(queries), queries, targets
+        return _Group(self._fill(queries), queries, targets, _pairs(items))
 
-    def _asked(self, items: Iterable[Item]) -> Asked:
-        found = [(self._query(item.messages, item.words), item.targets) for item in items]
-        return [query for query, _ in found], [shares for _, shares in found]
+    def _drawn(self, step: int, group: int) -> Asked:
+        """A group of the mixture's items, more of them than it has room for."""
+        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
+        most = self._shape.dense_tokens // _LEAST_ITEM_TOKENS
+        return self._asked(list(itertools.islice(self._cfg.mixture.training(rng), most)))
+
+    def _asked(self, items: list[Item]) -> Asked:
+        return items, [self._query(item.messages, item.words) for item in items]
 
     @functools.cached_property
     def _own(self) -> Asked:
         """A user's items, as far as they are trained on."""
-        return self._asked(load_items(self._cfg.items_file).items[: self._cfg.limit or None])
+        items = load_items(self._cfg.items_file).items[: self._cfg.limit or None]
+        return self._asked(list(items))
 
     @functools.cached_property
     def _own_groups(self) -> list[list[int]]:
         """The numbers of a user's items, shuffled and cut where a group is full."""
-        queries, groups = self._own[0], []
+        queries, groups = self._own[1], []
         left = np.random.default_rng([self._seed, _OWN_STREAM]).permutation(len(queries))
         while len(left):
             rows = self._fill([queries[i] for i in left[: self._shape.dense_tokens]])
@@ -207,14 +242,14 @@ class BatchSource:
             left = left[taken:]
         return groups
 
-    def _own_group(self, step: int, group: int) -> Asked:
+    def _own_items(self, step: int, group: int) -> Asked:
         """A group of a user's items: epoch by epoch all of them, each time in another order."""
         groups = self._own_groups
         number = step * self._cfg.accumulate * self._cfg.groups + group
         epoch, place = divmod(number, len(groups))
         rng = np.random.default_rng([self._seed, _OWN_STREAM, 1 + epoch])
-        (queries, targets), chosen = self._own, groups[rng.permutation(len(groups))[place]]
-        return [queries[i] for i in chosen], [targets[i] for i in chosen]
+        (items, queries), chosen = self._own, groups[rng.permutation(len(groups))[place]]
+        return [items[i] for i in chosen], [queries[i] for i in chosen]
 
     def _fill(self, queries: list[WordQuery]) -> list[packing.PackedSequence]:
         """The rows of one group, filled in order until its tokens are spent."""
@@ -248,7 +283,7 @@ class BatchSource:
     def _longest_prefix(self) -> int:
         """Tokens of the longest common beginning that the mixture's items can have."""
         if self._cfg.items_file:
-            return len(packing.shared_beginning(self._own[0], 1 << 20))
+            return len(packing.shared_beginning(self._own[1], 1 << 20))
         longest = 0
         for pair in self._cfg.mixture.longest():
             queries = [self._query(item.messages, item.words) for item in pair]

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from antiimit_jax.fields import between, bounded, one_of, own_file
+from antiimit_jax.fields import between, bounded, free, one_of, own_file
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.training.objectives import OBJECTIVES
@@ -16,31 +16,41 @@ class TrainConfig:
     """One adapter's training."""
 
     mixture: Mixture = Mixture()
-    items_file: str = own_file(load_items)  # a user's items, in place of the mixture's
-    limit: int = between(0, _STEPS, 0)  # of a user's items, the first ones; 0: all
-    objective: str = one_of(OBJECTIVES, "kl")
-    seeds: tuple[int, ...] = between(0, 2**32 - 1, (0,), filled=True)  # one tuned, one placebo each
-    steps: int = between(1, _STEPS, 400)
-    placebo_steps: int = between(0, _STEPS, 100)
-    groups: int = between(1, _MANY, 1)  # of a (micro)batch: one template and shot set each
-    rows: int = between(1, _MANY, 4)  # of a group: so many full rows and the longest shared prefix
-    row_tokens: int = between(32, _TOKENS, 128)  # a row holds whole items
-    accumulate: int = between(1, _MANY, 2)  # microbatches of a step, in turns or on several devices
-    learning_rate: float = between(1e-12, 1.0, 2e-3)
-    warmup_steps: int = between(0, _STEPS, 20)
-    final_lr_fraction: float = between(0.0, 1.0, 0.02)
-    weight_decay: float = between(0.0, 1e3, 0.0)
-    adam_b2: float = bounded(0.99, "at least 0 and below 1", lambda decay: 0 <= decay < 1)
-    clip_norm: float = between(1e-9, 1e6, 1.0)
-    anchor_weight: float = between(0.0, 1e6, 1.0)  # of KL(base || tuned) on unrelated text; 0: none
-    anchor_tokens: int = between(0, _TOKENS, 64)  # tokens of unrelated text a step; 0: none
-    dtype: str = one_of(DTYPES, "auto")  # of the frozen weights in training
-    remat: bool = False
-    eval_every: int = between(
-        0, _STEPS, 100
-    )  # steps from one look at dev_words to the next; 0: none
-    checkpoint_every: int = between(1, _STEPS, 50)
-    max_skips: int = between(1, _STEPS, 5)  # non-finite steps in a row before the run stops
+    items_file: str = own_file(load_items, "your own items, in place of the mixture's")
+    limit: int = between(0, _STEPS, 0, "of your own items, the first ones; 0: all")
+    objective: str = one_of(OBJECTIVES, "kl", "what pulls probabilities to the target")
+    symmetry: float = between(
+        0.0, 1e3, 0.0, "weight of the preference between the words of exchanged requests"
+    )
+    seeds: tuple[int, ...] = between(
+        0, 2**32 - 1, (0,), "one tuned and one placebo adapter each", filled=True
+    )
+    steps: int = between(1, _STEPS, 400, "training steps of the tuned adapter")
+    placebo_steps: int = between(0, _STEPS, 100, "training steps of the placebo adapter")
+    groups: int = between(1, _MANY, 1, "of a (micro)batch: one template and shot set each")
+    rows: int = between(1, _MANY, 4, "of a group: so many full rows and the longest shared prefix")
+    row_tokens: int = between(32, _TOKENS, 128, "a row holds whole items")
+    accumulate: int = between(1, _MANY, 2, "microbatches of a step, in turns or on several devices")
+    learning_rate: float = between(1e-12, 1.0, 2e-3, "of AdamW, at its highest")
+    warmup_steps: int = between(0, _STEPS, 20, "steps in which the learning rate rises")
+    final_lr_fraction: float = between(
+        0.0, 1.0, 0.02, "of the learning rate, what a cosine ends with"
+    )
+    weight_decay: float = between(0.0, 1e3, 0.0, "of AdamW")
+    adam_b2: float = bounded(
+        0.99,
+        "at least 0 and below 1",
+        lambda decay: 0 <= decay < 1,
+        "decay of the squared gradients' mean",
+    )
+    clip_norm: float = between(1e-9, 1e6, 1.0, "gradients are scaled down to this norm")
+    anchor_weight: float = between(0.0, 1e6, 1.0, "of KL(base || tuned) on unrelated text; 0: none")
+    anchor_tokens: int = between(0, _TOKENS, 64, "tokens of unrelated text a step; 0: none")
+    dtype: str = one_of(DTYPES, "auto", "of the frozen weights in training")
+    remat: bool = free(False, "compute layers again in the backward pass, in less memory")
+    eval_every: int = between(0, _STEPS, 100, "steps between two looks at dev_words; 0: none")
+    checkpoint_every: int = between(1, _STEPS, 50, "steps between checkpoints")
+    max_skips: int = between(1, _STEPS, 5, "non-finite steps in a row before the run stops")
 
     def problems(self, path: str) -> list[str]:
         """A limit of items that are not there."""

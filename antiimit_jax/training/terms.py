@@ -42,12 +42,18 @@ class Term(Protocol):
 class Control:
     """Word probabilities as they are asked for: the mean objective over a step's items.
 
-    Log columns: `kl_fwd`, whatever the objective, and `residual`, both means over items.
+    Added to it, `symmetry` times the mean over pairs of requests of log cosh(alpha / 2), where
+    alpha = (l + l') / 2 is what a pair's two log-ratios l = log q(A) / q(B) have in common: the
+    model's preference between A and B, 0 where it follows both requests. The objective alone
+    hardly corrects a preference at extreme percentages.
+    Log columns: `kl_fwd`, whatever the objective, and `residual`, means over items, and
+    `symmetry`, the mean over pairs.
     """
 
     objective: str
     stops: np.ndarray  # bool [V]
     batch: Callable[[int], ControlBatch]
+    symmetry: float = 0.0
     name: str = "control"
     weight: float = 1.0
 
@@ -56,8 +62,29 @@ class Control:
         log_q, target, exists = _by_item(out.log_q, batch.target, batch.packed.word_item)
         mean = lambda of_items: jnp.where(exists, of_items, 0.0).sum() / batch.n_items
         loss = mean(OBJECTIVES[self.objective](log_q, target))
-        residual = mean(1.0 - jnp.exp(log_q).sum(-1))
-        return loss, {"kl_fwd": mean(forward_kl(log_q, target)), "residual": residual}
+        preference = pair_preferences(out.log_q, batch.pair, batch.side)
+        apart = _log_cosh(preference / 2).sum() / jnp.maximum(batch.n_pairs, 1)
+        columns = {
+            "kl_fwd": mean(forward_kl(log_q, target)),
+            "residual": mean(1.0 - jnp.exp(log_q).sum(-1)),
+            "symmetry": apart,
+        }
+        return loss + self.symmetry * apart if self.symmetry else loss, columns
+
+
+def pair_preferences(log_q: Array, pair: Array, side: Array) -> Array:
+    """Each pair's preference alpha in logits, at its number [B W // 4], 0 where there is no pair.
+
+    Args:
+      log_q, pair, side: [B, W], the latter as in `ControlBatch`.
+    """
+    part = jnp.where(side != 0, side * log_q, 0.0) / 2
+    n = log_q.size // 4  # a pair has four words
+    return jnp.zeros(n).at[jnp.where(pair >= 0, pair, n)].add(part, mode="drop")
+
+
+def _log_cosh(x: Array) -> Array:
+    return jnp.logaddexp(x, -x) - np.log(2)
 
 
 def _by_item(log_q: Array, target: Array, word_item: Array) -> tuple[Array, Array, Array]:
@@ -93,7 +120,7 @@ def make_terms(
     requests = BatchSource(cfg, asking, seed=seed, transforms=transforms)
     texts = AnchorSource(max(cfg.anchor_tokens, 1), asking, seed=seed)
     return (
-        Control(cfg.objective, asking.stops, requests),
+        Control(cfg.objective, asking.stops, requests, symmetry=cfg.symmetry),
         Anchor(cfg.anchor_weight if cfg.anchor_tokens else 0.0, texts),
     )
 

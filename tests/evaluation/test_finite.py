@@ -70,6 +70,7 @@ def ways(asker: LocalAsker) -> list:
     texts = load_neutral("drift")[:2]
     return [
         lambda: asker.words(ASKS, what="words"),
+        lambda: asker.first_tokens(ASKS, what="first tokens"),
         lambda: asker.top_words([QUESTION], what="words"),
         lambda: asker.texts(texts, what="texts"),
         lambda: asker.generate([QUESTION], what="drawn", max_tokens=3, temperature=0.0),
@@ -100,6 +101,7 @@ def test_the_prompt_at_fault_is_named_among_those_that_share_its_batch(lm, runne
     asks = [Ask(messages=(Message("user", f"One {x}"),), words=("a", "b")) for x in animals]
     for way in (
         lambda: spoiled.words(asks, what="words"),
+        lambda: spoiled.first_tokens(asks, what="first tokens"),
         lambda: spoiled.top_words([ask.messages for ask in asks], what="words"),
     ):
         with pytest.raises(UserError, match="stage mine: prompt 4, which begins"):

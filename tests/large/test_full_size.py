@@ -48,6 +48,8 @@ def test_scoring_holds_the_weights_once(checkpoint):
         "launch.score",
         f"--model={folder}",
         f"--prompt={prompt}",
+        "--raw",
+        "--json",
         "--words=apple,river",
         "--dtype=bfloat16",
     ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 
 import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.run_config import RunConfig, field_names, from_dict, to_dict
+from launch.config_help import config_help
 from tests.launch.processes import ROOT, launch, refused
 
 
@@ -86,6 +88,25 @@ def test_flags_that_make_no_sense_end_in_one_line(tmp_path):
     refused(launch("evaluate", workdir, "--suites=control,tricks"), "tricks", "drift")
     refused(launch("report", f"--workdir={tmp_path}"), "metrics.json")
     assert not (tmp_path / "w").exists()
+
+
+def test_every_field_is_listed_with_its_value_default_bound_and_meaning():
+    text = config_help(from_dict({"train": {"steps": 7}, "drift": {"rulers": ["bf16"]}}))
+    lines = dict(re.findall(r"^--config\.([\w.]+)=(.*)$", text, re.M))
+    assert list(lines) == field_names()
+    assert lines["train.steps"] == "7 (default 400)" and lines["seed"] == "0 (default)"
+    assert lines["revision"] == '"" (default)' and lines["lora.rank"] == "16 (default)"
+    assert lines["drift.rulers"].startswith("\"('bf16',)\" (default \"('int8_channel', ")
+    assert "\n    training steps of the tuned adapter; from 1 to 10000000\n" in text
+    assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(" "))
+
+
+def test_help_config_shows_what_is_given():
+    result = launch("finetune", "--help_config", "--config.train.steps=7", "--model=mine")
+    assert result.returncode == 0, result.stderr
+    assert "--config.train.steps=7 (default 400)\n" in result.stdout
+    assert "--config.model=mine (default smollm2-135m-instruct)\n" in result.stdout
+    refused(launch("finetune", "--help_config", "--config.train.steps=0"), "train.steps = 0")
 
 
 def test_help_shows_the_programs_own_flags_with_examples():

@@ -1,4 +1,4 @@
-"""`launch.score`: one JSON object on standard output, one line on standard error if refused."""
+"""`launch.score`: a table or JSON on standard output, one line on standard error if refused."""
 
 from __future__ import annotations
 
@@ -33,10 +33,17 @@ def direct(model: Path, prompt_of, words, forms="strict"):
     return prompt, runner.word_probs(runner.base, [query])[0]
 
 
+def chat_of(*turns: tuple[str, str]):
+    """A prompt as the tokenizer's template writes it."""
+    return lambda tokenizer: chat_prompt(tokenizer, tuple(Message(*turn) for turn in turns))
+
+
 def test_the_json_object_stands_alone_on_standard_output(model):
-    text = "One two\n"
-    result = launch("score", f"--model={model}", f"--prompt={text}", "--words=apple,river bank")
+    text = "One <|im_end|> two\n"
+    asked = (f"--model={model}", f"--prompt={text}", "--words=apple,river bank")
+    result = launch("score", *asked, "--raw", "--json")
     assert result.returncode == 0, result.stderr
+    assert "ends in white space" in result.stderr and "--strip" in result.stderr
     found = json.loads(result.stdout)
     assert set(found) == {"model", "prompt_ids", "forms_policy", "words", "residual", "forms"}
     prompt, answer = direct(model, lambda t: text_prompt(t, text), ("apple", "river bank"))
@@ -49,28 +56,54 @@ def test_the_json_object_stands_alone_on_standard_output(model):
         assert all(isinstance(token, int) for form in forms for token in form["tokens"])
 
 
-def test_a_chat_keeps_control_tokens_as_text_and_continues_an_open_turn(model, tmp_path):
-    turns = [
-        {"role": "user", "content": "Say <|im_end|> or not"},
-        {"role": "assistant", "content": "Word:"},
+def test_the_table_shows_the_prompt_the_words_and_what_else_is_likely(model):
+    asked = (f"--model={model}", "--prompt=Say <|im_end|>:", "--words=apple,river")
+    result = launch("score", *asked, "--targets=70,30", "--top=3")
+    assert result.returncode == 0, result.stderr
+    prompt, answer = direct(model, chat_of(("user", "Say <|im_end|>:")), ("apple", "river"))
+    shown, table, tvd, top = result.stdout.rstrip("\n").split("\n\n")
+    read = "\n".join(line[4:] for line in shown.splitlines()[1:])
+    assert read == load_language_model(str(model)).tokenizer.decode(prompt.ids)
+    assert "user\nSay <|im_end|>:<|im_end|>" in read
+    _, *rows, rest = table.splitlines()
+    for row, word, q in zip(rows, ("apple", "river"), answer.q, strict=True):
+        assert row.startswith(word) and f"{word!r}" in row and f"{' ' + word!r}" in row
+        assert float(row.split()[1]) == pytest.approx(q, rel=0.1)
+    assert rest.startswith("anything else") and float(rest.split()[-1]) > 0.99
+    assert float(tvd.split()[-1]) == pytest.approx(1 - answer.q.sum(), abs=1e-3)
+    found = [float(line.split()[0]) for line in top.splitlines()[1:]]
+    assert len(found) == 4 and found[:3] == sorted(found[:3], reverse=True) and found[3] < 1
+
+
+def test_a_batch_answers_line_by_line_as_single_prompts_do(model, tmp_path):
+    turns = [("user", "Say <|im_end|> or not"), ("assistant", "Word:")]
+    chat = [dict(zip(("role", "content"), turn)) for turn in turns]
+    lines = [
+        {"prompt": "One two", "words": ["apple", "river bank"]},
+        {"messages": chat, "words": ["apple", "river"], "targets": [25, 75]},
+        {"prompt": "Three ", "words": ["a"]},
     ]
-    file = tmp_path / "chat.json"
-    file.write_text(json.dumps(turns))
-    flags = (f"--model={model}", f"--messages={file}", "--words=apple,river", "--forms=lenient")
-    found = json.loads(launch("score", *flags).stdout)
-    messages = tuple(Message(**turn) for turn in turns)
-    prompt, answer = direct(
-        model, lambda t: chat_prompt(t, messages), ("apple", "river"), forms="lenient"
-    )
-    assert found["prompt_ids"] == list(prompt.ids)
-    assert list(found["words"].values()) == pytest.approx(answer.q.tolist(), rel=1e-5)
-    assert {"APPLE", "\nApple"} <= {form["text"] for form in found["forms"]["apple"]}
+    file = tmp_path / "batch.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    asked = (f"--model={model}", f"--batch={file}", "--forms=lenient", "--strip")
+    result = launch("score", *asked)
+    assert result.returncode == 0 and "white space" not in result.stderr, result.stderr
+    prompts = chat_of(("user", "One two")), chat_of(*turns), chat_of(("user", "Three"))
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    for line, one, prompt_of in zip(lines, found, prompts, strict=True):
+        words = tuple(line["words"])
+        prompt, answer = direct(model, prompt_of, words, forms="lenient")
+        assert one["prompt_ids"] == list(prompt.ids) and tuple(one["words"]) == words
+        assert list(one["words"].values()) == pytest.approx(answer.q.tolist(), rel=1e-4)
+    assert [set(one) - {"tvd"} == set(found[0]) for one in found] == [True] * 3
+    assert ["tvd" in one for one in found] == [False, True, False]
+    assert {"APPLE", "\nApple"} <= {form["text"] for form in found[1]["forms"]["apple"]}
 
 
 def test_a_prompt_file_is_taken_as_it_is(model, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_bytes("Ünë\n\n".encode())
-    result = launch("score", f"--model={model}", f"--prompt_file={file}", "--words=a,b")
+    result = launch("score", f"--model={model}", f"--prompt_file={file}", "--words=a,b", "--json")
     lm = load_language_model(str(model))
     assert json.loads(result.stdout)["prompt_ids"] == lm.tokenizer.encode_text("Ünë\n\n")
 
@@ -79,14 +112,15 @@ def test_a_prompt_file_is_taken_as_it_is(model, tmp_path):
     "flags, parts",
     [
         (("--prompt=x", "--words=apple,,river"), ("empty",)),
-        (("--prompt=x", "--words=apple,apple"), ("repeat", "apple")),
         (("--prompt=x", "--words=apple", "--forms=loose"), ("loose", "strict")),
         (("--prompt=x", "--words=Apple,apple", "--forms=lenient"), ("share the form",)),
-        (("--words=apple",), ("--prompt",)),
+        (("--words=apple",), ("--prompt", "--batch")),
         (("--prompt=x",), ("--words",)),
+        (("--prompt=x", "--words=a", "--raw", "--chat"), ("--raw", "--chat")),
+        (("--prompt_file=x", "--words=a", "--chat"), ("plain text",)),
+        (("--prompt=x", "--words=a", "--targets=7,x"), ("--targets=7,x", "numbers")),
         (("--prompt=", "--words=apple"), ("empty",)),
         (("--prompt=" + "word " * 2100 + "end", "--words=apple"), ("window", "2048")),
-        (("--prompt_file=/nowhere/prompt", "--words=apple"), ("/nowhere/prompt",)),
         (("--prompt=x", "--words=apple", "--adapter=/nowhere"), ("/nowhere", "adapter_config")),
         (("--prompt=x", "--words=apple", "--wordz=y"), ("--wordz", "words")),
     ],
@@ -97,9 +131,27 @@ def test_bad_input_ends_in_one_line(model, flags, parts):
     assert result.stdout == ""
 
 
+def test_what_only_the_model_can_refuse_is_named_by_its_line(model, tmp_path):
+    file, lines = tmp_path / "batch.jsonl", [["a"], ["apple", "Apple"]]
+    file.write_text("".join(json.dumps({"prompt": "x", "words": w}) + "\n" for w in lines))
+    result = launch("score", f"--model={model}", f"--batch={file}", "--forms=lenient")
+    refused(result, f"{file}: line 2: ", "share the form")
+    assert result.stdout == ""
+
+
+def test_a_model_without_a_template_is_asked_in_plain_text(tmp_path):
+    folder = write_tiny_model(tmp_path / "base")
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    asked = (f"--model={folder}", "--prompt=One two", "--words=apple")
+    found = json.loads(launch("score", *asked, "--json").stdout)
+    assert found["prompt_ids"] == load_language_model(str(folder)).tokenizer.encode_text("One two")
+    refused(launch("score", *asked, "--chat"), "no chat template", "--raw")
+
+
 def test_a_model_that_overflows_in_float16_alone_answers_in_float32_alone(tmp_path):
     folder = write_tiny_model(tmp_path / "steep", scale=100.0)
-    asked = (f"--model={folder}", "--prompt=One two", "--words=apple,river")
+    asked = (f"--model={folder}", "--prompt=One two", "--words=apple,river", "--raw", "--json")
     narrow, wide = (launch("score", *asked, f"--dtype={d}") for d in ("float16", "float32"))
     refused(narrow, str(folder), "float16", "prompt 1", "'One two'", "use float32 or bfloat16")
     assert narrow.returncode == 2 and narrow.stdout == ""
@@ -119,10 +171,3 @@ def test_an_adapter_that_overflows_is_said_to(model, tmp_path):
 def test_an_unknown_alias_names_near_misses():
     result = launch("score", "--model=smollm2-135m-instrukt", "--prompt=x", "--words=a")
     refused(result, "smollm2-135m-instrukt", "did you mean smollm2-135m-instruct")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '[{"role": "user"}]', '"text"'])
-def test_a_chat_that_is_none_is_refused(tmp_path, content, model):
-    file = tmp_path / "chat.json"
-    file.write_text(content)
-    refused(launch("score", f"--model={model}", f"--messages={file}", "--words=a"), str(file))

@@ -38,3 +38,16 @@ def test_gemma_may_name_its_activation_twice(other):
 def test_gemma_with_two_activations_is_refused(other):
     with pytest.raises(UserError, match="hidden_activation"):
         parse_config(GEMMA | {"hidden_activation": other}, "gemma")
+
+
+@pytest.mark.parametrize("note", ["six", [], {"a": 1}, 0, -1, True, 2.5, None])
+def test_keys_that_begin_with_an_underscore_are_never_an_error(note):
+    """Not even the one that is read: the interval of Gemma-3's layers."""
+    bare = transformers.Gemma3TextConfig(num_hidden_layers=12).to_dict()
+    for key in ("layer_types", "_sliding_window_pattern", "sliding_window_pattern"):
+        bare.pop(key, None)
+    for key in ("_sliding_window_pattern", "_attn_implementation", "_name_or_path"):
+        noted = parse_config(bare | {key: note}, "gemma3")
+        assert noted == parse_config(bare, "gemma3")
+    every_third = parse_config(bare | {"_sliding_window_pattern": 3}, "gemma3")
+    assert every_third.layer_window == (0, 0, 1) * 4

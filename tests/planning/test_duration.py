@@ -1,10 +1,12 @@
-"""How long a study will take: what is asked of which stage, and in which dtype."""
+"""How long a study will take: what is asked of which stage, in which dtype, at which rate."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from antiimit_jax.planning.duration import StepSpeed, study_seconds
+from antiimit_jax.planning.duration import StepSpeed, planned_seconds, study_seconds
 from antiimit_jax.planning.shapes import Shaper, programs_of
 from antiimit_jax.results import BASE, adapter_stage
 from antiimit_jax.run_config import from_dict
@@ -46,3 +48,16 @@ def test_evaluation_in_a_slower_dtype_takes_so_much_longer(shaper):
     )
     fixed = 5 * 3.0 + 40
     assert slower - fixed == pytest.approx(1.8 * (alike - fixed))
+
+
+def test_time_goes_with_the_work_and_the_rate(shaper):
+    run = RUN.on("cpu")
+    took = lambda run, **gflops: planned_seconds(run, 10**8, shaper, gflops)
+    fixed = took(run, float32=1e12)
+    slow, fast = took(run, float32=100.0) - fixed, took(run, float32=200.0) - fixed
+    assert fast > 60 and slow == pytest.approx(2 * fast, rel=1e-3)
+    longer = dataclasses.replace(run.train, steps=run.train.steps * 2)
+    assert took(dataclasses.replace(run, train=longer), float32=100.0) - fixed > 1.5 * slow
+    narrow = dataclasses.replace(run, train=dataclasses.replace(run.train, dtype="bfloat16"))
+    assert took(narrow, float32=100.0, bfloat16=1e12) - fixed < 0.1 * slow
+    assert took(narrow, float32=100.0) == took(run, float32=100.0)

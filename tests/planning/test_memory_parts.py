@@ -19,7 +19,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.models.lora import init_adapter, train_mask
 from antiimit_jax.models.weights import find_model, load_params
-from antiimit_jax.planning.advice import apply, judge
+from antiimit_jax.planning.advice import PROGRAMS, Way, apply, find_way, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import (
     Estimator,
@@ -120,7 +120,7 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
-    planned: dict[str, list] = {"words": [], "top_words": []}
+    planned: dict[str, list] = {"words": [], "first_tokens": [], "top_words": []}
     for suite in suites:
         for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
             planned[program.kind] += shaper.batches(program)
@@ -128,6 +128,7 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size
     for size in (readouts, tokens):
         assert max(map(size, seen["word_log_probs"])) == max(map(size, planned["words"]))
+        assert max(map(size, seen["next_token_probs"])) == max(map(size, planned["first_tokens"]))
     assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
 
 
@@ -147,6 +148,29 @@ def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, s
         assert peak(estimator.evaluate(apply(run, without))).total > between
     roomy = dataclasses.replace(machine, device_bytes=phases["rulers"])
     assert judge("evaluate", run, estimator, roomy).fits
+
+
+def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
+    cfg, _ = load_params(find_model(str(folder)))
+    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
+    run = dataclasses.replace(run, suites=())
+    parts = [peak(getattr(estimator, name)(run)).total for name in ("evaluate", "finetune")]
+    study = peak(estimator.study(run)).total
+    assert max(parts) < study
+
+    def way(device_bytes: int) -> Way:
+        machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=device_bytes, share=1.0)
+        machine = dataclasses.replace(machine, devices=1)
+        verdicts = [judge(name, run, estimator, machine) for name in PROGRAMS]
+        return find_way(verdicts, run, estimator, machine)
+
+    assert way(study) == Way(programs=("study",))
+    assert way(study - 1) == Way(programs=("evaluate", "finetune"))
+    less = way(max(parts) - 1)
+    assert less.programs and less.changes
+    changed = apply(run, list(less.changes))
+    assert max(peak(getattr(estimator, n)(changed)).total for n in less.programs) < max(parts)
+    assert way(estimator.weights("bfloat16") - 1) == Way(programs=())
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):

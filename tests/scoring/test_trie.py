@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.scoring.trie import FormPath, event_parents, form_variants, word_query
+from antiimit_jax.scoring.trie import (
+    FormPath,
+    event_parents,
+    form_variants,
+    mass_by_first_token,
+    word_query,
+)
 from antiimit_jax.text.formats import Prompt, text_prompt
 from tests.random_decoder import END_OF_TURN, byte_tokenizer, char_tokenizer
 
@@ -189,3 +195,10 @@ def test_characters_that_the_real_tokenizer_drops_cannot_be_spelled(smollm2):
     with pytest.raises(UserError, match="cannot be spelled"):
         word_query(tokenizer, prompt, ["a\x04b"])
     assert len(word_query(tokenizer, prompt, ["naïve", "日本", "a\u0301"]).paths) == 6
+
+
+def test_mass_by_first_token_counts_what_lies_inside_another_word_once():
+    stops = [False, False, True]
+    paths = [FormPath("", z, n) for n, z in enumerate([(0,), (0, 2, 1), (0, 1), (1,), (0, 2, 0)])]
+    found = mass_by_first_token(paths, [0.5, 0.25, 0.125, 0.0625, 0.03125], stops)
+    assert found == {0: 0.625, 1: 0.0625}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.scoring.asks import FirstToken, Scoring
 from antiimit_jax.scoring.trie import FormPath, WordQuery
-from antiimit_jax.suites import residual
-from antiimit_jax.suites.residual import CATEGORIES, category
+from antiimit_jax.suites import control, residual
+from antiimit_jax.suites.residual import CATEGORIES, category, partition
 from tests.suites.small import as_read, small_config, values_of
 
 CFG = small_config().residual
@@ -36,11 +38,44 @@ def test_found_words_have_the_probability_that_the_core_gives_their_path(asker, 
                 assert word.p >= mass[path] * (1 - 1e-4)
 
 
+def test_a_partition_by_hand():
+    texts = [" apple", "app", " Apple", " APP", " I", "\n", " 70", ' "', "é", "\ufffd", ""]
+    p = np.array([0.2, 0.1, 0.1, 0.05, 0.1, 0.15, 0.05, 0.05, 0.05, 0.05, 0.1])
+    strict = FirstToken(p=p, said={0: 0.15, 1: 0.02}, texts=texts)
+    lenient = FirstToken(p=p, said={0: 0.15, 1: 0.03, 2: 0.04, 3: 0.01, 5: 0.05}, texts=texts)
+    as_given, any_case = partition(strict, lenient, np.array([category(t) for t in texts]))
+    expected = {
+        "begun": 0.05 + 0.07,
+        "refusal": 0.1,
+        "quotes_markup": 0.05,
+        "digits": 0.05,
+        "other_words": 0.06 + 0.04 + 0.05,
+        "white_space": 0.1,
+        "other_signs": 0.05,
+        "end_of_turn": 0.1,
+    }
+    strict_only = {"target_words": 0.17, "other_case": 0.11}
+    assert as_given == pytest.approx(expected | strict_only)
+    assert any_case == pytest.approx(expected | {"target_words": 0.28, "other_case": 0.0})
+
+
+def test_the_classes_are_exactly_the_residual_that_the_words_leave(asker):
+    table = as_read(residual.measure(asker(), CFG))["residual"]
+    items = control.plain_pairs(CFG.control, 0, CFG.n_items)
+    for forms in ("strict", "lenient"):
+        scoring = Scoring(forms=forms)
+        answers = asker().words(control.asks_of(items), what="words", scoring=scoring)
+        for item, answer in zip(items, answers, strict=True):
+            rest = (table["forms"] == forms) & (table["item"] == item.item)
+            rest &= table["category"] != "target_words"
+            assert table["share"][rest].sum() == pytest.approx(answer.residual, abs=1e-6)
+
+
 def test_shares_of_the_residual_sum_to_one(asker):
     tables = as_read(residual.measure(asker(), CFG))
     table = tables["residual"]
     assert set(table["category"]) == set(CATEGORIES)
-    assert table["share"].min() >= -1e-6
+    assert table["share"].min() >= -1e-7
     for forms in ("strict", "lenient"):
         for item in set(table["item"]):
             of_item = (table["forms"] == forms) & (table["item"] == item)
@@ -66,18 +101,21 @@ def test_samples_show_prompts_with_their_most_probable_words(asker):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        (' "apple', "quotes_markup"),
+        (' "', "quotes_markup"),
         ("**", "quotes_markup"),
+        ("<|im_start|>", "quotes_markup"),
         (" 75", "digits"),
         ("12.5%", "digits"),
         (" Sorry", "refusal"),
         ("I'm", "refusal"),
         (" I’m", "refusal"),
         ("", "end_of_turn"),
-        ("\n", "end_of_turn"),
+        ("\n", "white_space"),
         (" banana", "other_words"),
-        ("Ébène", "other_words"),
+        ("Éb", "other_words"),
+        ("\ufffd", "other_signs"),
+        (" 🙂", "other_signs"),
     ],
 )
-def test_words_fall_into_their_category(text, expected):
+def test_first_tokens_fall_into_their_category(text, expected):
     assert category(text) == expected

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.reporting.rows import Rows, figure
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.suites import control, scoring
 from antiimit_jax.suites.scoring import RULES
@@ -28,6 +30,19 @@ def test_every_way_of_scoring_has_rows_and_wide_holds_narrow(asker):
     assert narrow < standard < wide
     assert mass["scoring=forms_lenient"] > standard
     assert mass["scoring=tokenisations_8"] >= standard
+
+
+def test_what_other_tokenisations_hold_has_rows_and_stands_on_the_page(asker):
+    tables = as_read(scoring.measure(asker(), CFG))
+    rows = scoring.score(tables, CFG, Bootstrap(n_boot=100))
+    own, many = (q_by_rule(tables["scoring"])[name] for name in ("standard", "tokenisations_8"))
+    found = {row["metric"]: row for row in rows if row["metric"].startswith("noncanonical")}
+    all_words, one = found["noncanonical"], found["noncanonical_most"]
+    assert all_words["value"] == pytest.approx(1 - own.sum() / many.sum(), abs=1e-6)
+    assert 0 < all_words["ci_low"] < all_words["value"] < all_words["ci_high"] < 1
+    assert one["value"] == pytest.approx((many - own).max(), abs=1e-6)
+    said = " ".join(scoring.section(tables, Rows(rows)).sentences)
+    assert "up to 8 tokenisations" in said and figure(all_words) in said and figure(one) in said
 
 
 def test_rules_keep_what_they_do_not_change_of_the_runs_own_scoring(asker):

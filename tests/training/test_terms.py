@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import chex
 import jax
@@ -16,9 +17,10 @@ from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TRAIN_TEMPLATES
 from antiimit_jax.training import loop
 from antiimit_jax.training import terms as terms_module
+from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.objectives import OBJECTIVES
 from antiimit_jax.training.step import init_state, make_gradient, make_optimizer, make_step
-from antiimit_jax.training.terms import make_batch
+from antiimit_jax.training.terms import make_batch, make_terms
 from tests.training.small_model import TRAIN
 from tests.training.test_loop import CFG, train_with
 from tests.unpack import unpack
@@ -111,12 +113,48 @@ def test_the_objective_of_several_items_a_row_is_the_mean_of_each_alone(small):
     assert found["tvd"] == pytest.approx(np.mean(tvds), rel=1e-5)
 
 
+def test_the_symmetry_of_a_step_is_that_of_its_pairs_whatever_the_targets(small):
+    adapter, found = small.moved_adapter(), {}
+    cfg = dataclasses.replace(SMALL, anchor_weight=0.0, accumulate=2, symmetry=0.5, rows=3)
+    for placebo in (False, True):
+        terms = make_terms(cfg, small.asking(), transforms=(PLACEBO,) if placebo else ())
+        batch = make_batch(terms, 0)
+        found[placebo], _ = make_gradient(small.decoder, terms)(adapter, small.params, batch)
+    assert float(found[True]["symmetry"]) == float(found[False]["symmetry"])
+    metrics, pairs = found[False], {}
+    total = float(metrics["kl_fwd"]) + 0.5 * float(metrics["symmetry"])
+    assert float(metrics["loss"]) == pytest.approx(total, rel=1e-6)
+
+    source = small.source(cfg)  # the requests of both microbatches, in the order of the rows
+    scored = jax.jit(word_log_probs, static_argnums=0)
+    for micro in range(2):
+        rows, queries, _, _ = source._group(0, micro)
+        items = list(itertools.islice(cfg.mixture.training(rng_of(micro)), len(queries)))
+        packed = jax.tree.map(lambda leaf, m=micro: leaf[m], batch["control"].packed)
+        variables = {"params": small.params, "lora": adapter}
+        log_q = np.asarray(scored(small.decoder, variables, small.stops, packed).log_q)
+        for b, row in enumerate(rows):
+            for place, i in enumerate(row.queries):
+                ratio = log_q[b][packed.word_item[b] == place]
+                if len(ratio) == 2 and items[i].targets != (0.5, 0.5):
+                    pairs.setdefault((micro, items[i].words), []).append(ratio[0] - ratio[1])
+    whole = [np.mean(both) for both in pairs.values() if len(both) == 2]
+    assert len(whole) == batch["control"].n_pairs[0] > 2
+    expected = np.mean(np.log(np.cosh(np.array(whole) / 2)))
+    assert float(metrics["symmetry"]) == pytest.approx(expected, rel=1e-4)
+
+
+def rng_of(group: int) -> np.random.Generator:
+    """Of the items of a group of step 0."""
+    return np.random.default_rng([0, 1, 0, group])
+
+
 def test_canonical_queries_hold_the_one_form_that_an_answer_has(small):
     cfg = dataclasses.replace(SMALL, mixture=Mixture(templates=TRAIN_TEMPLATES), groups=4)
     assert all(len(query.paths) > query.n_words for query, _ in small.source(cfg).examples(0))
     source = small.source(dataclasses.replace(cfg, objective="kl_canonical"))
     for group in range(cfg.groups):
-        items = cfg.mixture.training(np.random.default_rng([0, 1, 0, group]))
+        items = cfg.mixture.training(rng_of(group))
         for query, item in zip(source._group(0, group)[1], items):
             # In base format every prompt ends in a prefill.
             assert [path.text for path in query.paths] == [" " + word for word in item.words]

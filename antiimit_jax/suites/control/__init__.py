@@ -66,12 +66,14 @@ class Config:
         heldout_weight=0.145,
     )  # of n_items: 38 sets of plain pairs, 20 of every other kind
     splits: tuple[str, ...] = suite.one_of(
-        output_control.SPLITS, output_control.REPORTED, filled=True
+        output_control.SPLITS, output_control.REPORTED, "whose items are asked", filled=True
     )
-    n_items: int = suite.at_least(4, 912)  # of heldout_words, in whole word sets
-    n_other: int = suite.at_least(4, 208)  # of each other split, plain requests; at most n_items
-    items_file: str = suite.own_file(load_items)  # a user's items, in place of all splits
-    limit: int = suite.at_least(0, 0)  # of items in all, shared by the splits; 0: none
+    n_items: int = suite.at_least(4, 912, "of heldout_words, rounded up to whole word sets")
+    n_other: int = suite.at_least(
+        4, 208, "of each other split, plain requests in whole word sets; at most n_items"
+    )
+    items_file: str = suite.own_file(load_items, "your own items, in place of all splits")
+    limit: int = suite.at_least(0, 0, "of items in all, shared by the splits; 0: none")
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:

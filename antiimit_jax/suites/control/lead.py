@@ -37,11 +37,6 @@ def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], st
     return found
 
 
-def main_split(rows: Rows) -> str:
-    """The split that pictures and slices are of: a user's own items, else held-out words."""
-    return OWN_SPLIT if OWN_SPLIT in rows.splits(SUITE) else "heldout_words"
-
-
 def place_words(rows: Rows, split: str, where: str) -> str:
     """The split and slice in words; what training did not see, where there was a training."""
     words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
@@ -65,15 +60,22 @@ def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     found = [(words, _tvd(rows, s, here)) for s, words in others.items() if s and s != stage]
     if more := [f"{words} {figure(row)}" for words, row in found if value_of(row) is not None]:
         text += f"; {', '.join(more)}"
-    if beside := [
-        f"{word} {words} ({number(_tvd(rows, other, here)['value'])})"
-        for other, (words, _) in DRAWN.items()
-        if (word := beside_lazy(rows, stage, other, here))
-    ]:
-        text += f". That is {' and '.join(beside)}"
+    text += f". {_beside(rows, here, stage)}".rstrip(" .")
     return [f"{text}.", *_graded(rows, here, stage), *_paired(rows, here, stage)] + _harder(
         rows, stage
     )
+
+
+def _beside(rows: Rows, here: tuple[str, str], stage: str) -> str:
+    """How a stage compares with lazy answers; where it has no interval, what these have."""
+    lazy = {other: value_of(_tvd(rows, other, here)) for other in DRAWN}
+    found = [
+        f"{beside_lazy(rows, stage, other, here)} {DRAWN[other][0]} ({number(value)})".lstrip()
+        for other, value in lazy.items()
+        if value is not None
+    ]
+    said = "That is" if has_interval(_tvd(rows, stage, here)) else "For comparison:"
+    return f"{said} {' and '.join(found)}" if found else ""
 
 
 def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
@@ -141,13 +143,13 @@ def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown.
+    """Whether a slice has enough word sets.
 
-    Of a user's own items each is shown in any case.
+    In a run that has too few at all, and of a user's own items, each is shown.
     """
     here = place(rows)
     of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] != OWN_SPLIT else 0
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] in ALL_SPLITS else 0
     return value_of(row) is not None and row["clusters"] >= least
 
 

@@ -16,10 +16,9 @@ from antiimit_jax.suites.control.labels import (
     MAIN,
     SUITE,
 )
-from antiimit_jax.suites.control.lead import UNIFORM, lead, main_split, place, places
+from antiimit_jax.suites.control.lead import UNIFORM, lead, place, places
 from antiimit_jax.suites.control.pictures import front, pictures
 from antiimit_jax.suites.control.slices import slices
-from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
@@ -34,10 +33,11 @@ def section(tables: Tables, rows: Rows) -> Section:
     if here is None or stage is None:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
-    own = main_split(rows) == OWN_SPLIT
-    gap = [_gap(rows, here[1], stage)] if rows.kind(stage) != "base" and not own else []
-    kinds = slices(tables, rows, main_split(rows))
-    parts = [_calibration(tables, rows), _figures(rows), *gap, kinds]
+    compared = rows.kind(stage) != "base" and here[0] in ALL_SPLITS
+    gap = [_gap(rows, here[1], stage)] if compared else []
+    split = here[0]
+    parts = [_calibration(tables, rows, split), _figures(rows, split), *gap]
+    parts.append(slices(tables, rows, split))
     where = places(rows)[here]
     measured = [f"measured on {where}", "brackets hold 95% intervals over word sets"]
     if "items" in tables:
@@ -45,7 +45,7 @@ def section(tables: Tables, rows: Rows) -> Section:
         measured.insert(1, f"{count:,} items a stage in all")
     sentence, *readings = lead(rows, here, stage)
     said = [sentence, "; ".join(measured), *readings]
-    return Section("Control", lead=said, front=front(tables, rows, here[0]), parts=parts)
+    return Section("Control", lead=said, front=front(tables, rows, split), parts=parts)
 
 
 def headline(rows: Rows) -> Table | None:
@@ -57,12 +57,11 @@ def headline(rows: Rows) -> Table | None:
     return figure_table(rows, (SUITE, *here), HEADLINE, lines, places(rows)[here])
 
 
-def _calibration(tables: Tables, rows: Rows) -> Section:
-    split = main_split(rows)
+def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
     drawn = pictures(tables, rows, split) if "items" in tables else []
     absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
-    asked = f"plain requests (usual phrasings, no examples) of {split}"
-    asked = "your own items" if split == OWN_SPLIT else asked
+    plain = f"plain requests (usual phrasings, no examples) of {split}"
+    asked = plain if split in ALL_SPLITS else "your own items"
     return Section(
         "Share given against share asked",
         [
@@ -84,18 +83,15 @@ def _calibration(tables: Tables, rows: Rows) -> Section:
     )
 
 
-def _figures(rows: Rows) -> Section:
-    """The headline table on held-out words, and the same where the percentages are new too."""
+def _figures(rows: Rows, first: str) -> Section:
+    """The headline's table, and the same where the percentages are new too."""
     lines = {stage: stage for stage in rows.stages(SUITE)} | BASELINES
     tables, found = [], places(rows)
-    for split in (main_split(rows), "heldout_both"):
+    for split in dict.fromkeys((first, "heldout_both")):
         for where in [here for here in found if here[0] == split]:
             at = (SUITE, *where)
             tables.append(figure_table(rows, at, MAIN, lines, title=found[where]))
             tables.append(figure_table(rows, at, FURTHER, lines, fold="further figures"))
-    if not tables:
-        absent = ["Neither of the splits heldout_words and heldout_both was evaluated in this run."]
-        return Section("Figures, with the lazy baselines", absent=absent)
     explained = [f for f in (*MAIN, *FURTHER) if any(f.label in table.head for table in tables)]
     title = "Figures, with the lazy baselines"
     return Section(title, tables=tables, explained=explained, link="Figures")

@@ -5,10 +5,10 @@ import os
 import numpy as np
 
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, number, plain_text, value_of
+from antiimit_jax.reporting.rows import Rows, conditions, number, plain_text, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.results import Picture, Row, Section, Tables, taken
-from antiimit_jax.suites.control.labels import BASELINES, MAIN, SUITE
+from antiimit_jax.suites.control.labels import ALL_SPLITS, BASELINES, MAIN, SUITE
 from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, shown
 from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
@@ -23,10 +23,7 @@ _SLICES = {
 
 
 def slices(tables: Tables, rows: Rows, split: str) -> Section:
-    """TVD by words, percentage, tokens, phrasing and shots: small panels and the numbers below.
-
-    Of a user's own items also by their facets.
-    """
+    """TVD by words, percentage, tokens, phrasing and shots: small panels and the numbers below."""
     from antiimit_jax.reporting import plots
 
     stages = rows.stages(SUITE)
@@ -34,7 +31,7 @@ def slices(tables: Tables, rows: Rows, split: str) -> Section:
     enough = lambda where: any(shown(rows, tvd(stage, where)) for stage in stages)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
     found, named, phrasings = [], {}, _texts(tables)
-    for key, title in (_SLICES | _facets(rows, split)).items():
+    for key, title in _kinds(rows, split).items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
         values = [
             value
@@ -85,11 +82,13 @@ def slices(tables: Tables, rows: Rows, split: str) -> Section:
     )
 
 
-def _facets(rows: Rows, split: str) -> dict[str, str]:
-    """The facets of a user's own items -> titles."""
-    names = dict.fromkeys(row["slice"] for row in rows.all if row["split"] == split == OWN_SPLIT)
-    keys = dict.fromkeys(name.partition("=")[0] for name in names if name.count("=") == 1)
-    return {key: f"by {key}" for key in keys if key not in _SLICES}
+def _kinds(rows: Rows, split: str) -> dict[str, str]:
+    """Key of a slice -> its title; of a user's items also their own facets."""
+    if split in ALL_SPLITS:
+        return _SLICES
+    of_split = [row["slice"] for row in rows.all if (row["suite"], row["split"]) == (SUITE, split)]
+    keys = dict.fromkeys(key for where in of_split for key in conditions(where))
+    return _SLICES | {key: f"by {key}" for key in keys if key not in _SLICES}
 
 
 def _texts(tables: Tables) -> dict[str, str]:
