@@ -60,13 +60,14 @@ def headline(rows: Rows) -> Table | None:
 def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
     drawn = pictures(tables, rows, split) if "items" in tables else []
     absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
+    plain = f"plain requests (usual phrasings, no examples) of {split}"
+    asked = plain if split in ALL_SPLITS else "your own items"
     return Section(
         "Share given against share asked",
         [
-            f"Two words in plain requests (usual phrasings, no examples) of {split}. A model in "
-            "full control lies on the dashed diagonal; one that ignores the request is flat; one "
-            "that only knows the larger word is a step at one half. The strip below each curve "
-            "shows how much probability the two words get at all."
+            f"Two words in {asked}. A model in full control lies on the dashed diagonal; one that "
+            "ignores the request is flat; one that only knows the larger word is a step at one "
+            "half. The strip below each curve shows how much probability the two words get at all."
         ],
         figures=drawn,
         absent=absent,

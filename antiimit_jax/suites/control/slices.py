@@ -15,7 +15,7 @@ from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 _TVD = MAIN[0]
 _SLICES = {
     "k": "by number of words",
-    "distance": "by distance of the percentage asked from 50",
+    "distance": "by distance asked from 50%",
     "tokens": "by tokens of the longest word",
     "template": "by phrasing",
     "shots": "by number of examples shown",
