@@ -42,19 +42,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.k_weights = (1.0,)
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
-    config.train.steps = 400
-    config.train.placebo_steps = 150
+    config.train.steps = 460
+    config.train.placebo_steps = 90
     config.train.learning_rate = 1.1e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 128
     config.train.rows = 8
     config.train.row_tokens = 64  # a word set with both its requests, and little to attend to
 
-    config.control.mixture.ks = (2, 3, 4, 5)
-    config.control.mixture.k_weights = (0.76, 0.08, 0.08, 0.08)
-    config.control.mixture.shots = (0, 2)
-    config.control.mixture.shot_weights = (0.88, 0.12)
-    config.control.n_items = 260
     for suite in ("scoring", "precision", "residual"):
         config[suite].n_items = 24
     config.drift.n_prompts = 64

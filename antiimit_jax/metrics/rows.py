@@ -27,8 +27,8 @@ NO_INTERVALS = Bootstrap(n_boot=0)
 def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
     """The slices of every report, name -> mask [n]; only those with items, "all" first.
 
-    A region "k=2,p=21-40" holds two-word items that ask for more than 20% and at most 40% for the
-    first-named word (the last one less than 100%).
+    A region "k=2,distance=16-30" holds two-word items that ask for more than 15 and at most 30
+    points above or below 50% (the last one for neither 0% nor 100%).
     """
     k, tokens, p = results.k, results.token_count, results.target[:, 0]
     pairs = k == 2
@@ -38,9 +38,10 @@ def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
     slices |= {"k=2,tokens=1": pairs & (tokens == 1), "k=2,tokens=2+": pairs & (tokens >= 2)}
     for facet, column in (("template", results.template), ("shots", results.n_shots)):
         slices |= {f"{facet}={value}": column == value for value in np.unique(column)}
-    for low in range(0, 100, 20):  # percent
-        inside = (p > low / 100 + 1e-9) & (p <= (low + 20) / 100 + 1e-9) & (p < 1 - 1e-9)
-        slices[f"k=2,p={low + 1}-{min(low + 20, 99)}"] = pairs & inside
+    points = np.round(100 * abs(p - 0.5), 6)
+    for low, high in ((0, 15), (16, 30), (31, 49)):
+        inside = (points > low - 1) & (points <= high) & (points < 50)
+        slices[f"k=2,distance={low}-{high}"] = pairs & inside
     return {name: mask for name, mask in slices.items() if mask.any()}
 
 

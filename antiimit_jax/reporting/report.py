@@ -104,7 +104,8 @@ def missing_parts(run: Run, suites: Suites) -> list[str]:
     parts = [f"stage {kind}" for kind in missing_stages(run)] if there else ["any figure"]
     parts += [f"suite {name}" for name in config.get("suites", ()) if name not in there]
     for name in there:
-        wanted, found = config.get(name, {}).get("splits", ()), run.rows.splits(name)
+        group, found = config.get(name, {}), run.rows.splits(name)
+        wanted = () if group.get("items_file") else group.get("splits", ())
         parts += [f"split {split}" for split in wanted if split not in found]
     files = [f"{table}.parquet" for name in there for table in suites[name].TABLES]
     files += ["training.parquet"] if n_seeds(run) else []

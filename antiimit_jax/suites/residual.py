@@ -30,7 +30,7 @@ NEEDS = ("words", "first_tokens", "top_words")
 CATEGORIES = {
     "target_words": ("the asked words", "#00598c"),
     "other_case": ("asked words, other case or line", "#56b4e9"),
-    "begun": ("an asked word's first token, then another word", "#b5dff6"),
+    "begun": ("an asked word's first token, then something else", "#b5dff6"),
     "refusal": ("as refusals begin", "#b23b00"),
     "quotes_markup": ("quotes and markup", "#009e73"),
     "digits": ("digits", "#f0e442"),
@@ -214,7 +214,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     some = next(row for row in rows.all if row["suite"] == "residual" and row["split"] == split)
     text = (
         f"All of each stage's probability on {some['n']} prompts of {split}, exactly: the asked "
-        "words, and by its first token every other answer. Strict forms count the words as given; "
+        "words, and by its first token every other answer. A first token is not yet an answer: “I” "
+        "may begin a refusal or a story, a blank a number. Strict forms count the words as given; "
         "lenient forms count other cases and a newline before the word too."
     )
     lead = [_most_of_the_rest(s, functools.partial(share, s, "strict")) for s in stages]

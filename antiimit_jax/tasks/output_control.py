@@ -1,13 +1,15 @@
 """Output control with the words given: the request states words and percentages.
 
 Items are functions of (seed, indices) alone. Training items stream without end, row by row;
-evaluation items come in counterbalanced blocks: each word set in both orders and with both
-assignments of its percentages.
+evaluation items come in counterbalanced word sets: each in both orders and with both assignments
+of its percentages.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.fields import between, free, shared
+from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
 from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
@@ -40,12 +43,17 @@ class Kind(NamedTuple):
     template: int
     n_shots: int
     shot_set: int  # -1 without shots
-    order: int = 0  # place in the counterbalanced block
+    order: int = 0  # place among the items of its word set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """What is asked for, and how often: a weight for each word count and each number of shots."""
+    """What is asked for, and how often: a weight for each word count and each number of shots.
+
+    In training they are drawn apart. In an evaluation a word set departs from a plain request, one
+    of the first word count and number of shots in a phrasing that training may use, in one respect
+    at most, so that each slice has many word sets; the weights are shares of all sets.
+    """
 
     words_file: str = shared("words_file")
     templates_file: str = shared("templates_file")
@@ -59,6 +67,7 @@ class Mixture:
     shot_weights: tuple[float, ...] = between(
         0.0, 1e6, (1.0,), "how often each number of them is asked"
     )
+    heldout_weight: float = between(0.0, 1.0, 0.0, "of held-out phrasings in an evaluation")
     both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
@@ -91,12 +100,12 @@ class Mixture:
         count, so items with shots all have the same.
         """
         template = int(rng.choice(self._numbers(training=True)))
-        n_shots = int(rng.choice(self.shots, p=_normal(self.shot_weights)))
+        n_shots = int(rng.choice(self.shots, p=normal(self.shot_weights)))
         kind = Kind(template, n_shots, int(rng.integers(N_SHOT_SETS)) if n_shots else -1)
         number = k = 0
         while True:
             if not (k and n_shots):
-                k = int(rng.choice(self.ks, p=_normal(self.k_weights)))
+                k = int(rng.choice(self.ks, p=normal(self.k_weights)))
             words, percents = _draw(self.material, rng, "train", k)
             requests = [(words, percents), (words, (*percents[1:], percents[0]))]
             if self.both_orders:
@@ -105,37 +114,82 @@ class Mixture:
                 yield _make_item(self.material, f"train/{number}", "train", named, asked, kind)
                 number += 1
 
-    def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
-        """`n_items` (rounded up to whole blocks of four) counterbalanced items of a split.
+    @property
+    def plain(self) -> "Mixture":
+        """Plain requests alone."""
+        one = dict(k_weights=(1.0,), shot_weights=(1.0,), heldout_weight=0.0)
+        return dataclasses.replace(self, ks=self.ks[:1], shots=self.shots[:1], **one)
 
-        Block b has its own word set, percentages, word count, template and shot set; word counts
-        and shots follow their weights by largest remainder, templates and shot sets take turns.
+    def evaluation(self, split: str, n_items: int, seed: int) -> list[Item]:
+        """Counterbalanced items of a split: as many word sets as make `n_items`, or a few more.
+
+        Each set has a template, words and percentages of its own; with each of these percentages
+        (`Cell.percents`) it has four items, in both orders and both assignments, after one shot
+        set. Kinds of request follow their weights by largest remainder; templates take turns, and
+        so do shot sets, of which each word set meets several.
 
         Raises:
-          UserError: unknown split.
+          UserError: unknown split, or more word sets than its words make.
         """
         if split not in SPLITS:
             raise UserError(f"split {split!r} unknown; use some of {', '.join(SPLITS)}")
-        blocks = -(-n_items // 4)
         rng = np.random.default_rng([seed, _EVAL_STREAM, SPLITS.index(split)])
-        cells = _allocate(self, blocks)
-        rng.shuffle(cells)
-        items, seen, numbers = [], set(), self._numbers(training=False)
-        for block, (k, n_shots) in enumerate(cells):
-            words, percents = _draw(self.material, rng, split, k)
+        side = _SIDES[split][1]
+        counts = self._counts(n_items, side)
+        self._check_words(split, counts)
+        sets = [(c, asked) for c, n in counts.items() for asked in c.percents(n, side, rng)]
+        items, seen, turns = [], set(), collections.Counter()
+        for number, i in enumerate(rng.permutation(len(sets))):
+            cell, asked = sets[i]
+            words = _draw_words(self.material, rng, split, cell.k)
             while frozenset(words) in seen:
-                words, percents = _draw(self.material, rng, split, k)
+                words = _draw_words(self.material, rng, split, cell.k)
             seen.add(frozenset(words))
-            lap, place = divmod(block, len(numbers))
-            template = numbers[place]
-            shot_set = (lap + place) % N_SHOT_SETS if n_shots else -1  # meets all templates
-            orders = itertools.product((words, words[::-1]), (percents, percents[::-1]))
-            for order, (named, asked) in enumerate(orders):
-                kind = Kind(template, n_shots, shot_set, order)
-                items.append(
-                    _make_item(self.material, f"{split}/{block}/{order}", split, named, asked, kind)
-                )
+            lap, place = divmod(turns[cell], len(cell.templates))
+            turns[cell] += 1
+            orders = itertools.product(asked, (words, words[::-1]), (1, -1))
+            for order, (percents, named, way) in enumerate(orders):
+                meets = (lap + place + order // 4) % N_SHOT_SETS  # all templates, in its turn
+                shot_set = meets if cell.n_shots else -1
+                kind = Kind(cell.templates[place], cell.n_shots, shot_set, order)
+                name = f"{split}/{number}/{order}"
+                items.append(_make_item(self.material, name, split, named, percents[::way], kind))
         return items
+
+    def _counts(self, n_items: int, side: Side) -> dict[Cell, int]:
+        """How many word sets of each kind make so many items."""
+        cells = self._cells()
+        for sets in itertools.count(-(-n_items // MOST_ITEMS)):
+            counts = apportion(np.array(list(cells.values())), sets)
+            if sum(cell.n_items(n, side) for cell, n in zip(cells, counts)) >= n_items:
+                return dict(zip(cells, counts.tolist()))
+
+    def _check_words(self, split: str, counts: dict[Cell, int]) -> None:
+        """Raises UserError where so many word sets are not drawn from a split's words soon."""
+        n, sets = len(self.material.words(_SIDES[split][0])), collections.Counter()
+        for cell, count in counts.items():
+            sets[cell.k] += count
+        if scarce := [k for k in sets if 2 * sets[k] > math.comb(n, k)]:
+            asked = f"{sets[scarce[0]]} sets of {scarce[0]} words"
+            raise UserError(
+                f"{split}: {asked} cannot be made of {n} words without repeats; lower "
+                "control.n_items or give more words in words_file"
+            )
+
+    def _cells(self) -> dict[Cell, float]:
+        """The kinds of request of an evaluation with their weights, plain requests first."""
+        trained, heldout = [], []
+        for template in self._numbers(training=False):
+            (heldout if self.material.templates[template].heldout else trained).append(template)
+        plain = Cell(self.ks[0], self.shots[0], tuple(trained or heldout))
+        k_shares, shot_shares = normal(self.k_weights), normal(self.shot_weights)
+        found = {plain: 0.0}
+        found |= {plain._replace(k=k): w for k, w in zip(self.ks[1:], k_shares[1:])}
+        found |= {plain._replace(n_shots=n): w for n, w in zip(self.shots[1:], shot_shares[1:])}
+        if trained and heldout:
+            found[plain._replace(templates=tuple(heldout))] = self.heldout_weight
+        found[plain] = max(1 - sum(found.values()), 0)
+        return found
 
     def longest(self) -> Iterator[list[Item]]:
         """Groups of two items that differ from their first word on, one of every kind there is.
@@ -153,30 +207,18 @@ class Mixture:
                 ]
 
 
-def _allocate(mixture: Mixture, blocks: int) -> list[tuple[int, int]]:
-    """(k, n_shots) for every block, proportional to the product of their weights."""
-    cells = [(k, n) for k in mixture.ks for n in mixture.shots]
-    weights = np.outer(_normal(mixture.k_weights), _normal(mixture.shot_weights)).ravel()
-    exact = weights * blocks
-    counts = np.floor(exact).astype(int)
-    for i in np.argsort(counts - exact, kind="stable")[: blocks - counts.sum()]:
-        counts[i] += 1
-    return [cell for cell, count in zip(cells, counts) for _ in range(count)]
-
-
-def _normal(weights: Sequence[float]) -> np.ndarray:
-    array = np.asarray(weights, float)
-    return array / array.sum()
-
-
 def _draw(
     material: Material, rng: np.random.Generator, split: str, k: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """k distinct words and k percentages from the sides this split stands on."""
-    words, side = _SIDES[split]
-    pool = material.words(words)
-    chosen = rng.choice(len(pool), size=k, replace=False)
-    return tuple(pool[i] for i in chosen), sample_percents(rng, k, side)
+    return _draw_words(material, rng, split, k), sample_percents(rng, k, _SIDES[split][1])
+
+
+def _draw_words(
+    material: Material, rng: np.random.Generator, split: str, k: int
+) -> tuple[str, ...]:
+    pool = material.words(_SIDES[split][0])
+    return tuple(pool[i] for i in rng.choice(len(pool), size=k, replace=False))
 
 
 @functools.lru_cache(maxsize=1024)

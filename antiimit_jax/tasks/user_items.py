@@ -42,7 +42,7 @@ _SHAPE = {
 _MOST_WORDS, _MOST_VALUES = 20, 50
 _FACET = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _VALUE = re.compile(r"[^,=\s]([^,=]{0,38}[^,=\s])?")  # as a slice's name can hold it
-_TAKEN = ("k", "p", "shots", "template", "templates", "tokens")  # what slices are by in any case
+_TAKEN = ("distance", "k", "shots", "template", "templates", "tokens")  # slices in any case
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

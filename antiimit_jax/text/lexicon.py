@@ -121,6 +121,13 @@ def is_name(text: str) -> bool:
     return bool(text.strip()) and len(text) <= MOST_CHARS and not control
 
 
+@functools.cache
+def distances(split_side: Side) -> tuple[int, ...]:
+    """How far from 50 the two percentages of a pair can be, ascending."""
+    percents = TRAIN_PERCENTS if split_side == "train" else HELDOUT_PERCENTS
+    return tuple(sorted({abs(p - 50) for p in percents}))
+
+
 def sample_percents(rng: np.random.Generator, k: int, split_side: Side) -> tuple[int, ...]:
     """k positive integer percentages that sum to 100, all on one side of the split.
 

@@ -55,7 +55,7 @@ _MIXED = Mixture(
     templates=_ALL, ks=(2, 3, 4, 5), k_weights=(1.0,) * 4, shots=(0, 2, 11), shot_weights=(1.0,) * 3
 )
 WORKLOADS = {
-    # eleven turns before the question, each of eight shot sets before four items
+    # eleven turns before the question, each of eight beginnings before four items
     "given-fewshot": Workload(
         mixture=Mixture(shots=(11,)), n_items=32, what=WHAT, training={"rows": 2}
     ),

@@ -73,11 +73,12 @@ def test_the_merged_folder_has_all_that_others_need(run, tmp_path):
         "stage": "tuned",
         "suite": "control",
         "split": "heldout_words",
-        "slice": "all",
+        "slice": "k=2",
         "metric": "tvd_res",
     }
     (row,) = [row for row in rows if wanted.items() <= row.items()]
-    (line,) = [x for x in card.splitlines() if x.startswith("| heldout_words | tuned |")]
+    where = "heldout_words (words never trained on, percentages trained on), two words"
+    (line,) = [x for x in card.splitlines() if x.startswith(f"| {where} | tuned |")]
     assert f" {row['value']:.3f} " in line and f" {row['n']} | {row['clusters']} |" in line
     assert "| train.learning_rate | 0.002 |" in card and "| base model | tiny |" in card
     assert str(tmp_path.parent.parent) not in card  # no path of this machine
@@ -97,7 +98,7 @@ def test_a_card_leaves_out_figures_of_another_adapter_and_says_what_the_base_was
     assert "somebody/else" in note and str(model) in note
     card = (tmp_path / "a" / "README.md").read_text()
     assert "of another adapter" in card
-    assert "| heldout_words |" not in card and "## Measured" not in card
+    assert "| heldout_words" not in card and "## Measured" not in card
     assert "| train.learning_rate | 0.002 |" in card
 
 

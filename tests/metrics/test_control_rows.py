@@ -85,15 +85,16 @@ def test_values_are_those_of_the_items():
 
 
 def test_slices():
-    p = np.array([1, 20, 21, 40, 41, 60, 61, 80, 81, 99]) / 100
-    target = np.stack([p, 1 - p, np.zeros(10)], 1)
+    p = np.array([50, 49, 65, 35, 66, 34, 20, 80, 81, 19, 1, 99, 0]) / 100
+    target = np.stack([p, 1 - p, np.zeros(13)], 1)
     results = results_of(
-        target, target, k=np.full(10, 2), token_count=np.array([1, 2, 3, 4] + [1] * 6)
+        target, target, k=np.full(13, 2), token_count=np.array([1, 2, 3, 4] + [1] * 9)
     )
     slices = standard_slices(results)
     assert list(slices)[0] == "all" and slices["all"].all()
-    for start, name in enumerate(("1-20", "21-40", "41-60", "61-80", "81-99")):
-        assert np.flatnonzero(slices[f"k=2,p={name}"]).tolist() == [2 * start, 2 * start + 1]
+    for start, name in enumerate(("0-15", "16-30", "31-49")):
+        inside = np.flatnonzero(slices[f"k=2,distance={name}"]).tolist()
+        assert inside == [4 * start + i for i in range(4)]
     assert slices["tokens=3+"].sum() == 2 and slices["k=2,tokens=2+"].sum() == 3
     assert {"k=2", "tokens=1", "tokens=2", "k=2,tokens=1", "template=0", "shots=0"} <= set(slices)
     assert "k=3" not in slices

@@ -152,7 +152,7 @@ def _items(rng: np.random.Generator, count: int, hostile: str) -> list[dict]:
                     "shot_set": cluster % 8 if shots else -1,
                     "order": order,
                     "tokens": int(1 + cluster % 3),
-                    "prompt": _prompt(words, target, shots),
+                    "prompt": _prompt((0, 1, 2, 3, 5, 4)[cluster % 6], words, target, shots),
                     "last_shot": np.array((0.3, 0.7) if k == 2 else (0.2, 0.3, 0.5)),
                     "prior": 0.002 * np.array((0.7, 0.3) if k == 2 else (0.5, 0.3, 0.2)),
                 }
@@ -160,10 +160,10 @@ def _items(rng: np.random.Generator, count: int, hostile: str) -> list[dict]:
     return items
 
 
-def _prompt(words: tuple[str, ...], target: tuple[float, ...], shots: int) -> str:
-    shot = "User: Answer with one word: apple with 30%, stone with 70%.\nAssistant: stone\n\n"
-    asked = ", ".join(f"{word} with {100 * share:.0f}%" for word, share in zip(words, target))
-    return shot * shots + f"User: Answer with one word: {asked}.\nAssistant:"
+def _prompt(template: int, words: tuple[str, ...], target: tuple[float, ...], shots: int) -> str:
+    ask = lambda *asked: f"User:\n{TEMPLATES[template].request(*asked)}\nAssistant:"
+    shot = ask(("apple", "stone"), (30, 70)) + " stone\n\n"
+    return shot * shots + ask(words, [round(100 * share) for share in target])
 
 
 def _behave(stage: str, item: dict, rng: np.random.Generator) -> np.ndarray:

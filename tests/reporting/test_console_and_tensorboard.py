@@ -115,7 +115,7 @@ def test_calibration_images_and_sample_texts(events):
     assert events.Images(images[0])[0].encoded_image_string.startswith(b"\x89PNG")
     assert "tuned/samples/text_summary" in events.Tags()["tensors"]
     text = events.Tensors("tuned/samples/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "Answer with one word" in text and "most probable words" in text
+    assert "Say one word" in text and "most probable words" in text
 
 
 def test_model_text_cannot_leave_its_code_fence():

@@ -176,7 +176,7 @@ def test_a_run_with_a_split_and_a_table_missing(full_run, tmp_path):
     config = {"x": None, "suites": ["control", "drift"], "control": {"splits": ["heldout_words"]}}
     run_files.write_config(tmp_path, config)
     text = " ".join(_Page(write_report(tmp_path, SUITES).read_text(encoding="utf-8")).text)
-    assert "heldout_words and heldout_both" in text and "suite drift" in text
+    assert "suite drift" in text
     assert "stage tuned" in text and "different config hashes" in text and "not set" in text
     assert "split heldout_words" in text
 
@@ -258,3 +258,14 @@ def test_what_the_narrow_rule_costs_is_said_in_words(full_run, words):
     }
     before, after = (mass[f"scoring={rule}"] for rule in ("standard", "terminators_narrow"))
     assert f"would go from {number(before)} to {number(after)}" in words
+
+
+def test_a_users_own_items_are_shown_by_their_facets(full_run, tmp_path):
+    data = run_files.read_metrics(full_run)
+    changed = {"split": "items", "slice": "tone=warm"}
+    rows = [r | {"split": "items"} for r in data["rows"] if r["split"] == "heldout_words"]
+    rows += [r | changed for r in rows if r["slice"] == "k=2,tokens=1"]
+    run_files.write_metrics(tmp_path, data["run"], rows)
+    page = write_report(tmp_path, SUITES).read_text(encoding="utf-8")
+    assert "Measured on items (see the settings), two words" in page
+    assert "by tone" in page and "tone: warm" in page and "New percentages" not in page

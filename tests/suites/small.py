@@ -16,11 +16,17 @@ from antiimit_jax.suites import SUITES
 MIXTURE = {
     "templates": tuple(range(10)),
     "ks": (2, 3),
-    "k_weights": (0.7, 0.3),
+    "k_weights": (0.8, 0.2),
     "shots": (0, 2),
-    "shot_weights": (0.7, 0.3),
+    "shot_weights": (0.8, 0.2),
+    "heldout_weight": 0.2,
 }
-CONTROL = {"mixture": MIXTURE, "splits": ("heldout_words", "heldout_both"), "n_items": 80}
+CONTROL = {
+    "mixture": MIXTURE,
+    "splits": ("heldout_words", "heldout_both"),
+    "n_items": 96,
+    "n_other": 40,
+}
 FEW = {
     "control": CONTROL,
     "scoring": {"n_items": 8},

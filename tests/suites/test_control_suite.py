@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from antiimit_jax.results import Stage
 from antiimit_jax.suites import control
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
+from tests.metrics.test_control import results_of
 from tests.suites.small import as_read, small_config
 
 CFG = small_config().control
@@ -41,6 +44,34 @@ def test_main_figures_stand_on_plain_requests(rows):
     assert count("k=2") == sum(len(i.words) == 2 for i in plain)
     assert count("templates=heldout") == sum(shots(i) == 0 and is_heldout(i) for i in items)
     assert count("shots=2") == sum(shots(i) == 2 and not is_heldout(i) for i in items)
+
+
+def test_an_evaluation_has_twenty_word_sets_for_every_slice_and_24_for_every_other_split():
+    items = control.items_of(control.Config(), 0)
+    assert len(items) * 3 <= 9000
+    sets = {split: {i.cluster for i in items if i.split == split} for split in control.SPLITS}
+    assert min(map(len, sets.values())) >= 24
+    asked = [item for item in items if item.split == "heldout_words"]
+    k = np.array([len(item.words) for item in asked])
+    target = np.array([np.pad(item.targets, (0, 5 - len(item.words))) for item in asked])
+    facets = {name: [i.facets[name] for i in asked] for name in ("shot_set", "n_shots", "template")}
+    cluster = np.array([item.cluster for item in asked])
+    made = results_of(target, target, k=k, cluster=cluster, **facets)
+    slices = control.item_slices(made)
+    wanted = {"k=2", "k=3", "k=4", "k=5", "templates=heldout", "k=2,few-shot", "shots=2"}
+    wanted |= {f"k=2,distance={region}" for region in ("0-15", "16-30", "31-49")}
+    for name in wanted:
+        assert len(set(cluster[slices[name]])) >= 20, name
+
+
+def test_other_splits_hold_plain_pairs_and_follow_a_small_number_of_items():
+    items = control.items_of(control.Config(n_items=16), 0)
+    counts = collections.Counter(item.split for item in items)
+    assert counts.keys() == set(control.SPLITS) and set(counts.values()) <= {16, 20}
+    for item in items:
+        if item.split != "heldout_words":
+            assert len(item.words) == 2 and item.facets["n_shots"] == 0
+            assert item.facets["template"] not in HELDOUT_TEMPLATES
 
 
 def test_the_table_holds_every_item_and_its_facets(tables):
@@ -83,8 +114,8 @@ def test_baselines_come_with_the_base_alone(tables):
 
 def test_slices_of_results_without_plain_requests_hold_all(asker):
     mixture = Mixture(templates=HELDOUT_TEMPLATES, ks=(2,), k_weights=(1.0,))
-    cfg = control.Config(mixture=mixture, splits=("train",), n_items=8)
+    cfg = control.Config(mixture=mixture, splits=("train",), n_items=12)
     stage = Stage(name="tuned", kind="tuned")
     tables = as_read(control.measure(asker(stage), cfg))
     made = control.score(tables, cfg, Bootstrap(n_boot=0))
-    assert found(made, "train", "all", stage="tuned")["n"] == 8
+    assert found(made, "train", "all", stage="tuned")["n"] == 12

@@ -21,7 +21,7 @@ from antiimit_jax.tasks.output_control import (
     few_shot_turns,
     last_shot,
 )
-from antiimit_jax.tasks.templates import TEMPLATES
+from antiimit_jax.tasks.templates import TEMPLATES, TRAIN_TEMPLATES
 from antiimit_jax.text.formats import Message, build_prompt
 from antiimit_jax.text.lexicon import words_of
 
@@ -85,7 +85,7 @@ def test_answers_are_drawn_with_the_asked_probabilities():
 
 
 def test_sets_do_not_depend_on_the_item_the_split_or_the_run():
-    mixture = Mixture(templates=(1, 4), shots=(2,), shot_weights=(1.0,))
+    mixture = Mixture(templates=TRAIN_TEMPLATES[:2], shots=(2,), shot_weights=(1.0,))
     sets = collections.defaultdict(set)
     for split, seed in itertools.product(SPLITS, (0, 1)):
         for item in mixture.evaluation(split, 128, seed):
@@ -98,16 +98,29 @@ def test_sets_do_not_depend_on_the_item_the_split_or_the_run():
     assert len(sets) == 16
 
 
-@pytest.mark.parametrize("templates", [(0,), (0, 1), (0, 1, 2), ALL[:7], ALL[:8], ALL])
-def test_shot_sets_are_crossed_with_templates_and_used_alike(templates):
+@pytest.mark.parametrize("count", range(1, len(TRAIN_TEMPLATES) + 1))
+def test_shot_sets_are_crossed_with_templates_and_used_alike(count):
+    templates = TRAIN_TEMPLATES[:count]
     mixture = Mixture(templates=templates, shots=(2,), shot_weights=(1.0,))
-    blocks = 16 * len(templates)
-    met = collections.Counter(
-        cell(item)
-        for item in mixture.evaluation("heldout_words", 4 * blocks, seed=0)
-        if item.facets["order"] == 0
-    )
-    assert met == {pair: 2 for pair in itertools.product(templates, range(8))}
+    items = mixture.evaluation("heldout_both", 8 * 16 * count, seed=0)
+    for order in (0, 4):
+        met = collections.Counter(cell(item) for item in items if item.facets["order"] == order)
+        assert met == {pair: 2 for pair in itertools.product(templates, range(8))}
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_shot_sets_are_crossed_with_word_sets(k):
+    mixture = Mixture(ks=(k,), shots=(2,), shot_weights=(1.0,))
+    met = {(i.cluster, i.facets["shot_set"]) for i in mixture.evaluation("dev_words", 160, 0)}
+    of_words = collections.Counter(cluster for cluster, _ in met)
+    of_sets = collections.Counter(shot_set for _, shot_set in met)
+    assert min(of_words.values()) >= 2
+    assert len(of_sets) == 8 and min(of_sets.values()) >= 3
+    linked = {0}  # from word set to shot set to word set: all of them hang together
+    for _ in range(8):
+        words = {cluster for cluster, shot_set in met if shot_set in linked}
+        linked |= {shot_set for cluster, shot_set in met if cluster in words}
+    assert len(linked) == 8
 
 
 def test_items_without_shots_have_no_set():

@@ -24,8 +24,9 @@ def config(tmp_path_factory):
     (folder / "phrasings.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PHRASINGS))
     own = {"words_file": words_file(folder, *WORDS)}
     own["templates_file"] = str(folder / "phrasings.jsonl")
-    shots = {"shots": (0, 2), "shot_weights": (0.5, 0.5)}
-    return from_dict(own | {"control": {"mixture": shots}, "train": {"mixture": shots}})
+    shots = {"shots": (0, 2), "shot_weights": (0.8, 0.2)}
+    asked = {"mixture": shots | {"heldout_weight": 0.2}}
+    return from_dict(own | {"control": asked, "train": {"mixture": shots}})
 
 
 def texts(item) -> str:
@@ -86,7 +87,7 @@ def test_ours_stay_as_they_are_beside_a_users(config):
 
 def test_more_word_sets_than_the_words_make_are_refused(config):
     n = len(words_of("test", config.words_file))
-    with pytest.raises(UserError, match=f"{n} words .* give more words"):
+    with pytest.raises(UserError, match=f"of {n} words without repeats; .* give more words"):
         config.control.mixture.evaluation("heldout_words", 4 * n * n, 0)
 
 

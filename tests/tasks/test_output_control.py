@@ -25,11 +25,14 @@ WIDE = Mixture(
     shots=(0, 2, 11),
     shot_weights=(0.5, 0.25, 0.25),
 )
+ASKED = dataclasses.replace(
+    WIDE, k_weights=(0.6, 0.2, 0.1, 0.1), shot_weights=(0.8, 0.1, 0.1), heldout_weight=0.1
+)
 
 
 @pytest.fixture(scope="module")
 def by_split() -> dict[str, list[Item]]:
-    return {split: WIDE.evaluation(split, 800, seed=3) for split in SPLITS}
+    return {split: ASKED.evaluation(split, 800, seed=3) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_word_splits_share_no_lemma_and_follow_the_hash(by_split, trained):
     train = lemmas(by_split["train"]) | lemmas(by_split["heldout_percent"]) | lemmas(trained)
     test = lemmas(by_split["heldout_words"]) | lemmas(by_split["heldout_both"])
     dev = lemmas(by_split["dev_words"])
-    assert len(train) > 1000 and len(dev) > 400 and len(test) > 400
+    assert len(train) > 1000 and len(dev) > 200 and len(test) > 300
     assert all(fraction(lemma) < 0.7 for lemma in train)
     assert all(0.7 <= fraction(lemma) < 0.85 for lemma in dev)
     assert all(fraction(lemma) >= 0.85 for lemma in test)
@@ -151,7 +154,11 @@ def test_templates_are_split_by_the_hash_of_their_text():
 
 def test_only_the_mixtures_templates_counts_and_shots_are_used():
     mixture = Mixture(
-        templates=(3, 5), ks=(2, 4), k_weights=(1.0, 1.0), shots=(0, 2), shot_weights=(1.0, 1.0)
+        templates=TRAIN_TEMPLATES[:2],
+        ks=(2, 4),
+        k_weights=(1.0, 1.0),
+        shots=(0, 2),
+        shot_weights=(1.0, 1.0),
     )
     drawn = [
         item
@@ -159,21 +166,26 @@ def test_only_the_mixtures_templates_counts_and_shots_are_used():
         for item in itertools.islice(mixture.training(np.random.default_rng([0, 1, 0, row])), 4)
     ]
     for items in (drawn, mixture.evaluation("heldout_both", 160, seed=0)):
-        assert {item.facets["template"] for item in items} == {3, 5}
+        assert {item.facets["template"] for item in items} == set(TRAIN_TEMPLATES[:2])
         assert {len(item.words) for item in items} == {2, 4}
         assert {item.facets["n_shots"] for item in items} == {0, 2}
 
 
+def by_set(items: list[Item]) -> list[list[Item]]:
+    return [list(of_set) for _, of_set in itertools.groupby(items, lambda item: item.cluster)]
+
+
 @pytest.mark.parametrize("split", SPLITS)
-def test_blocks_of_four_are_counterbalanced(by_split, split):
+def test_word_sets_are_counterbalanced_in_fours(by_split, split):
     items = by_split[split]
-    assert len(items) == 800
-    for block in zip(*[iter(items)] * 4):
+    for of_set in by_set(items):
+        assert [item.facets["order"] for item in of_set] == list(range(len(of_set)))
+        for name in ("template", "template_heldout", "n_shots"):
+            assert len({item.facets[name] for item in of_set}) == 1
+    for block in zip(*[iter(items)] * 4, strict=True):
         first = block[0]
-        assert [item.facets["order"] for item in block] == [0, 1, 2, 3]
-        for name in ("template", "template_heldout", "n_shots", "shot_set"):
-            assert len({item.facets[name] for item in block}) == 1
         assert len({(item.cluster, item.split) for item in block}) == 1
+        assert len({item.facets["shot_set"] for item in block}) == 1
         orders = collections.Counter(item.words for item in block)
         assert orders == {first.words: 2, first.words[::-1]: 2} or len(first.words) < 2
         shares = [tuple(dict(zip(i.words, i.targets))[w] for w in first.words) for i in block]
@@ -186,6 +198,41 @@ def test_blocks_of_four_are_counterbalanced(by_split, split):
         )
         if len(first.words) == 2:
             assert set(places.values()) == {2}
+
+
+def distance(item: Item) -> int:
+    return abs(percents_of(item)[0] - 50)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("n_items", [200, 1000])
+def test_pairs_are_asked_at_two_distances_and_all_distances_alike(split, n_items):
+    """As often as the sampler draws them, to within one word set; |p - 1/2| = 0 besides."""
+    sets = by_set(Mixture().evaluation(split, n_items, seed=1))
+    met = collections.Counter(d for of_set in sets for d in {distance(item) for item in of_set})
+    trained = split in ("train", "heldout_words", "dev_words")
+    possible = {abs(p - 50) for p in range(1, 100) if (p in TRAINED_PERCENTS) == trained}
+    for d in possible:
+        share = len(sets) * (2 if d else 1) / len(possible - {0})
+        assert abs(met[d] - share) < 1
+    for of_set in sets:
+        far = {distance(item) for item in of_set} - {0}
+        assert len(far) == 2 and max(far) - min(far) >= (max(possible) - min(possible)) / 4
+        assert len(of_set) in (8, 12)
+    first = np.array([of_set[0].targets[0] for of_set in sets])
+    assert 0.3 < np.mean(first > 0.5) < 0.7 and first.std() > 0.2  # whatever a set's first item is
+
+
+def test_more_words_are_asked_as_the_sampler_draws(by_split):
+    for items in by_split.values():
+        for of_set in by_set(items):
+            shots = of_set[0].facets["n_shots"]
+            if len(of_set[0].words) > 2:
+                assert len(of_set) == 4 and not shots
+    (of_set,) = by_set(
+        Mixture(ks=(3,), shots=(2,), shot_weights=(1.0,)).evaluation("dev_words", 8, 0)
+    )
+    assert len(of_set) == 8 and len({item.facets["shot_set"] for item in of_set}) == 2
 
 
 def test_in_a_split_of_pairs_position_says_nothing_about_the_share():
@@ -205,23 +252,30 @@ def test_in_a_split_of_pairs_position_says_nothing_about_the_share():
 def test_items_and_word_sets_have_names_of_their_own(by_split):
     for items in by_split.values():
         assert len({item.item for item in items}) == len(items)
-        clusters = collections.Counter(item.cluster for item in items)
-        assert set(clusters.values()) == {4}
+        assert len(by_set(items)) == len({item.cluster for item in items})
         for item in items:
             assert item.cluster.split(" ") == sorted(item.words)
 
 
-def test_word_counts_and_shots_follow_their_weights_to_within_one_block(by_split):
-    blocks = collections.Counter(
-        (len(item.words), item.facets["n_shots"])
+def test_word_sets_depart_from_a_plain_request_in_one_respect_and_follow_the_weights(by_split):
+    kinds = ("n_shots", "template_heldout")
+    sets = collections.Counter(
+        (len(item.words), *(item.facets[kind] for kind in kinds))
         for item in by_split["heldout_words"]
         if item.facets["order"] == 0
     )
-    for (k, weight), (shots, share) in itertools.product(
-        zip(WIDE.ks, (0.4, 0.3, 0.2, 0.1)), zip(WIDE.shots, (0.5, 0.25, 0.25))
-    ):
-        assert abs(blocks[k, shots] - 200 * weight * share) < 1
-    assert sum(blocks.values()) == 200
+    shares = {(3, 0, False): 0.2, (4, 0, False): 0.1, (5, 0, False): 0.1}
+    shares |= {(2, 2, False): 0.1, (2, 11, False): 0.1, (2, 0, True): 0.1, (2, 0, False): 0.3}
+    assert sets.keys() == shares.keys()
+    for kind, share in shares.items():
+        assert abs(sets[kind] - sets.total() * share) < 1
+
+
+def test_a_plain_mixture_asks_plain_requests_alone():
+    items = ASKED.plain.evaluation("heldout_words", 80, seed=0)
+    kinds = {(len(i.words), i.facets["n_shots"], i.facets["template_heldout"]) for i in items}
+    assert kinds == {(2, 0, False)}
+    assert {i.facets["template"] for i in items} == set(TRAIN_TEMPLATES)
 
 
 def test_training_draws_word_counts_and_shots_by_weight(trained):
@@ -267,15 +321,25 @@ def test_training_in_both_orders_asks_the_same_requests_from_the_last_word_to_th
     assert len({item.item for item in take(twice, 20)}) == 20
 
 
-@pytest.mark.parametrize("asked,given", [(1, 4), (4, 4), (5, 8), (40, 40)])
-def test_item_counts_are_rounded_up_to_whole_blocks(asked, given):
-    assert len(Mixture().evaluation("train", asked, seed=0)) == given
+@pytest.mark.parametrize(
+    "split,asked,given",
+    [
+        ("train", 1, 12),
+        ("train", 12, 12),
+        ("train", 13, 20),
+        ("train", 208, 208),
+        ("heldout_both", 1, 8),
+        ("heldout_both", 208, 208),
+    ],
+)
+def test_item_counts_are_rounded_up_to_whole_word_sets(split, asked, given):
+    assert len(Mixture().evaluation(split, asked, seed=0)) == given
 
 
 def test_items_are_functions_of_the_seed_and_the_indices_alone(by_split):
     few_shot_turns.cache_clear()
     for split in reversed(SPLITS):
-        assert WIDE.evaluation(split, 800, seed=3) == by_split[split]
+        assert ASKED.evaluation(split, 800, seed=3) == by_split[split]
     take = lambda *where: list(
         itertools.islice(WIDE.training(np.random.default_rng([where[0], 1, *where[1:]])), 6)
     )
@@ -284,7 +348,7 @@ def test_items_are_functions_of_the_seed_and_the_indices_alone(by_split):
     words = lambda items: [item.words for item in items]
     others = [words(take(8, 2, 0)), words(take(7, 3, 0)), words(take(7, 2, 1)), words(earlier)]
     assert all(a != b for a, b in itertools.combinations(others, 2))
-    other = WIDE.evaluation("train", 40, seed=4)
+    other = ASKED.evaluation("train", 40, seed=4)
     assert words(other) != words(by_split["train"][:40])
 
 
@@ -302,9 +366,11 @@ def test_at_least_three_in_ten_words_have_two_or_more_tokens(smollm2, by_split, 
 
 @pytest.mark.parametrize("style", ["chat", "base"])
 def test_every_phrasing_leaves_the_answer_open(smollm2, style):
-    mixture = Mixture(templates=tuple(range(len(TEMPLATES))), shots=(0, 2), shot_weights=(1.0, 1.0))
+    mixture = dataclasses.replace(ASKED, shots=(0, 2), shot_weights=(0.7, 0.3), heldout_weight=0.3)
     tokenizer = smollm2.tokenizer
-    for item in mixture.evaluation("heldout_words", 80, seed=0):
+    items = mixture.evaluation("heldout_words", 240, seed=0)
+    assert {item.facets["template"] for item in items} == set(range(len(TEMPLATES)))
+    for item in items:
         for messages in (item.messages, without_percents(item)):
             prompt = build_prompt(tokenizer, messages, style)
             prefill = TEMPLATES[item.facets["template"]].prefill

@@ -100,6 +100,17 @@ def test_prompt_and_form_are_the_tokens_of_the_whole_text(released, whole):
             }
 
 
+def test_turns_end_at_control_tokens_alone(released):
+    """Gemma has a "</s>" that is a piece of HTML."""
+    tokenizer = released.lm.tokenizer
+    assert tokenizer.eos_ids
+    for token in tokenizer.eos_ids:
+        assert tokenizer.hf.added_tokens_decoder[token].special and not tokenizer.pieces[token]
+    for html in ("</s>", "<s>", "<table>"):
+        ids = tokenizer.encode_continued(html)
+        assert b"".join(tokenizer.pieces[i] for i in ids) == html.encode()
+
+
 def test_words_are_as_probable_as_enumeration_says(released):
     lm, words = released.lm, ["rock", "rock'n'roll", "café", "3.5", "3"]
     prompt = text_prompt(lm.tokenizer, "Say it:")

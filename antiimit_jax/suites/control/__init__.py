@@ -60,14 +60,18 @@ class Config:
     mixture: Mixture = Mixture(
         templates=tuple(range(len(TEMPLATES))),
         ks=(2, 3, 4, 5),
-        k_weights=(0.7, 0.1, 0.1, 0.1),
-        shots=(0, 2, 11),
-        shot_weights=(0.8, 0.1, 0.1),
-    )
+        k_weights=(0.565, 0.145, 0.145, 0.145),
+        shots=(0, 2),
+        shot_weights=(0.855, 0.145),
+        heldout_weight=0.145,
+    )  # of n_items: 38 sets of plain pairs, 20 of every other kind
     splits: tuple[str, ...] = suite.one_of(
         output_control.SPLITS, output_control.REPORTED, "whose items are asked", filled=True
     )
-    n_items: int = suite.at_least(4, 240, "of each split, rounded up to blocks of four")
+    n_items: int = suite.at_least(4, 912, "of heldout_words, rounded up to whole word sets")
+    n_other: int = suite.at_least(
+        4, 208, "of each other split, plain requests in whole word sets; at most n_items"
+    )
     items_file: str = suite.own_file(load_items, "your own items, in place of all splits")
     limit: int = suite.at_least(0, 0, "of items in all, shared by the splits; 0: none")
 
@@ -79,8 +83,15 @@ def items_of(cfg: Config, seed: int) -> list[Item]:
     found: list[Item] = []
     for place, split in enumerate(cfg.splits):
         most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else None
-        found += cfg.mixture.evaluation(split, cfg.n_items, seed)[:most]
+        found += _items_of(cfg, split, seed)[:most]
     return found
+
+
+def _items_of(cfg: Config, split: str, seed: int) -> list[Item]:
+    """Of the headline's split all kinds of request, of the others the plain ones."""
+    if split == "heldout_words":
+        return cfg.mixture.evaluation(split, cfg.n_items, seed)
+    return cfg.mixture.plain.evaluation(split, min(cfg.n_other, cfg.n_items), seed)
 
 
 def plain_pairs(cfg: Config, seed: int, count: int) -> list[Item]:
@@ -111,11 +122,10 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
     how = dict(kind="words", scorings=(scoring,))
-    before = tuple(_asks_before(cfg, items))
-    return [
-        suite.Program(name="control", asks=tuple(asks_of(items)), **how),
-        suite.Program(name="control, no percentages", asks=before, of_base=1, **how),
-    ]
+    found = [suite.Program(name="control", asks=tuple(asks_of(items)), **how)]
+    if before := tuple(_asks_before(cfg, items)):
+        found += [suite.Program(name="control, no percentages", asks=before, of_base=1, **how)]
+    return found
 
 
 def _asks_before(cfg: Config, items: Sequence[Item]) -> dict[suite.Ask, list[str]]:

@@ -15,7 +15,8 @@ def dev_figures(asker: suite.Asker, cfg: control.Config) -> dict[str, float]:
 
     Nothing is drawn at random but the items, by the asker's eval_seed.
     """
-    items = control.plain_pairs(dataclasses.replace(cfg, splits=(SPLIT,)), asker.eval_seed, N_ITEMS)
+    own = dataclasses.replace(cfg, splits=(SPLIT,), items_file="", limit=0)
+    items = control.plain_pairs(own, asker.eval_seed, N_ITEMS)
     answers = asker.words(control.asks_of(items), what=SPLIT)
     asked, given = np.array([item.targets for item in items]), np.array([a.q for a in answers])
     tvd, mass = tvd_res(asked, given).mean(), given.sum(axis=1).mean()

@@ -1,7 +1,6 @@
 """The names of control's figures, splits and baselines, and what people are told of them."""
 
 from antiimit_jax.suites import suite
-from antiimit_jax.tasks.templates import TEMPLATES
 
 SUITE = "control"
 SPLITS = {  # of a whole study, in order of interest
@@ -37,11 +36,3 @@ LAZY = {  # beside the headline
     "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",
 }
-
-
-def phrasing(number: str) -> str:
-    """How a template begins, marked where training never uses it."""
-    template = TEMPLATES[int(number)]
-    begins = " ".join(template.opening.split())
-    begins = begins if len(begins) <= 44 else begins[:43].rstrip() + "…"
-    return f"“{begins}”{' (never trained on)' * template.heldout}"

@@ -4,6 +4,7 @@ from antiimit_jax.metrics.resampling import FEW_CLUSTERS
 from antiimit_jax.reporting.rows import Rows, figure, number, value_of
 from antiimit_jax.results import Row, placebo_beside
 from antiimit_jax.suites.control.labels import ALL_SPLITS, SUITE
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 UNLIKE_TRAINING = {
     "k=2": "two words, plain request",
@@ -39,6 +40,8 @@ def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], st
 def place_words(rows: Rows, split: str, where: str) -> str:
     """The split and slice in words; what training did not see, where there was a training."""
     words = {"all": "all numbers of words", "k=2": "two words"}.get(where, where)
+    if split == OWN_SPLIT:
+        return f"your own items, {words}"
     if all(rows.kind(stage) == "base" for stage in rows.stages(SUITE)):
         return f"{split}, {words}"
     return f"{split} ({ALL_SPLITS.get(split, 'see the settings')}), {words}"
@@ -57,15 +60,22 @@ def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     found = [(words, _tvd(rows, s, here)) for s, words in others.items() if s and s != stage]
     if more := [f"{words} {figure(row)}" for words, row in found if value_of(row) is not None]:
         text += f"; {', '.join(more)}"
-    if beside := [
-        f"{word} {words} ({number(_tvd(rows, other, here)['value'])})"
-        for other, (words, _) in DRAWN.items()
-        if (word := beside_lazy(rows, stage, other, here))
-    ]:
-        text += f". That is {' and '.join(beside)}"
+    text += f". {_beside(rows, here, stage)}".rstrip(" .")
     return [f"{text}.", *_graded(rows, here, stage), *_paired(rows, here, stage)] + _harder(
         rows, stage
     )
+
+
+def _beside(rows: Rows, here: tuple[str, str], stage: str) -> str:
+    """How a stage compares with lazy answers; where it has no interval, what these have."""
+    lazy = {other: value_of(_tvd(rows, other, here)) for other in DRAWN}
+    found = [
+        f"{beside_lazy(rows, stage, other, here)} {DRAWN[other][0]} ({number(value)})".lstrip()
+        for other, value in lazy.items()
+        if value is not None
+    ]
+    said = "That is" if has_interval(_tvd(rows, stage, here)) else "For comparison:"
+    return f"{said} {' and '.join(found)}" if found else ""
 
 
 def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
@@ -127,15 +137,19 @@ def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
 def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
     """A stage's TVD somewhere, and how that compares with ignoring the request."""
     text, word = figure(_tvd(rows, stage, here)), beside_lazy(rows, stage, UNIFORM, here)
-    lazy = number(value_of(_tvd(rows, UNIFORM, here)))
-    return f"{text} ({word} ignoring the request, {lazy})" if word else text
+    lazy = value_of(_tvd(rows, UNIFORM, here))
+    beside = f"{word} ignoring the request, {number(lazy)}".lstrip()
+    return text if lazy is None else f"{text} ({beside})"
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets; in a run that has too few at all, each is shown."""
+    """Whether a slice has enough word sets.
+
+    In a run that has too few at all, and of a user's own items, each is shown.
+    """
     here = place(rows)
     of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS else 0
+    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] in ALL_SPLITS else 0
     return value_of(row) is not None and row["clusters"] >= least
 
 

@@ -33,8 +33,11 @@ def section(tables: Tables, rows: Rows) -> Section:
     if here is None or stage is None:
         gone = "This run holds no result of the control suite."
         return Section("Control", lead=[gone], absent=[gone])
-    gap = [_gap(rows, here[1], stage)] if rows.kind(stage) != "base" else []
-    parts = [_calibration(tables, rows), _figures(rows), *gap, slices(rows)]
+    compared = rows.kind(stage) != "base" and here[0] in ALL_SPLITS
+    gap = [_gap(rows, here[1], stage)] if compared else []
+    split = here[0]
+    parts = [_calibration(tables, rows, split), _figures(rows, split), *gap]
+    parts.append(slices(tables, rows, split))
     where = places(rows)[here]
     measured = [f"measured on {where}", "brackets hold 95% intervals over word sets"]
     if "items" in tables:
@@ -42,7 +45,7 @@ def section(tables: Tables, rows: Rows) -> Section:
         measured.insert(1, f"{count:,} items a stage in all")
     sentence, *readings = lead(rows, here, stage)
     said = [sentence, "; ".join(measured), *readings]
-    return Section("Control", lead=said, front=front(tables, rows, here[0]), parts=parts)
+    return Section("Control", lead=said, front=front(tables, rows, split), parts=parts)
 
 
 def headline(rows: Rows) -> Table | None:
@@ -54,8 +57,7 @@ def headline(rows: Rows) -> Table | None:
     return figure_table(rows, (SUITE, *here), HEADLINE, lines, places(rows)[here])
 
 
-def _calibration(tables: Tables, rows: Rows) -> Section:
-    split = "heldout_words"
+def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
     drawn = pictures(tables, rows, split) if "items" in tables else []
     absent = [] if drawn else [f"No two-word items on {split} in this run's items.parquet."]
     return Section(
@@ -80,18 +82,15 @@ def _calibration(tables: Tables, rows: Rows) -> Section:
     )
 
 
-def _figures(rows: Rows) -> Section:
-    """The headline table on held-out words, and the same where the percentages are new too."""
+def _figures(rows: Rows, first: str) -> Section:
+    """The headline's table, and the same where the percentages are new too."""
     lines = {stage: stage for stage in rows.stages(SUITE)} | BASELINES
     tables, found = [], places(rows)
-    for split in ("heldout_words", "heldout_both"):
+    for split in dict.fromkeys((first, "heldout_both")):
         for where in [here for here in found if here[0] == split]:
             at = (SUITE, *where)
             tables.append(figure_table(rows, at, MAIN, lines, title=found[where]))
             tables.append(figure_table(rows, at, FURTHER, lines, fold="further figures"))
-    if not tables:
-        absent = ["Neither of the splits heldout_words and heldout_both was evaluated in this run."]
-        return Section("Figures, with the lazy baselines", absent=absent)
     explained = [f for f in (*MAIN, *FURTHER) if any(f.label in table.head for table in tables)]
     title = "Figures, with the lazy baselines"
     return Section(title, tables=tables, explained=explained, link="Figures")

@@ -36,8 +36,7 @@ def questions(rows: Rows) -> list[Question]:
         )
     if rows.kind(stage) == "base":
         return found
-    return [
-        *found,
+    found += [
         Question(
             asked="Can tuning teach graded control?",
             by="γ and request gain of the tuned model, less those of the placebo and the base",
@@ -51,6 +50,7 @@ def questions(rows: Rows) -> list[Question]:
             beyond="other languages, words chosen by the model, longer answers",
         ),
     ]
+    return [question for question in found if question.found]
 
 
 def _main(rows: Rows, stage: str, here: Here) -> list[str]:

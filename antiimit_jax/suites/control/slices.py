@@ -1,23 +1,28 @@
 """The page's part on control by kind of request: TVD of slices."""
 
+import os
+
+import numpy as np
+
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, number, value_of
+from antiimit_jax.reporting.rows import Rows, conditions, number, plain_text, value_of
 from antiimit_jax.reporting.tables import slice_table
-from antiimit_jax.results import Picture, Row, Section
-from antiimit_jax.suites.control.labels import BASELINES, MAIN, SUITE, phrasing
+from antiimit_jax.results import Picture, Row, Section, Tables, taken
+from antiimit_jax.suites.control.labels import ALL_SPLITS, BASELINES, MAIN, SUITE
 from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, shown
+from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 
 _TVD = MAIN[0]
 _SLICES = {
     "k": "by number of words",
-    "p": "by percentage asked",
+    "distance": "by distance of the percentage asked from 50",
     "tokens": "by tokens of the longest word",
     "template": "by phrasing",
     "shots": "by number of examples shown",
 }
 
 
-def slices(rows: Rows, split: str = "heldout_words") -> Section:
+def slices(tables: Tables, rows: Rows, split: str) -> Section:
     """TVD by words, percentage, tokens, phrasing and shots: small panels and the numbers below."""
     from antiimit_jax.reporting import plots
 
@@ -25,8 +30,8 @@ def slices(rows: Rows, split: str = "heldout_words") -> Section:
     tvd = lambda stage, where: rows.get(stage, SUITE, split, where, "tvd_res")
     enough = lambda where: any(shown(rows, tvd(stage, where)) for stage in stages)
     lines = {s: s for s in stages} | {b: BASELINES[b].partition(":")[0] for b in DRAWN}
-    found, named = [], {}
-    for key, title in _SLICES.items():
+    found, named, phrasings = [], {}, _texts(tables)
+    for key, title in _kinds(rows, split).items():
         within = "" if rows.slice_values(SUITE, split, key) else "k=2"
         values = [
             value
@@ -36,7 +41,7 @@ def slices(rows: Rows, split: str = "heldout_words") -> Section:
         if not values:
             continue
         wheres = [f"{within},{key}={value}".lstrip(",") for value in values]
-        values = list(map(phrasing, values)) if key == "template" else values
+        values = [phrasings.get(v, v) for v in values] if key == "template" else values
         named |= {w: f"{title.removeprefix('by ')}: {v}" for w, v in zip(wheres, values)}
         data = {s: [_point(rows.get(s, SUITE, split, w, "tvd_res")) for w in wheres] for s in lines}
         found.append((key, title + (" (two words)" if within else ""), values, data))
@@ -61,12 +66,12 @@ def slices(rows: Rows, split: str = "heldout_words") -> Section:
         ("·····", plots.INK, "step function (larger of two words always 75%)"),
     ]
     edge = f"Open carets at the upper edge: the base model, above the axis ({above})."
+    few = f" Slices of fewer than {FEW_CLUSTERS} word sets are in metrics.json alone."
     return Section(
         "TVD by kind of request",
         [
             f"Split {split}; bars are 95% intervals. A stage is better where its mark lies further "
-            f"below the lines. Slices of fewer than {FEW_CLUSTERS} word sets are in metrics.json "
-            "alone."
+            f"below the lines.{'' if split == OWN_SPLIT else few}"
         ],
         drawn,
         [table for table in tables if table.body],
@@ -75,6 +80,41 @@ def slices(rows: Rows, split: str = "heldout_words") -> Section:
         parts=[_phrasings(*rest, stages) for key, *rest in found if key == "template"],
         link="Slices",
     )
+
+
+def _kinds(rows: Rows, split: str) -> dict[str, str]:
+    """Key of a slice -> its title; of a user's items also their own facets."""
+    if split in ALL_SPLITS:
+        return _SLICES
+    of_split = [row["slice"] for row in rows.all if (row["suite"], row["split"]) == (SUITE, split)]
+    keys = dict.fromkeys(key for where in of_split for key in conditions(where))
+    return _SLICES | {key: f"by {key}" for key in keys if key not in _SLICES}
+
+
+def _texts(tables: Tables) -> dict[str, str]:
+    """Number of a template -> how its requests begin, marked where training never uses it.
+
+    That is what its prompts have in common, after the lines that all prompts have.
+    """
+    items = tables.get("items")
+    if items is None:
+        return {}
+    bare = taken(items, (items["word_index"] == 0) & (items["n_shots"] == 0))
+    begins = {
+        number: os.path.commonprefix(bare["prompt"][bare["template"] == number].tolist())
+        for number in np.unique(bare["template"])
+    }
+    shared = os.path.commonprefix(list(begins.values())).rfind("\n") + 1
+    heldout = set(bare["template"][bare["template_heldout"]])
+    return {
+        str(number): _short(text[shared:]) + " (never trained on)" * (number in heldout)
+        for number, text in begins.items()
+    }
+
+
+def _short(text: str) -> str:
+    line = " ".join(plain_text(text).replace("⏎", " ").split())
+    return f"“{line if len(line) <= 44 else line[:43].rstrip() + '…'}”"
 
 
 def _phrasings(title: str, names: list[str], data: dict, stages: list[str]) -> Section:
