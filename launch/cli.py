@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from antiimit_jax.errors import UserError, first_line, near_misses, printable
-from antiimit_jax.evaluation.progress import Done, Progress
+from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.files import json_text
 from antiimit_jax.gguf_cache import own_folder, user_cache
 from antiimit_jax.models.config import ModelConfig
@@ -26,6 +25,7 @@ from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch import interrupt
+from launch.bars import bar
 from launch.config_help import config_help
 from launch.profiling import Profiled
 from launch.saved_config import as_config_file
@@ -96,7 +96,7 @@ def run_config(backend: str | None = None, items_for: Sequence[str] = ()) -> Run
     return config.on("cpu", bfloat16=multiplies_bfloat16())
 
 
-def _given_config(items_for: Sequence[str]) -> RunConfig:
+def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
     try:
         values = FLAGS.config.to_dict()
     except OSError as error:
@@ -269,41 +269,3 @@ def progress(workdir: Path) -> Iterator[Progress]:
         yield profiled
     finally:
         profiled.stop()
-
-
-class _Bars:
-    """Progress bars with an estimate of what is left, of the part and of the whole program."""
-
-    def __init__(self) -> None:
-        self._open: list[tqdm] = []
-        self._began = self._seconds = 0.0
-
-    def expect(self, seconds: float) -> None:
-        """From now on bars show how much has passed of what the whole program takes."""
-        self._began, self._seconds = time.monotonic(), seconds
-
-    def __call__(self, what: str, total: int) -> Done:
-        """A bar; call the result with what is done."""
-        how = dict(file=sys.stderr, mininterval=0.5, dynamic_ncols=True)
-        shown = tqdm(total=total, desc=printable(what), **how)
-        self._open.append(shown)
-
-        def done(count: int, said: str = "") -> None:
-            shown.set_postfix_str("; ".join(filter(None, (said, self._whole()))), refresh=False)
-            shown.update(count)
-            if shown.n >= shown.total:
-                shown.close()
-
-        return done
-
-    def _whole(self) -> str:
-        passed = (time.monotonic() - self._began) / 60
-        return f"{passed:.0f} of about {self._seconds / 60:.0f} min" if self._seconds else ""
-
-    def close(self) -> None:
-        """Ends all bars, so that what is said next has a line of its own."""
-        while self._open:
-            self._open.pop().close()
-
-
-bar = _Bars()

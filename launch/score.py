@@ -14,6 +14,7 @@ object with "prompt" or "messages", with "words" and maybe "targets"; so is a li
 with what --json prints. All lines are checked first and scored together.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from launch import cli
 from launch.score_requests import Request, read_batch, read_messages, read_text, shares
 from launch.score_table import as_text, shown, top_lines
 
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}")
 _SOURCES = ("prompt", "prompt_file", "messages", "batch")
 _DTYPE_HELP = (
     "Of the weights; auto: float32 on a CPU up to 3e9 parameters, else two bytes as stored."
@@ -106,10 +108,10 @@ def _requests() -> list[Request]:
 
 
 def _targets() -> tuple[float, ...]:
-    try:
-        return tuple(map(float, cli.FLAGS.targets or ()))
-    except ValueError as error:
-        raise UserError(f"--targets={','.join(cli.FLAGS.targets)}: give numbers") from error
+    given = cli.FLAGS.targets or ()
+    if not all(_NUMBER.fullmatch(one) for one in given):
+        raise UserError(f"--targets={','.join(given)}: give numbers such as 70,30")
+    return tuple(map(float, given))
 
 
 def _read(lm: LanguageModel, request: Request, raw: bool | None) -> tuple[Prompt, WordQuery]:

@@ -11,6 +11,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import read_json, read_json_lines
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.trie import WordQuery, check_words, form_variants
+from antiimit_jax.tasks.user_items import target_problem
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt
 
 _TURNS = [{"role": str, "content": str}]
@@ -98,17 +99,9 @@ def shares(targets: Sequence[float], words: Sequence[str]) -> tuple[float, ...]:
     Raises:
       UserError: not one for each word, below 0, or of another sum than 1 or 100.
     """
-    if not targets:
-        return ()
-    if len(targets) != len(words):
-        raise UserError(f"{len(targets)} targets for {len(words)} words: give one for each")
-    total = math.fsum(targets)
-    if not min(targets) >= 0 or not any(math.isclose(total, n, rel_tol=1e-6) for n in (1, 100)):
-        raise UserError(
-            f"targets {', '.join(f'{target:g}' for target in targets)}: give percentages from 0 "
-            "on that sum to 100, or shares that sum to 1"
-        )
-    return tuple(target / total for target in targets)
+    if targets and (problem := target_problem(targets, len(words))):
+        raise UserError(problem)
+    return tuple(target / math.fsum(targets) for target in targets)
 
 
 def read_text(file: Path) -> str:

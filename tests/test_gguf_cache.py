@@ -263,7 +263,8 @@ def test_a_file_of_the_cache_replaced_after_it_was_hashed_is_not_used(small, mon
 
 
 def test_two_programs_at_once_both_answer_and_leave_one_folder(tmp_path):
-    asked = command("score", "--prompt=The capital of France is", "--words=Paris,London")
+    prompt = ("--prompt=The capital of France is", "--raw")
+    asked = command("score", *prompt, "--words=Paris,London", "--json")
     env = environment() | {"ANTIIMIT_JAX_CACHE": str(tmp_path)}
     both = [
         subprocess.Popen(asked, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

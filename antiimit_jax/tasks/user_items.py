@@ -98,7 +98,7 @@ def _problem(record: Mapping[str, Any]) -> str:
     found = [
         _prompt_problem(record),
         _word_problem(record["words"]),
-        _target_problem(record["targets"], len(record["words"])),
+        target_problem(record["targets"], len(record["words"])),
         _facet_problem(record.get("facets", {})),
     ]
     if not is_name(record.get("cluster", "-")):
@@ -132,7 +132,8 @@ def _word_problem(words: Sequence[str]) -> str:
     return next(filter(None, map(spelling_problem, words)), "")
 
 
-def _target_problem(targets: Sequence[float], n_words: int) -> str:
+def target_problem(targets: Sequence[float], n_words: int) -> str:
+    """What keeps numbers from being words' shares or percentages; empty where nothing does."""
     if len(targets) != n_words:
         return f"{len(targets)} targets for {n_words} words; give one for each word"
     if least := [target for target in targets if target < 0]:

@@ -130,7 +130,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(run, tmp_path):
 def test_the_export_is_itself_a_model_that_the_programs_read(run, tmp_path):
     model, _ = run
     assert launch("export", f"--model={model}", f"--out={tmp_path / 'out'}").returncode == 0
-    asked = ("--prompt=One two\n", "--words=apple,river")
+    asked = ("--prompt=One two\n", "--words=apple,river", "--json")
     ours, theirs = (
         json.loads(launch("score", f"--model={path}", *asked).stdout)
         for path in (model, tmp_path / "out")

@@ -118,7 +118,7 @@ def test_a_prompt_file_is_taken_as_it_is(model, tmp_path):
         (("--prompt=x",), ("--words",)),
         (("--prompt=x", "--words=a", "--raw", "--chat"), ("--raw", "--chat")),
         (("--prompt_file=x", "--words=a", "--chat"), ("plain text",)),
-        (("--prompt=x", "--words=a", "--targets=7,x"), ("--targets=7,x", "numbers")),
+        (("--prompt=x", "--words=a", "--targets=nan"), ("--targets=nan", "numbers")),
         (("--prompt=", "--words=apple"), ("empty",)),
         (("--prompt=" + "word " * 2100 + "end", "--words=apple"), ("window", "2048")),
         (("--prompt=x", "--words=apple", "--adapter=/nowhere"), ("/nowhere", "adapter_config")),

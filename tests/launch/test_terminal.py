@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli
+from launch.bars import Bars
 from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
 from tests.tiny_model import write_tiny_model
 
@@ -107,7 +107,7 @@ cli.run(main)
 
 
 def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
-    bars = cli._Bars()
+    bars = Bars()
     bars("alone", 1)(1)
     assert "min" not in capsys.readouterr().err
     bars.expect(37 * 60)
@@ -123,7 +123,11 @@ def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
 
 def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):
     words = "red\x1b[31m,\u202eback,\x9bend"
-    result = launch("score", f"--model={model}", "--prompt=\x1b[2Jx", f"--words={words}")
+    asked = (f"--model={model}", "--prompt=\x1b[2Jx", f"--words={words}")
+    table = launch("score", *asked, "--top=0")
+    assert table.returncode == 0, table.stderr
+    assert all(line.isprintable() for line in table.stdout.splitlines())
+    result = launch("score", *asked, "--json")
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip().isprintable()
     assert list(json.loads(result.stdout)["words"]) == words.split(",")
@@ -134,7 +138,7 @@ def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):
 
 @pytest.mark.parametrize("environ", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
 def test_an_ascii_terminal_gets_whole_json(model, environ):
-    argv = command("score", f"--model={model}", "--prompt=é", "--words=naïve,Ünë")
+    argv = command("score", f"--model={model}", "--prompt=é", "--words=naïve,Ünë", "--json")
     result = run(argv, **environ)
     assert result.returncode == 0, result.stderr
     assert list(json.loads(result.stdout)["words"]) == ["naïve", "Ünë"]

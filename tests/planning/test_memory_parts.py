@@ -19,10 +19,11 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.models.lora import init_adapter, train_mask
 from antiimit_jax.models.weights import find_model, load_params
-from antiimit_jax.planning.advice import PROGRAMS, Way, apply, find_way, judge
+from antiimit_jax.planning.advice import PROGRAMS, Verdict, Way, apply, find_way, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import (
     Estimator,
+    Phase,
     abstract_params,
     abstract_state,
     n_bytes,
@@ -153,24 +154,36 @@ def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, s
 def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
     cfg, _ = load_params(find_model(str(folder)))
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
-    run = dataclasses.replace(run, suites=())
-    parts = [peak(getattr(estimator, name)(run)).total for name in ("evaluate", "finetune")]
-    study = peak(estimator.study(run)).total
-    assert max(parts) < study
+    machine = dataclasses.replace(find_hardware("v3-8"), devices=1)
+    run, halved = dataclasses.replace(run, suites=()), ("dtype", "bfloat16")
 
-    def way(device_bytes: int) -> Way:
-        machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=device_bytes, share=1.0)
-        machine = dataclasses.replace(machine, devices=1)
-        verdicts = [judge(name, run, estimator, machine) for name in PROGRAMS]
+    def way(**fits: bool | None) -> Way:
+        """Of programs that fit, do with a change (None), or do not."""
+        verdicts = [
+            Verdict(
+                program=program,
+                phases=[],
+                fits=bool(fits[program]),
+                changes=(halved,) if fits[program] is None else (),
+                environment="",
+                rescued=fits[program] is not False,
+                least=Phase(name="", parts={}),
+            )
+            for program in PROGRAMS
+        ]
         return find_way(verdicts, run, estimator, machine)
 
-    assert way(study) == Way(programs=("study",))
-    assert way(study - 1) == Way(programs=("evaluate", "finetune"))
-    less = way(max(parts) - 1)
-    assert less.programs and less.changes
-    changed = apply(run, list(less.changes))
-    assert max(peak(getattr(estimator, n)(changed)).total for n in less.programs) < max(parts)
-    assert way(estimator.weights("bfloat16") - 1) == Way(programs=())
+    parts, changed = ("evaluate", "finetune"), (halved,)
+    assert way(evaluate=True, finetune=True, study=True) == Way(programs=("study",))
+    assert way(evaluate=True, finetune=True, study=None) == Way(programs=parts)
+    with_it = Way(programs=parts, changes=changed)
+    assert way(evaluate=None, finetune=True, study=False) == with_it
+    alone = Way(programs=("evaluate",), changes=changed)
+    assert way(evaluate=None, finetune=False, study=False) == alone
+    assert way(evaluate=False, finetune=False, study=False) == Way(programs=())
+    less = estimator.weights("bfloat16") - 1
+    machine = dataclasses.replace(machine, device_bytes=less, share=1.0)
+    assert way(evaluate=None, finetune=False, study=False) == Way(programs=())
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
