@@ -92,8 +92,9 @@ def word_query(
         )
     paths: dict[Ids, FormPath] = {}
     lost: list[list[int]] = []  # of each word, the variants without tokens
-    for index, word in enumerate(words):
-        variants = form_variants(word, forms)
+    spelled = [form_variants(word, forms) for word in words]
+    tokenizer.read_ahead(prompt.tail + form for variants in spelled for form in variants)
+    for index, (word, variants) in enumerate(zip(words, spelled)):
         found = {form: _canonical(tokenizer, prompt.tail, tail, form) for form in variants}
         lost.append([i for i, form in enumerate(variants) if not found[form]])
         if not any(found.values()):
