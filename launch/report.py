@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.run_config import from_dict
@@ -26,15 +26,7 @@ flags.DEFINE_string("picture", None, "An SVG file: calibration before and after 
 
 def main() -> None:
     workdir = Path(cli.needed("workdir"))
-    info = run_files.read_metrics(workdir)["run"]
-    run_files.check_tables(workdir, info)
-    values = run_files.read_config(workdir)["config"]
-    try:
-        config = from_dict(values)
-    except UserError as error:
-        file = workdir / run_files.CONFIG
-        raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
-    report = write_results(workdir, config, info)
+    report = computed_again(workdir)
     if cli.FLAGS.picture:
         run = run_files.read_run(workdir, schemas(SUITES))
         picture = before_after(run.tables, run.rows)
@@ -44,6 +36,32 @@ def main() -> None:
         on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
         run_files.write_text(Path(cli.FLAGS.picture), on_white)
     print_results(report)
+
+
+def computed_again(workdir: Path) -> Path:
+    """Writes metrics.json and what is made from it again; the path of the page.
+
+    Raises:
+      UserError: a file of the run is missing, damaged or of another version, or the tables'
+        values contradict each other.
+    """
+    info = run_files.read_metrics(workdir)["run"]
+    run_files.check_tables(workdir, info)
+    values = run_files.read_config(workdir)["config"]
+    try:
+        config = from_dict(values)
+    except UserError as error:
+        file = workdir / run_files.CONFIG
+        raise UserError(f"{file}: of another version; evaluate this run again ({error})") from error
+    try:
+        return write_results(workdir, config, info)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{workdir}: its tables contradict each other or themselves ({first_line(error)}); "
+            "the run's own command writes them again"
+        ) from error
 
 
 if __name__ == "__main__":
