@@ -18,7 +18,7 @@ from antiimit_jax.scoring.differences import differences, first_fit, sequence_to
 from antiimit_jax.scoring.generate import Continuation, places
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.top_words import Search, continuations
-from antiimit_jax.scoring.trie import Ids, WordQuery, word_query
+from antiimit_jax.scoring.trie import Ids, WordQuery, in_context, word_query
 from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, neutral_tokens
 
@@ -125,7 +125,9 @@ class LocalAsker:
     ) -> list[Answer]:
         rules, lm = scoring or self.scoring, self.runner.lm
         how = {"forms": rules.forms, "max_tokenisations": rules.tokenisations}
-        queries = [word_query(lm.tokenizer, lm.prompt(a.messages), a.words, **how) for a in asks]
+        asked = [(lm.prompt(ask.messages), ask.words) for ask in asks]
+        lm.tokenizer.read_ahead(text for one in asked for text in in_context(*one, rules.forms))
+        queries = [word_query(lm.tokenizer, *one, **how) for one in asked]
         bar = self._bar(what, len(asks))
         found = self.runner.word_probs(
             self.variant,

@@ -33,7 +33,7 @@ _ENDS = (
     "<|end|> <|EOT|> <｜end▁of▁sentence｜>"
 ).split()
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-_REMEMBERED = 200_000  # texts
+_REMEMBERED, _AT_ONCE = 200_000, 256  # texts
 _keys = map(str, itertools.count())  # of this program's tokenizers
 _MARK_START, _MARK_END = "\U000f0000", "\U000f0001"  # `mark_control_tokens` sets them
 
@@ -130,13 +130,12 @@ class Tokenizer:
         """Reads texts that `encode_plain` will be asked for soon: many at once take less time."""
         continued = continued and self._puts_space_first
         new = [text for text in dict.fromkeys(texts) if (text, continued) not in self._read]
-        if not new:
-            return
-        apart = [any(name in text for name in self._unspecial) for text in new]
-        reply = self._ask("read", texts=new, apart=apart, continued=continued)
-        if len(self._read) > _REMEMBERED:
+        if new and len(self._read) > _REMEMBERED:
             self._read.clear()
-        self._read |= {(text, continued): tuple(ids) for text, ids in zip(new, reply["ids"])}
+        for some in (new[at : at + _AT_ONCE] for at in range(0, len(new), _AT_ONCE)):
+            apart = [any(name in text for name in self._unspecial) for text in some]
+            reply = self._ask("read", texts=some, apart=apart, continued=continued)
+            self._read |= {(text, continued): tuple(ids) for text, ids in zip(some, reply["ids"])}
 
     def _ask(self, do: str, **what: Any) -> dict[str, Any]:
         request, named = {"do": do, "key": self._key, **what}, "the tokenizer"
