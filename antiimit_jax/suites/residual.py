@@ -239,7 +239,7 @@ def _most_of_the_rest(stage: str, share: Callable[[str], float]) -> str:
     ]
     return (
         f"Stage “{stage}” leaves {number(sum(rest.values()))} to anything but the asked words as "
-        f"given: most of it to {', '.join(parts)}; answers that begin as refusals do hold "
+        f"given: most of it to {', '.join(parts)}; answers that begin like a refusal hold "
         f"{number(rest['refusal'])}."
     )
 
