@@ -38,7 +38,7 @@ def quoted(value: Any) -> str:
     return short.repr(value)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of another library's message; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

@@ -12,8 +12,9 @@ from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.weights import Source, find_model, load_params
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
-from antiimit_jax.text.chat_templates import PROMPT_DATE, RENDERER, is_date
+from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
+from antiimit_jax.text.limited_process import PROCESS
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPT_FORMATS = ("auto", "chat", "base")
@@ -84,8 +85,7 @@ def load_language_model(
     if not is_date(prompt_date):
         raise UserError(f"prompt_date {prompt_date!r}: a date as 2026-01-31")
     source = find_model(model, revision)
-    if prompt_format != "base":
-        RENDERER.start()  # ready when the weights are read
+    PROCESS.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
     cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.study import write_results
@@ -26,10 +26,7 @@ flags.DEFINE_string("picture", None, "An SVG file: calibration before and after 
 
 def main() -> None:
     workdir = Path(cli.needed("workdir"))
-    info = run_files.read_metrics(workdir)["run"]
-    run_files.check_tables(workdir, info)
-    config = read_saved(workdir)
-    report = write_results(workdir, config, info)
+    report = computed_again(workdir)
     if cli.FLAGS.picture:
         run = run_files.read_run(workdir, schemas(SUITES))
         picture = before_after(run.tables, run.rows)
@@ -39,6 +36,27 @@ def main() -> None:
         on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
         run_files.write_text(Path(cli.FLAGS.picture), on_white)
     print_results(report)
+
+
+def computed_again(workdir: Path) -> Path:
+    """Writes metrics.json and what is made from it again; the path of the page.
+
+    Raises:
+      UserError: a file of the run is missing, damaged or of another version, or the tables'
+        values contradict each other.
+    """
+    info = run_files.read_metrics(workdir)["run"]
+    run_files.check_tables(workdir, info)
+    config = read_saved(workdir)
+    try:
+        return write_results(workdir, config, info)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{workdir}: its tables contradict each other or themselves ({first_line(error)}); "
+            "the run's own command writes them again"
+        ) from error
 
 
 if __name__ == "__main__":

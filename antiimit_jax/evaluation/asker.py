@@ -22,6 +22,7 @@ from antiimit_jax.scoring.trie import (
     Ids,
     WordQuery,
     first_token_query,
+    in_context,
     mass_by_first_token,
     word_query,
 )
@@ -143,7 +144,9 @@ class LocalAsker:
         self, asks: Sequence[Ask], what: str, rules: Scoring
     ) -> Iterator[tuple[WordQuery, WordProbs]]:
         lm, how = self.runner.lm, dict(forms=rules.forms, max_tokenisations=rules.tokenisations)
-        queries = [word_query(lm.tokenizer, lm.prompt(a.messages), a.words, **how) for a in asks]
+        asked = [(lm.prompt(ask.messages), ask.words) for ask in asks]
+        lm.tokenizer.read_ahead(text for one in asked for text in in_context(*one, rules.forms))
+        queries = [word_query(lm.tokenizer, *one, **how) for one in asked]
         found = self.runner.word_probs(
             self.variant,
             queries,

@@ -61,6 +61,11 @@ def form_variants(word: str, policy: str) -> list[str]:
     return [space + spelling for spelling in spellings for space in spaces]
 
 
+def in_context(prompt: Prompt, words: Sequence[str], forms: str) -> list[str]:
+    """The texts that `word_query` reads with the tokenizer, to be read many at once."""
+    return [prompt.tail + form for word in words for form in form_variants(word, forms)]
+
+
 def word_query(
     tokenizer: Tokenizer,
     prompt: Prompt,
@@ -92,6 +97,7 @@ def word_query(
         )
     paths: dict[Ids, FormPath] = {}
     lost: list[list[int]] = []  # of each word, the variants without tokens
+    tokenizer.read_ahead(in_context(prompt, words, forms))
     for index, word in enumerate(words):
         variants = form_variants(word, forms)
         found = {form: _canonical(tokenizer, prompt.tail, tail, form) for form in variants}

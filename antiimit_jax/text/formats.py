@@ -68,6 +68,7 @@ def base_prompt(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> Prompt:
 
 def _joined(tokenizer: Tokenizer, turns: list[str]) -> Prompt:
     text = "\n\n".join(turns)
+    tokenizer.read_ahead((text, " " + text), continued=False)
     plain = tokenizer.encode_plain(text)
     spaced = " " + text if tokenizer.encode_continued(" " + text) == plain else text
     return Prompt((*tokenizer.bos_ids, *plain), spaced)

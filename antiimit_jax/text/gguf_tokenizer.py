@@ -22,6 +22,7 @@ from antiimit_jax.models.gguf import GgufCheckpoint
 
 CUTS = Path(__file__).with_name("data") / "gguf_cuts.jsonl"
 SPACE_MARK = "\u2581"  # SentencePiece's visible space
+_MOST_WHOLE = 2**15  # control and user-defined tokens; Gemma-3, which has most, has 6415
 _LONGEST = 1_000  # characters of a token; the longest known are a tenth of it
 _NAMED, _ENDS = ("bos", "eos", "unknown", "padding"), ("eot", "eom")  # ..._token_id
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types; the last two stand whole in a text
@@ -62,6 +63,9 @@ def tokenizer_of_gguf(checkpoint: GgufCheckpoint) -> tuple[PreTrainedTokenizerFa
         scores = listed("scores", "a finite number", _is_finite, len(tokens))
         # Runs of spaces are stored as they are read, other spaces by their mark.
         tokens = [SPACE_MARK * len(t) if t and not t.strip(" ") else t for t in tokens]
+    if (count := sum(kind in (_CONTROL, _USER_DEFINED) for kind in types)) > _MOST_WHOLE:
+        what = f"tokenizer.ggml.token_type holds {count} control and user-defined tokens"
+        raise UserError(f"{path}: metadata {what}; at most {_MOST_WHOLE} are read")
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) < len(tokens):
         again = next(i for i, token in enumerate(tokens) if vocab[token] != i)

@@ -1,21 +1,12 @@
-"""The process in which chat templates are rendered: a script, started by `chat_templates`.
-
-A template is foreign code. Here it has little memory, little time, no clock, no chance, no file to
-write to, and only this process to lose. One JSON object a line comes in (template, messages, date,
-options), one goes out (text or error). Ends when its input ends.
-"""
+"""Chat templates rendered: the part of `limited_child` that knows them."""
 
 import datetime
-import json
 import re
-import resource
-import sys
+from typing import Any
 
 from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_NAMESPACE
 from transformers.utils import chat_template_utils
 
-MEMORY = 256 << 20  # bytes beyond what the process needs itself
-SECONDS = 2  # of processor time a rendering
 LONGEST = 4_000_000  # characters
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+>")  # what functions and iterators print as
 
@@ -36,23 +27,7 @@ def remove_chance() -> None:
     del DEFAULT_FILTERS["random"], DEFAULT_NAMESPACE["lipsum"]
 
 
-def limit_memory() -> None:
-    """Address space: what there is, and `MEMORY`; nothing is written to files."""
-    with open("/proc/self/statm", encoding="ascii") as pages:
-        used = int(pages.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def limit_time() -> None:
-    """Processor time from now on; the kernel ends the process after it."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    spent = int(usage.ru_utime + usage.ru_stime)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS + 1, hard))
-
-
-def answer(request: dict) -> dict[str, str]:
+def render(request: dict[str, Any]) -> dict[str, str]:
     """The rendered text, or why there is none."""
     template, messages, options = request["template"], request["messages"], request["options"]
     chat_template_utils.datetime = Clock(request["date"])
@@ -72,19 +47,3 @@ def answer(request: dict) -> dict[str, str]:
             "error": "it writes where in memory an object lies, which is another place each run"
         }
     return {"text": text}
-
-
-def main() -> None:
-    replies = sys.stdout
-    sys.stdout = sys.stderr
-    if sys.platform == "linux":
-        limit_memory()
-    remove_chance()
-    print("{}", file=replies, flush=True)  # ready
-    for line in sys.stdin:
-        limit_time()
-        print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,43 +4,52 @@
 does `encode_continued`, for text that stands after other text: SentencePiece tokenizers put a
 space before a text, and none inside one. `pieces` gives every token's own bytes (decoding would
 drop a leading space).
+
+What reads texts is a tokenizer in `limited_child`: a file can make the library take hours, all
+memory, or abort. Here lie its tables, taken once it was built there.
 """
 
-import copy
 import functools
-import json
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
+from transformers.utils.chat_template_utils import mark_control_tokens
 
-from antiimit_jax.errors import UserError
-from antiimit_jax.json_files import read_json
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.text.chat_templates import PROMPT_DATE, RENDERER
-from antiimit_jax.text.gguf_tokenizer import SPACE_MARK, tokenizer_of_gguf
+from antiimit_jax.text import tokenizer_files
+from antiimit_jax.text.chat_templates import PROMPT_DATE, render
+from antiimit_jax.text.gguf_tokenizer import SPACE_MARK
+from antiimit_jax.text.limited_process import PROCESS
 
 # Names under which vocabularies list the ends of a text or turn, besides their `eos_token`.
 _ENDS = (
     "<|endoftext|> </s> <eos> <|end_of_text|> <|im_end|> <|eot_id|> <|eom_id|> <end_of_turn> "
     "<|end|> <|EOT|> <｜end▁of▁sentence｜>"
 ).split()
-_PROBES = Path(__file__).with_name("data") / "probes.json"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_REMEMBERED, _AT_ONCE = 200_000, 256  # texts
+_keys = map(str, itertools.count())  # of this program's tokenizers
 _MARK_START, _MARK_END = "\U000f0000", "\U000f0001"  # `mark_control_tokens` sets them
 
 
 class Tokenizer:
     """One model's tokenizer."""
 
-    def __init__(self, hf: PreTrainedTokenizerFast, end_ids: Iterable[int] = ()) -> None:
-        """Args: end_ids: ids that end a text, besides those known by name."""
+    def __init__(
+        self, hf: PreTrainedTokenizerFast, end_ids: Iterable[int] = (), key: str | None = None
+    ) -> None:
+        """Args:
+        end_ids: ids that end a text, besides those known by name.
+        key: under which `limited_child` has it already.
+        """
         self.hf = hf
+        self._key = key or next(_keys)
         self.size = len(hf)
         self.prompt_date = PROMPT_DATE  # what chat templates take for today
         self._rows = self.size  # of the embedding
@@ -58,8 +67,9 @@ class Tokenizer:
         # Ids that end a turn or a text. (Gemma's "</s>" is a piece of HTML.)
         named = {self._id_of[name] for name in _ENDS if name in self._control}
         self.eos_ids: set[int] = {*end_ids, hf.eos_token_id, *named} - {None}
-        self.bos_ids: tuple[int, ...] = tuple(hf("", add_special_tokens=True)["input_ids"])
-        self._continuing = _without_first_space(hf.backend_tokenizer)
+        self.bos_ids: tuple[int, ...] = tuple(self._ask("text", text="")["ids"])
+        self._puts_space_first = tokenizer_files.puts_space_first(hf.backend_tokenizer)
+        self._read: dict[tuple[str, bool], tuple[int, ...]] = {}
 
     def fit(self, rows: int) -> None:
         """Makes it the tokenizer of a model with that many rows in its embedding.
@@ -87,7 +97,7 @@ class Tokenizer:
         Raises:
           UserError: the text holds a token that the model has no row for.
         """
-        return self._begun_once(self.hf(text, add_special_tokens=True)["input_ids"])
+        return self._begun_once(self._ask("text", text=text)["ids"])
 
     def _begun_once(self, ids: list[int]) -> list[int]:
         self._check_rows(ids)
@@ -99,7 +109,7 @@ class Tokenizer:
             name = self.hf.convert_ids_to_tokens(largest)
             raise UserError(f"the model has no row for the token {name!r}: leave it out")
 
-    @functools.lru_cache(200_000)
+    @functools.lru_cache(_REMEMBERED)
     def encode_plain(self, text: str, continued: bool = False) -> tuple[int, ...]:
         """A text by itself: control tokens stay text, nothing is added. Cached.
 
@@ -107,17 +117,38 @@ class Tokenizer:
           UserError: the tokenizer makes a control token of plain text whatever is done, or a token
             that the model has no row for.
         """
-        backend = self._continuing if continued else self.hf.backend_tokenizer
-        if any(name in text for name in self._unspecial):
-            ids = _encode_without_added_tokens(backend, text)
-        else:
-            backend.encode_special_tokens = True
-            ids = tuple(backend.encode(text, add_special_tokens=False).ids)
+        if continued and not self._puts_space_first:
+            return self.encode_plain(text)
+        self.read_ahead([text], continued)
+        ids = self._read[text, continued]
         self._check_rows(ids)
         for name in self._control:
             if name in text and self._id_of[name] in ids and name != self.hf.unk_token:
                 raise UserError(f"this tokenizer cannot keep {name!r} as plain text: leave it out")
         return ids
+
+    def read_ahead(self, texts: Iterable[str], continued: bool = True) -> None:
+        """Reads texts that `encode_plain` will be asked for soon: many at once take less time."""
+        continued = continued and self._puts_space_first
+        new = [text for text in dict.fromkeys(texts) if (text, continued) not in self._read]
+        if new and len(self._read) > _REMEMBERED:
+            self._read.clear()
+        for some in (new[at : at + _AT_ONCE] for at in range(0, len(new), _AT_ONCE)):
+            apart = [any(name in text for name in self._unspecial) for text in some]
+            reply = self._ask("read", texts=some, apart=apart, continued=continued)
+            self._read |= {(text, continued): tuple(ids) for text, ids in zip(some, reply["ids"])}
+
+    def _ask(self, do: str, **what: Any) -> dict[str, Any]:
+        request, named = {"do": do, "key": self._key, **what}, "the tokenizer"
+        reply = PROCESS.ask(request, named)
+        if reply.get("unknown"):
+            taken = {"do": "take", "key": self._key, "json": self.hf.backend_tokenizer.to_str()}
+            taken["seconds"] = tokenizer_files.MOST_SECONDS
+            sent = PROCESS.ask(taken, named, seconds=tokenizer_files.WALL_SECONDS)
+            reply = sent or PROCESS.ask(request, named)
+        if "error" in reply:
+            raise UserError(f"the tokenizer cannot read a text: {reply['error']}")
+        return reply
 
     def encode_continued(self, text: str) -> tuple[int, ...]:
         """The same for text that goes on where other text stood: no space is put before it."""
@@ -161,7 +192,7 @@ class Tokenizer:
             template = self.hf.get_chat_template()
         except ValueError as error:  # several named templates, and none by default
             raise UserError(f"the chat template refuses these messages: {error}") from error
-        chat = RENDERER.render(
+        chat = render(
             template,
             mark_control_tokens(messages, self._mark),
             date=self.prompt_date,
@@ -176,7 +207,7 @@ class Tokenizer:
                 "the chat template changes the open turn (white space at its ends?): it writes "
                 f"{written[-len(prefill) :]!r} for {prefill!r}; begin the answer otherwise"
             )
-        return self._begun_once(encode_marked_chat(self.hf, chat)), chat
+        return self._begun_once(self._ask("chat", text=chat)["ids"]), chat
 
     def decode(self, ids: Iterable[int]) -> str:
         """What the tokens spell, control tokens by name; U+FFFD for parts of characters.
@@ -219,31 +250,6 @@ def _unmarked(text: str) -> str:
     return text.replace(_MARK_START, "").replace(_MARK_END, "")
 
 
-def _without_first_space(backend: RawTokenizer) -> RawTokenizer:
-    """The tokenizer as it reads inside a text: without the space it puts before one."""
-    steps = backend.normalizer
-    steps = list(steps) if isinstance(steps, normalizers.Sequence) else [steps] if steps else []
-    kept = [step for step in steps if not isinstance(step, normalizers.Prepend)]
-    splitter = backend.pre_tokenizer
-    marks = isinstance(splitter, pre_tokenizers.Metaspace) and splitter.prepend_scheme != "never"
-    if len(kept) == len(steps) and not marks:
-        return backend
-    backend = copy.deepcopy(backend)
-    backend.normalizer = normalizers.Sequence(kept)
-    if marks:
-        backend.pre_tokenizer.prepend_scheme = "never"
-    return backend
-
-
-def _encode_without_added_tokens(backend: RawTokenizer, text: str) -> tuple[int, ...]:
-    if backend.normalizer is not None:
-        text = backend.normalizer.normalize_str(text)
-    splits = [text]
-    if backend.pre_tokenizer is not None:
-        splits = [split for split, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-    return tuple(token.id for split in splits for token in backend.model.tokenize(split))
-
-
 def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> Tokenizer:
     """The tokenizer of a model folder or a GGUF file.
 
@@ -255,15 +261,19 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
 
     Raises:
       UserError: none there, one that cannot be read or trusted, one whose ids have gaps or
-        repeat, or one that adds no beginning token where one is needed.
+        repeat, one that takes too long or too much memory, or one that adds no beginning token
+        where one is needed.
     """
+    path = source.path if isinstance(source, GgufCheckpoint) else source
     if isinstance(source, Path) and source.is_file():
         source = GgufCheckpoint(source)
-    if isinstance(source, GgufCheckpoint):
-        path, tokenizer = source.path, Tokenizer(*tokenizer_of_gguf(source))
-        _check_ids(path, tokenizer)
-    else:
-        path, tokenizer = source, _of_folder(source)
+    key = next(_keys)
+    tokenizer_files.build_in_child(source, path, key)
+    hf, ends = tokenizer_files.build(source)
+    try:
+        tokenizer = Tokenizer(hf, ends, key)
+    except Exception as error:  # libraries find some faults of a file when they are asked
+        raise UserError(f"{path}: no usable tokenizer ({first_line(error)})") from error
     bos = tokenizer.hf.bos_token_id
     if needs_bos and (bos is None or tokenizer.bos_ids[:1] != (bos,)):
         raise UserError(
@@ -271,65 +281,3 @@ def load_tokenizer(source: Path | GgufCheckpoint, needs_bos: bool = False) -> To
             "model's own tokenizer again"
         )
     return tokenizer
-
-
-def _of_folder(path: Path) -> Tokenizer:
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        raise UserError(
-            f"{path}: no usable tokenizer (no tokenizer.json); fetch it, or save the tokenizer "
-            "with transformers"
-        )
-    try:
-        hf = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
-        tokenizer = Tokenizer(hf, _declared_ends(path))
-    except Exception as error:  # `tokenizers` raises plain Exception for a broken file
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{path}: no usable tokenizer ({reason})") from error
-    _check_ids(path, tokenizer)
-    _check_against_file(hf, file)
-    return tokenizer
-
-
-def _check_ids(path: Path, tokenizer: Tokenizer) -> None:
-    ids = sorted(tokenizer.hf.get_vocab().values())
-    if ids != list(range(len(ids))) or not set(tokenizer.bos_ids) <= set(ids):
-        raise UserError(
-            f"{path}: the tokenizer's ids repeat, leave gaps or go beyond its tokens; fetch the "
-            "model's own tokenizer again"
-        )
-
-
-def _check_against_file(hf: PreTrainedTokenizerFast, file: Path) -> None:
-    """Ids and round trips of the texts in `data/probes.json` must be those of the raw file.
-
-    Libraries rebuild tokenizers by class name: transformers 5 drops the spaces of some DeepSeek
-    models and the doubled first space of Llama-2.
-
-    Raises:
-      UserError: the first probe that is read differently.
-    """
-    raw = RawTokenizer.from_file(str(file))
-    raw.no_truncation()
-    raw.no_padding()
-    short = lambda ids: str(ids[:8])[:-1] + (", ...]" if len(ids) > 8 else "]")
-    for probe in json.loads(_PROBES.read_text("utf-8")):
-        ids = hf.encode(probe, add_special_tokens=False)
-        expected = raw.encode(probe, add_special_tokens=False).ids
-        if ids != expected or hf.decode(ids) != raw.decode(expected, skip_special_tokens=False):
-            raise UserError(
-                f"{file}: transformers reads {probe!r} as {short(ids)}, the file itself as "
-                f"{short(expected)}; this tokenizer cannot be trusted, use another transformers "
-                "release"
-            )
-
-
-def _declared_ends(path: Path) -> set[int]:
-    """`eos_token_id` of the folder's configs: an integer or a list."""
-    ends: set[int] = set()
-    for name in ("config.json", "generation_config.json"):
-        if (path / name).is_file():
-            declared = read_json(path / name).get("eos_token_id")
-            listed = declared if isinstance(declared, list) else [declared]
-            ends |= {i for i in listed if isinstance(i, int)}
-    return ends

@@ -15,6 +15,8 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.suites import SUITES
+from launch.report import computed_again
+from tests.models.refusals import refused
 
 KNOWN = schemas(SUITES)
 
@@ -133,3 +135,17 @@ def test_floats_that_are_null_are_not_a_number(run):
     pq.write_table(without_one(table, "kl_fwd"), run / "training.parquet")
     column = run_files.read_run(run, KNOWN).training["kl_fwd"]
     assert column[0] != column[0] and column[1] == column[1]
+
+
+@pytest.mark.parametrize("value", [-9, 7, 2**31 - 1])
+def test_values_that_contradict_each_other_are_one_line(run, value):
+    """A word's place in its item that the item does not have."""
+    file, name = run / "items.parquet", "word_index"
+    sound = pq.read_table(file)
+    other = sound[name].to_pylist()
+    other[other.index(1)] = value
+    changed = pa.array(other, sound.schema.field(name).type)
+    place = sound.column_names.index(name)
+    pq.write_table(sound.set_column(place, sound.schema.field(name), changed), file)
+    with refused(str(run), "contradict"):
+        computed_again(run)

@@ -10,7 +10,8 @@ import time
 import jinja2
 import pytest
 
-from antiimit_jax.text.chat_templates import RENDERER, TemplateRenderer
+from antiimit_jax.text.chat_templates import render
+from antiimit_jax.text.limited_process import LimitedProcess
 from tests.models.refusals import refused
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -43,39 +44,39 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_ends_in_one_line_within_five_seconds(name):
     template, says = HOSTILE[name]
-    RENDERER.render("{{ 1 }}", MESSAGES, **OPTIONS)  # the process is there
+    render("{{ 1 }}", MESSAGES, **OPTIONS)  # the process is there
     start = time.monotonic()
     with refused("chat template", says):
-        RENDERER.render(template, MESSAGES, **OPTIONS)
+        render(template, MESSAGES, **OPTIONS)
     assert time.monotonic() - start < 5
-    assert RENDERER.render("{{ messages[0].content }}!", MESSAGES, **OPTIONS) == "hi!"
+    assert render("{{ messages[0].content }}!", MESSAGES, **OPTIONS) == "hi!"
 
 
 def test_a_template_can_touch_no_file(tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     for template in ("{% include 'secret.txt' %}", "{{ open('secret.txt').read() }}"):
         with refused("chat template"):
-            RENDERER.render(template, MESSAGES, **OPTIONS)
+            render(template, MESSAGES, **OPTIONS)
 
 
 def test_the_date_is_all_the_time_that_a_template_sees():
     template = "{{ strftime_now('%d %B %Y %H:%M:%S.%f %s') }}"
-    renderer = TemplateRenderer()
+    process = LimitedProcess()
     for date, seconds in (("2026-01-01", 1767225600), ("1999-12-31", 946598400)):
         expected = datetime.date.fromisoformat(date).strftime("%d %B %Y 00:00:00.000000 ")
         for _ in range(2):
-            text = renderer.render(template, MESSAGES, date=date, **OPTIONS)
+            text = render(template, MESSAGES, date=date, process=process, **OPTIONS)
             assert text == f"{expected}{seconds}"
-    renderer.stop()
+    process.stop()
 
 
 def test_a_process_that_died_is_started_again():
-    renderer = TemplateRenderer()
-    assert renderer.render("{{ 1 }}", MESSAGES, **OPTIONS) == "1"
-    renderer._child.kill()
-    renderer._child.wait()
-    assert renderer.render("{{ 2 }}", MESSAGES, **OPTIONS) == "2"
-    renderer.stop()
+    process = LimitedProcess()
+    assert render("{{ 1 }}", MESSAGES, process=process, **OPTIONS) == "1"
+    process._child.kill()
+    process._child.wait()
+    assert render("{{ 2 }}", MESSAGES, process=process, **OPTIONS) == "2"
+    process.stop()
 
 
 def test_texts_pass_as_they_are():
@@ -85,20 +86,21 @@ def test_texts_pass_as_they_are():
         expected = jinja2.Template(template, keep_trailing_newline=False).render(
             messages=messages, bos_token="<s>"
         )
-        assert RENDERER.render(template, messages, bos_token="<s>", **OPTIONS) == expected
+        assert render(template, messages, bos_token="<s>", **OPTIONS) == expected
 
 
 def test_the_process_ends_with_the_program():
     program = (
-        "from antiimit_jax.text.chat_templates import RENDERER as R\n"
-        "R.render('{{ 1 }}', [{'role': 'user', 'content': ''}], add_generation_prompt=True)\n"
-        "print(R._child.pid, flush=True)\nimport os; os._exit(0)\n"
+        "from antiimit_jax.text.chat_templates import render\n"
+        "from antiimit_jax.text.limited_process import PROCESS\n"
+        "render('{{ 1 }}', [{'role': 'user', 'content': ''}], add_generation_prompt=True)\n"
+        "print(PROCESS._child.pid, flush=True)\nimport os; os._exit(0)\n"
     )
     pid = int(subprocess.run([sys.executable, "-c", program], stdout=-1, check=True).stdout)
     for _ in range(50):
         try:
             with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-                if "template_child" not in file.read():
+                if "limited_child" not in file.read():
                     return
         except OSError:
             return

@@ -13,6 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from antiimit_jax.text.tokenizer import Tokenizer, load_tokenizer
+from antiimit_jax.text.tokenizer_files import check_against_file
 from tests.models.refusals import refused
 
 TEXTS = [
@@ -187,23 +188,17 @@ def _saved(smollm2, folder):
 
 @pytest.mark.parametrize("drop", ["spaces", "an added token"])
 def test_a_tokenizer_that_transformers_reads_otherwise_than_its_file_is_refused(
-    smollm2, drop, tmp_path, monkeypatch
+    smollm2, drop, tmp_path
 ):
     file = _saved(smollm2, tmp_path)
-    load_tokenizer(tmp_path)
-    usual = PreTrainedTokenizerFast.from_pretrained
-
-    def rebuilt(*args, **kwargs):  # as some releases rebuilt DeepSeek's tokenizers
-        hf = usual(*args, **kwargs)
-        if drop == "spaces":
-            hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        else:
-            hf.add_tokens([" France"])
-        return hf
-
-    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", rebuilt)
+    hf = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    check_against_file(hf, file)
+    if drop == "spaces":  # as some releases rebuilt DeepSeek's tokenizers
+        hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        hf.add_tokens([" France"])
     with refused(str(file), "transformers reads", "The capital of France is Paris."):
-        load_tokenizer(tmp_path)
+        check_against_file(hf, file)
 
 
 def test_a_catalog_model_that_needs_a_beginning_token_is_refused_without_one(smollm2, tmp_path):
