@@ -267,5 +267,5 @@ def test_a_users_own_items_are_shown_by_their_facets(full_run, tmp_path):
     rows += [r | changed for r in rows if r["slice"] == "k=2,tokens=1"]
     run_files.write_metrics(tmp_path, data["run"], rows)
     page = write_report(tmp_path, SUITES).read_text(encoding="utf-8")
-    assert "Measured on items (see the settings), two words" in page
+    assert "Measured on your own items, two words" in page
     assert "by tone" in page and "tone: warm" in page and "New percentages" not in page

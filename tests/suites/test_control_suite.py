@@ -57,7 +57,8 @@ def test_an_evaluation_has_twenty_word_sets_for_every_slice_and_24_for_every_oth
     facets = {name: [i.facets[name] for i in asked] for name in ("shot_set", "n_shots", "template")}
     cluster = np.array([item.cluster for item in asked])
     made = results_of(target, target, k=k, cluster=cluster, **facets)
-    slices = control.item_slices(made)
+    heldout = np.array([item.facets["template_heldout"] for item in asked])
+    slices = control.item_slices(made, heldout)
     wanted = {"k=2", "k=3", "k=4", "k=5", "templates=heldout", "k=2,few-shot", "shots=2"}
     wanted |= {f"k=2,distance={region}" for region in ("0-15", "16-30", "31-49")}
     for name in wanted:

@@ -10,9 +10,9 @@ from antiimit_jax.reporting.rows import Rows, figure
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.suites import control, scoring
 from antiimit_jax.suites.scoring import RULES
-from tests.suites.small import as_read, small_config
+from tests.suites.small import CONTROL, as_read, small_config
 
-CFG = small_config(scoring={"n_items": 24}).scoring
+CFG = small_config(control=CONTROL | {"n_items": 160}, scoring={"n_items": 24}).scoring
 
 
 def q_by_rule(table) -> dict[str, np.ndarray]:
