@@ -55,13 +55,16 @@ class Measured(NamedTuple):
 def graded_control(items: ControlResults) -> Iterator[Measured]:
     """The figures of this module for items with one number of words."""
     yield _request_gain(items)
-    log_q, log_t, rank = _by_word(items)
-    asked = (items.target[:, : items.k[0]] > 0).all(axis=1)
-    sets, shot_set = _sets_of(items).take(asked), items.shot_set[asked]
+    asked = _all_asked(items)
     if items.k[0] == 2:
-        yield from _pairs(sets, shot_set, log_q[asked], log_t[asked])
+        yield from _pairs(asked)
     elif items.k[0] > 2:
-        yield _many(sets, log_q[asked], log_t[asked], rank[asked])
+        yield _many(asked)
+
+
+def slope_points(items: ControlResults) -> tuple[np.ndarray, np.ndarray]:
+    """x and d [units] of two-word items: the points that `gamma` is the slope of."""
+    return _units(_all_asked(items))[:2]
 
 
 class _Sets(NamedTuple):
@@ -77,6 +80,22 @@ class _Sets(NamedTuple):
         """The cluster of each set [sets], and which set an item belongs to [n]."""
         _, first, of_set = np.unique(self.number, return_index=True, return_inverse=True)
         return self.cluster[first], of_set
+
+
+class _Asked(NamedTuple):
+    """Items that ask for all their words; logarithms and ranks [n, k], words by name."""
+
+    sets: _Sets
+    shot_set: np.ndarray  # [n]
+    log_q: np.ndarray
+    log_t: np.ndarray
+    rank: np.ndarray  # of the shares asked
+
+
+def _all_asked(items: ControlResults) -> _Asked:
+    chosen = (items.target[:, : items.k[0]] > 0).all(axis=1)
+    tables = (table[chosen] for table in _by_word(items))
+    return _Asked(_sets_of(items).take(chosen), items.shot_set[chosen], *tables)
 
 
 def _sets_of(items: ControlResults) -> _Sets:
@@ -111,19 +130,24 @@ def _codes(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].ravel()
 
 
-def _pairs(
-    sets: _Sets, shot_set: np.ndarray, log_q: np.ndarray, log_t: np.ndarray
-) -> Iterator[Measured]:
-    """Two words: units are a set at one distance, then sets."""
-    given, asked = log_q[:, 0] - log_q[:, 1], log_t[:, 0] - log_t[:, 1]
-    keys = np.stack([_codes(c) for c in (sets.number, shot_set, np.round(abs(asked), 9))])
+def _units(items: _Asked) -> tuple[np.ndarray, np.ndarray, _Sets, np.ndarray]:
+    """Word sets at one distance from equal shares, asked both ways: x, d, set, shot set [units]."""
+    given, asked = (table[:, 0] - table[:, 1] for table in (items.log_q, items.log_t))
+    labels = (items.sets.number, items.shot_set, np.round(abs(asked), 9))
+    keys = np.stack([_codes(label) for label in labels])
     _, first, unit = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     unit = unit.ravel()
     more, less = asked > _LEAST, asked < -_LEAST
     exchanged = lambda values: _mean_by(unit, values, more) - _mean_by(unit, values, less)
     x, d = exchanged(asked), exchanged(given)  # [units], NaN without both assignments
     whole = np.isfinite(x)
-    x, d, of_unit, shot_set = x[whole], d[whole], sets.take(first[whole]), shot_set[first][whole]
+    first = first[whole]
+    return x[whole], d[whole], items.sets.take(first), items.shot_set[first]
+
+
+def _pairs(items: _Asked) -> Iterator[Measured]:
+    """Two words: units are a set at one distance, then sets."""
+    x, d, of_unit, shot_set = _units(items)
     moments = moment_columns(x, d)
     statistics = tuple(
         Statistic(name=name, columns=MOMENTS, finish=finish, kind=kind, missing=missing)
@@ -144,7 +168,8 @@ def _pairs(
     within = Statistic(name="gamma_within", **how)
     yield Measured(columns, cluster[known], np.full(known.sum(), -1), (within,))
 
-    cluster, of_set = sets.each()
+    cluster, of_set = items.sets.each()
+    given = items.log_q[:, 0] - items.log_q[:, 1]
     preferred = _mean_by(of_set, given, np.ones(len(given), bool))
     columns = {"n": np.ones(len(cluster)), "b": preferred, "bb": preferred**2}
     spread = Statistic(name="preference_sd", columns=("n", "b", "bb"), finish=_sd, missing=_SETS)
@@ -185,13 +210,13 @@ def _sd(n, b, bb):
     return np.sqrt(np.where(n > 1.5, np.maximum(bb - b * b / n, 0) / np.maximum(n - 1, 1), np.nan))
 
 
-def _many(sets: _Sets, log_q: np.ndarray, log_t: np.ndarray, rank: np.ndarray) -> Measured:
+def _many(items: _Asked) -> Measured:
     """More than two words; units are sets."""
-    cluster, of_set = sets.each()
+    (cluster, of_set), rank = items.sets.each(), items.rank
     levels = np.unique(rank)
     effects = (rank[..., None] == levels).astype(float)  # [n, k, levels]
     centred = lambda table: table - table.mean(axis=1, keepdims=True)
-    given, asked = centred(log_q), centred(log_t)
+    given, asked = centred(items.log_q), centred(items.log_t)
     table = np.concatenate([asked[..., None], effects, given[..., None]], axis=-1)  # [n, k, F]
     count = np.bincount(of_set)[:, None, None]
     total = np.zeros((len(cluster), *table.shape[1:]))
@@ -201,7 +226,7 @@ def _many(sets: _Sets, log_q: np.ndarray, log_t: np.ndarray, rank: np.ndarray) -
     np.add.at(squares, of_set, np.einsum("nkf,nkg->nfg", table, table))
     size = table.shape[-1]
     columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
-    first, last = (np.flatnonzero(levels == r) for r in (0, log_q.shape[1] - 1))
+    first, last = (np.flatnonzero(levels == r) for r in (0, rank.shape[1] - 1))
     statistics = tuple(
         Statistic(
             name=name,

@@ -19,6 +19,7 @@ from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, standard_slices
 from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import suite
+from antiimit_jax.suites.control.arrays import results_of
 from antiimit_jax.suites.control.labels import BASELINES, FIGURES, HEADLINE, SPLITS
 from antiimit_jax.suites.control.lead import places
 from antiimit_jax.suites.control.own_items import lacking_rows, own_slices
@@ -33,7 +34,7 @@ from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
 from antiimit_jax.tasks.user_items import load_items
 
 __all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "places"]
-__all__ += ["questions", "section"]
+__all__ += ["questions", "results_of", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank")
 _PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
@@ -194,27 +195,6 @@ def item_columns(
             }
             records.append(of_item | of_word)
     return {name: [record[name] for record in records] for name in ITEMS.names}
-
-
-def results_of(table: suite.Columns) -> ControlResults:
-    """Arrays [n, W] of a table's items of one stage and split, words in the order named."""
-    first = np.flatnonzero(table["word_index"] == 0)  # [n]
-    item = np.cumsum(table["word_index"] == 0) - 1  # of each row of the table
-    k = table["k"][first]
-
-    def wide(name: str) -> np.ndarray:
-        array = np.zeros((len(first), k.max()))
-        array[item, table["word_index"]] = table[name]
-        empty = np.isnan(array[:, 0])
-        array[empty] = np.nan
-        return array
-
-    word = np.zeros((len(first), k.max()), int)
-    word[item, table["word_index"]] = np.unique(table["word"], return_inverse=True)[1]
-    of_item = {name: table[name][first] for name in ("cluster", "shot_set", "n_shots", "template")}
-    by_word = {name: wide(name) for name in ("target", "q", "last_shot", "prior")}
-    longest = np.maximum.reduceat(table["token_count"], first)
-    return ControlResults(k=k, word=word, token_count=longest, **of_item, **by_word)
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:

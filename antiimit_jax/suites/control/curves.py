@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from antiimit_jax.metrics.control import FLOOR, MIN_MASS, PASS_SLACK
+from antiimit_jax.metrics import graded
+from antiimit_jax.metrics.control import MIN_MASS, PASS_SLACK
 from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.metrics.resampling import LEAST_CLUSTERS
 from antiimit_jax.results import Columns, taken
+from antiimit_jax.suites.control.arrays import results_of
 from antiimit_jax.tasks.templates import plain_requests
 
 SPREAD = 0.8  # of the counted items of a level lie in its band
-_EQUAL = 1e-9  # log-odds asked up to which two shares are equal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,24 +53,7 @@ def slope_points(items: Columns, stage: str, split: str) -> tuple[np.ndarray, np
     Of one stage's and split's plain requests for two words; None where there are none.
     """
     table = _plain_pairs(items, stage, split)
-    if table is None:
-        return None
-    pairs = lambda name: np.asarray(table[name]).reshape(-1, 2)  # [items, its words as named]
-    sign = np.where(pairs("word")[:, 0] < pairs("word")[:, 1], 1.0, -1.0)
-    log = np.log(np.maximum([pairs("target"), pairs("q")], FLOOR))
-    asked, given = sign * (log[..., 0] - log[..., 1])
-    whole = (pairs("target") > 0).all(axis=1)
-    named = zip(pairs("cluster")[:, 0], map(sorted, pairs("word")))
-    _, word_set = np.unique(["\t".join((c, *words)) for c, words in named], return_inverse=True)
-    keys = np.stack([word_set, np.round(abs(asked), 9)])
-    units, unit = np.unique(keys, axis=1, return_inverse=True)
-    summed = lambda *of: np.bincount(unit.ravel()[of[0]], *of[1:], minlength=units.shape[1])
-    more, less = ((side > _EQUAL) & whole for side in (asked, -asked))
-    counts = summed(more), summed(less)
-    both = np.minimum(*counts) > 0
-    mean = lambda values, side, n: summed(side, values[side])[both] / n[both]
-    x, d = (mean(v, more, counts[0]) - mean(v, less, counts[1]) for v in (asked, given))
-    return x, d
+    return None if table is None else graded.slope_points(results_of(table))
 
 
 def _plain_pairs(items: Columns, stage: str, split: str) -> Columns | None:
