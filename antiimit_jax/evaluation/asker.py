@@ -62,9 +62,12 @@ class Asker(Protocol):
         """Probabilities of every ask's words, in order; under the run's own scoring or another."""
 
     def first_tokens(
-        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] = ()
     ) -> list[FirstToken]:
-        """How the answers begin, and what of it the asked words hold under a scoring."""
+        """How the answers begin, and what of it the asked words hold under each scoring.
+
+        Under the run's own where none is given.
+        """
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
         """The most probable words over the open vocabulary after each prompt, with their bound."""
@@ -172,22 +175,29 @@ class LocalAsker:
         )
 
     def first_tokens(
-        self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
+        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] = ()
     ) -> list[FirstToken]:
-        rules, lm = scoring or self.scoring, self.runner.lm
-        stops, ends = lm.terminators.mask(rules.terminators), lm.tokenizer.eos_ids
+        lm, said = self.runner.lm, []  # by scoring, then by ask
+        for rules in scorings or (self.scoring,):
+            found = list(self._word_probs(asks, f"{what}, {rules.forms} forms", rules))
+            stops = lm.terminators.mask(rules.terminators)
+            said.append(
+                [
+                    mass_by_first_token(q.paths, probs.path_mass.tolist(), stops)
+                    for q, probs in found
+                ]
+            )
         spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
+        ends = lm.tokenizer.eos_ids
         texts = ["" if i in ends else spelled(i) for i in range(len(stops))]
-        words = list(self._word_probs(asks, what, rules))
-        queries = [first_token_query(query.prompt_ids) for query, _ in words]
-        how = (self.variant, queries, rules.terminators, self.stage.name)
+        queries = [first_token_query(query.prompt_ids) for query, _ in found]
+        how = (self.variant, queries, self.scoring.terminators, self.stage.name)
         answers = {}
         for probs, where in self.runner.ask(next_token_probs, *how):
             for i, b, _, paths in where:
-                query, found = words[i]
-                said = mass_by_first_token(query.paths, found.path_mass.tolist(), stops)
                 p = probs[b, paths.start].astype(np.float64)
-                answers[i] = FirstToken(p=p / p.sum(), said=said, texts=texts)
+                held = tuple(of_asks[i] for of_asks in said)
+                answers[i] = FirstToken(p=p / p.sum(), said=held, texts=texts)
         return [answers[i] for i in range(len(asks))]
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:

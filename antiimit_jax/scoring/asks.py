@@ -62,5 +62,5 @@ class FirstToken:
     """How a model's answer to one ask begins: a distribution over its whole vocabulary."""
 
     p: np.ndarray  # float64 [V], sums to 1
-    said: Mapping[int, float]  # of it, what the asked words hold: their sum is that of all q
+    said: tuple[Mapping[int, float], ...]  # of it, what the words hold under each scoring: sum of q
     texts: Sequence[str]  # [V] what each token spells; "" where it ends the answer

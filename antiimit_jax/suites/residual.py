@@ -96,36 +96,33 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     if not items:
         return {}
     stage, asks = asker.stage.name, control.asks_of(items)
-    strict, lenient = (
-        asker.first_tokens(asks, what=f"{rule.forms} forms", scoring=rule)
-        for rule in _rules(asker.scoring)
-    )
-    kinds = np.array([category(text) for text in strict[0].texts])
+    begun = asker.first_tokens(asks, what="first tokens", scorings=_rules(asker.scoring))
+    kinds = np.array([category(text) for text in begun[0].texts])
     shares = []
-    for item, *begun in zip(items, strict, lenient):
+    for item, first in zip(items, begun):
         place = (stage, item.split, item.item, item.cluster)
-        for forms, of_item in zip(_POLICIES, partition(*begun, kinds)):
+        for forms, of_item in zip(_POLICIES, partition(first, kinds)):
             shares += [(*place, forms, name, share) for name, share in of_item.items()]
     found = {"residual": shares, "residual_samples": _examined(asker, _sampled(items))}
     return {name: dict(zip(TABLES[name].names, zip(*rows))) for name, rows in found.items()}
 
 
 def partition(
-    strict: suite.FirstToken, lenient: suite.FirstToken, kinds: np.ndarray
+    first: suite.FirstToken, kinds: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The probability of every category under strict and under lenient forms; each sums to 1.
 
     Args:
-      strict, lenient: the answers to one ask under the two policies.
+      first: the answer to one ask under the two policies.
       kinds: [V] the category of each token as text.
     """
-    kinds = kinds.copy()
-    begun = [token for token in strict.said if kinds[token] != "white_space"]
+    kinds, (strict, lenient) = kinds.copy(), first.said
+    begun = [token for token in strict if kinds[token] != "white_space"]
     kinds[begun] = "begun"
-    rest = lenient.p.copy()
-    rest[list(lenient.said)] -= list(lenient.said.values())
+    rest = first.p.copy()
+    rest[list(lenient)] -= list(lenient.values())
     shares = {name: float(rest[kinds == name].sum()) for name in CATEGORIES}
-    as_given, any_case = (math.fsum(one.said.values()) for one in (strict, lenient))
+    as_given, any_case = (math.fsum(said.values()) for said in (strict, lenient))
     return (
         shares | {"target_words": as_given, "other_case": any_case - as_given},
         shares | {"target_words": any_case},

@@ -88,13 +88,14 @@ def test_words_equal_enumeration(lm, asker, adapter, scoring, adapted):
 def test_first_tokens_have_the_models_distribution_and_the_words_part_of_it(lm, asker, scoring):
     plain, size = PlainModel(Decoder(lm.cfg), {"params": lm.params}, 80), lm.tokenizer.size
     words = asker.base.words(ASKS, what="words", scoring=scoring)
-    begun = asker.base.first_tokens(ASKS, what="first tokens", scoring=scoring)
+    begun = asker.base.first_tokens(ASKS, what="first tokens", scorings=[scoring])
     for ask, answer, first in zip(ASKS, words, begun, strict=True):
         np.testing.assert_allclose(first.p, np.exp(plain.log_next(answer.prompt_ids)), rtol=1e-4)
         assert first.p.sum() == pytest.approx(1, abs=1e-12)
-        assert sum(first.said.values()) == pytest.approx(answer.q.sum(), rel=1e-5)
-        assert all(0 < p <= first.p[token] * (1 + 1e-5) for token, p in first.said.items())
-        said = {first.texts[token].strip() for token in first.said} - {""}
+        (held,) = first.said
+        assert sum(held.values()) == pytest.approx(answer.q.sum(), rel=1e-5)
+        assert all(0 < p <= first.p[token] * (1 + 1e-5) for token, p in held.items())
+        said = {first.texts[token].strip() for token in held} - {""}
         assert all(any(w.upper().startswith(t.upper()) for w in ask.words) for t in said)
         assert [i for i in range(size) if not first.texts[i]] == sorted(lm.tokenizer.eos_ids)
         assert first.texts[lm.tokenizer.encode_plain(" river")[0]] == " river"

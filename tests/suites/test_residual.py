@@ -41,9 +41,9 @@ def test_found_words_have_the_probability_that_the_core_gives_their_path(asker, 
 def test_a_partition_by_hand():
     texts = [" apple", "app", " Apple", " APP", " I", "\n", " 70", ' "', "é", "\ufffd", ""]
     p = np.array([0.2, 0.1, 0.1, 0.05, 0.1, 0.15, 0.05, 0.05, 0.05, 0.05, 0.1])
-    strict = FirstToken(p=p, said={0: 0.15, 1: 0.02}, texts=texts)
-    lenient = FirstToken(p=p, said={0: 0.15, 1: 0.03, 2: 0.04, 3: 0.01, 5: 0.05}, texts=texts)
-    as_given, any_case = partition(strict, lenient, np.array([category(t) for t in texts]))
+    said = {0: 0.15, 1: 0.02}, {0: 0.15, 1: 0.03, 2: 0.04, 3: 0.01, 5: 0.05}
+    first = FirstToken(p=p, said=said, texts=texts)
+    as_given, any_case = partition(first, np.array([category(t) for t in texts]))
     expected = {
         "begun": 0.05 + 0.07,
         "refusal": 0.1,
