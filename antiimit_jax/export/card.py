@@ -16,7 +16,6 @@ from antiimit_jax.models.weights import Source
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import headline_places
 from antiimit_jax.reporting.rows import Rows, figure, plain_text
-from antiimit_jax.results import Stage
 from antiimit_jax.trees import flat
 
 _TEMPLATE = importlib.resources.files("antiimit_jax.export") / "templates" / "card.md.j2"
@@ -65,9 +64,9 @@ def write_card(
             metrics = run_files.read_metrics(run)
             made = {sha256: name for name, sha256 in metrics["run"].get("adapters", {}).items()}
             stage = made.get(adapter.sha256) if adapter else None
-            stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
-            seeds = len({stage.adapter_seed for stage in stages if stage.trained})
-            figures, foreign = _figures(Rows(metrics["rows"]), stage, suites), stage is None
+            rows = run_files.rows_of(metrics)
+            seeds, foreign = rows.n_seeds, stage is None
+            figures = _figures(rows, stage, suites)
     environment = jinja2.Environment(**_WHITE_SPACE, undefined=jinja2.StrictUndefined)
     environment.filters |= {"plain": _plain, "cells": _cells, "json": json.dumps}
     card = environment.from_string(_TEMPLATE.read_text("utf-8")).render(

@@ -4,11 +4,6 @@ from antiimit_jax.reporting.run_files import Run
 from antiimit_jax.results import Question
 
 
-def n_seeds(run: Run) -> int:
-    """From how many seeds the run's own adapters were trained."""
-    return len({stage.adapter_seed for stage in run.rows.of_run if stage.trained})
-
-
 def open_questions(run: Run) -> list[Question]:
     """The study's questions that no suite answers."""
     introspection = Question(
@@ -17,7 +12,7 @@ def open_questions(run: Run) -> list[Question]:
         found=[],
         beyond="whether a model that controls its distribution can also tell it",
     )
-    if not (seeds := n_seeds(run)):
+    if not (seeds := run.rows.n_seeds):
         return [introspection]
     again = Question(
         asked="Would another training come out alike?",

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from antiimit_jax.reporting import plots
-from antiimit_jax.reporting.questions import n_seeds, open_questions
+from antiimit_jax.reporting.questions import open_questions
 from antiimit_jax.reporting.rows import Rows, page_text, plain_text
 from antiimit_jax.reporting.run_files import Run, Schemas, read_run, write_text
 from antiimit_jax.reporting.training_section import step_counts, training_section
@@ -40,7 +40,7 @@ def render(run: Run, suites: Suites) -> str:
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
     environment.filters["plain"] = plain_text
     sections = {name: suites[name].section(run.tables, run.rows) for name in measured(run, suites)}
-    if run.training is not None or n_seeds(run):
+    if run.training is not None or run.rows.n_seeds:
         sections["training"] = training_section(run)
     return environment.get_template("report.html.j2").render(
         model=model_name(run),
@@ -48,7 +48,7 @@ def render(run: Run, suites: Suites) -> str:
         steps=step_counts(run),
         absent=missing_parts(run, suites),
         questions=questions(run, suites),
-        one_seed=n_seeds(run) == 1,
+        one_seed=run.rows.n_seeds == 1,
         base_alone=not adapters(run),
         sections=sections,
         svg=plots.svg,
@@ -93,7 +93,7 @@ def adapters(run: Run) -> list[str]:
 def missing_stages(run: Run) -> list[str]:
     """Kinds of stage that a run with adapters of its own should have and this one does not."""
     there = {stage.kind for stage in run.rows.of_run}
-    wanted = ("base", "tuned", "placebo") if n_seeds(run) else ()
+    wanted = ("base", "tuned", "placebo") if run.rows.n_seeds else ()
     return [kind for kind in wanted if kind not in there]
 
 
@@ -108,7 +108,7 @@ def missing_parts(run: Run, suites: Suites) -> list[str]:
         wanted = () if group.get("items_file") else group.get("splits", ())
         parts += [f"split {split}" for split in wanted if split not in found]
     files = [f"{table}.parquet" for name in there for table in suites[name].TABLES]
-    files += ["training.parquet"] if n_seeds(run) else []
+    files += ["training.parquet"] if run.rows.n_seeds else []
     parts += [name for name in files if not (run.path / name).exists()]
     return parts + ([] if run.config else ["config.json"])
 

@@ -44,6 +44,11 @@ class Rows:
         """The stages of the run."""
         return list(self._stages.values())
 
+    @property
+    def n_seeds(self) -> int:
+        """From how many seeds the run's own adapters were trained."""
+        return len({stage.adapter_seed for stage in self.of_run if stage.trained})
+
     def kind(self, stage: str) -> str:
         """What kind of stage bears a name."""
         return self._stages.get(stage, stage_named(stage)).kind

@@ -61,15 +61,20 @@ def read_run(workdir: str | Path, schemas: Schemas) -> Run:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give --workdir the folder of a run")
     metrics = read_metrics(path)
-    stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
     return Run(
         path=path,
         info=metrics["run"],
-        rows=Rows(metrics["rows"], stages),
+        rows=rows_of(metrics),
         config=read_config(path) if (path / CONFIG).exists() else None,
         tables=read_tables(path, schemas),
         training=read_tables(path, {TRAINING: _TRAINING}).get(TRAINING),
     )
+
+
+def rows_of(metrics: Mapping[str, Any]) -> Rows:
+    """The rows of a metrics.json that was read, with the run's stages."""
+    stages = [Stage(**stage) for stage in metrics["run"].get("stages", ())]
+    return Rows(metrics["rows"], stages)
 
 
 def read_tables(folder: Path, schemas: Schemas) -> dict[str, dict[str, np.ndarray]]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from antiimit_jax.reporting.questions import n_seeds
 from antiimit_jax.reporting.report import Suites, missing_stages, model_name, schemas
 from antiimit_jax.reporting.rows import number, plain_text, visible
 from antiimit_jax.reporting.run_files import read_run
@@ -15,7 +14,7 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
     run = read_run(workdir, schemas(suites))
-    name, seeds = model_name(run), ", one seed" if n_seeds(run) == 1 else ""
+    name, seeds = model_name(run), ", one seed" if run.rows.n_seeds == 1 else ""
     tables = [suite.headline(run.rows) for suite in suites.values() if hasattr(suite, "headline")]
     lines = []
     for table in filter(None, tables):
