@@ -20,6 +20,7 @@ from antiimit_jax.fields import (
     problems,
     share,
 )
+from antiimit_jax.files import UserFile
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype
@@ -134,7 +135,7 @@ def is_read(name: str, parts: Collection[str]) -> bool:
     return part is None or part in parts
 
 
-def read_own_files(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
+def read_own_files(config: RunConfig, parts: Collection[str]) -> dict[str, UserFile]:
     """Dotted name of a field that the parts read -> what the user's file holds that it names.
 
     Raises:

@@ -4,20 +4,20 @@ Messages name the file and the line.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import UserFile
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import word_query
-from antiimit_jax.tasks.user_items import UserItems
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import UserWords
+from antiimit_jax.text.lexicon import LexiconWord
 
 _REQUEST = (Message("user", "Say a word."), Message("assistant", "Word:"))
 
 
-def check_own(lm: LanguageModel, forms: str, own: Mapping[str, Any]) -> None:
+def check_own(lm: LanguageModel, forms: str, own: Mapping[str, UserFile]) -> None:
     """Checks all items and words among files of the user's own.
 
     Args:
@@ -36,10 +36,11 @@ def check_own(lm: LanguageModel, forms: str, own: Mapping[str, Any]) -> None:
                 raise UserError(f"{held.path}: line {number}: {error}") from error
 
 
-def _asked(held: Any) -> Iterator[tuple[tuple[Message, ...], tuple[str, ...]]]:
+def _asked(held: UserFile) -> Iterator[tuple[tuple[Message, ...], tuple[str, ...]]]:
     """What a model is asked for each line of a file; every word beside the first one."""
-    if isinstance(held, UserItems):
-        yield from ((item.messages, item.words) for item in held.items)
-    elif isinstance(held, UserWords):
-        words = [entry.word for entry in held.entries]
-        yield from ((_REQUEST, tuple(dict.fromkeys((words[0], word)))) for word in words)
+    first = held.entries[0]
+    if isinstance(first, Item):
+        yield from ((item.messages, item.words) for item in held.entries)
+    elif isinstance(first, LexiconWord):
+        words = (entry.word for entry in held.entries)
+        yield from ((_REQUEST, tuple(dict.fromkeys((first.word, word)))) for word in words)

@@ -16,7 +16,7 @@ class Material:
     @property
     def templates(self) -> tuple[Template, ...]:
         """All phrasings; an item's facet `template` is a number among them."""
-        return load_templates(self.templates_file).templates if self.templates_file else TEMPLATES
+        return load_templates(self.templates_file).entries if self.templates_file else TEMPLATES
 
     def words(self, split: Split) -> tuple[str, ...]:
         """The words of a split."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import sha256
+from antiimit_jax.files import UserFile, user_file
 from antiimit_jax.json_files import read_json_lines
 
 
@@ -49,17 +49,8 @@ class Template:
         return self.prior_opening + self.join.join(entries) + self.closing
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UserTemplates:
-    """The phrasings of a user's file, and the hash of its contents."""
-
-    path: str
-    templates: tuple[Template, ...]
-    sha256: str
-
-
 @functools.cache
-def load_templates(path: str) -> UserTemplates:
+def load_templates(path: str) -> UserFile[Template]:
     """A user's phrasings: JSONL as `data/phrasings.jsonl`, read once in a process.
 
     Raises:
@@ -82,7 +73,7 @@ def load_templates(path: str) -> UserTemplates:
             f"{file}: by the hash of their texts all {len(found)} phrasings are {which}; both "
             "kinds are needed: give more, or change a word of one"
         )
-    return UserTemplates(path=str(file), templates=tuple(found), sha256=sha256(file))
+    return user_file(file, found)
 
 
 def _problem(template: Template) -> str:

@@ -14,7 +14,6 @@ facets     optional: names with texts, numbers, true or false; each value is a s
 """
 
 import collections
-import dataclasses
 import functools
 import math
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError, quoted
-from antiimit_jax.files import json_text, sha256
+from antiimit_jax.files import UserFile, json_text, user_file
 from antiimit_jax.json_files import read_json_lines
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
@@ -45,17 +44,8 @@ _VALUE = re.compile(r"[^,=\s]([^,=]{0,38}[^,=\s])?")  # as a slice's name can ho
 _TAKEN = ("distance", "k", "shots", "template", "templates", "tokens")  # slices in any case
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UserItems:
-    """What a file holds, and the hash of its contents."""
-
-    path: str
-    items: tuple[Item, ...]
-    sha256: str
-
-
 @functools.cache
-def load_items(path: str) -> UserItems:
+def load_items(path: str) -> UserFile[Item]:
     """The items of a file, which a process reads once.
 
     Raises:
@@ -71,8 +61,7 @@ def load_items(path: str) -> UserItems:
             if len(values[name]) > _MOST_VALUES:
                 much = f"facet {name} has more than {_MOST_VALUES} values, each of them a slice"
                 raise UserError(f"{file}: line {number}: {much}; leave it out or group them")
-    items = tuple(_item(number, record) for number, record in enumerate(records, 1))
-    return UserItems(path=str(file), items=items, sha256=sha256(file))
+    return user_file(file, (_item(number, record) for number, record in enumerate(records, 1)))
 
 
 def _item(number: int, record: Mapping[str, Any]) -> Item:

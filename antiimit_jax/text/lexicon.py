@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from antiimit_jax.errors import UserError, quoted
-from antiimit_jax.files import sha256
+from antiimit_jax.files import UserFile, user_file
 from antiimit_jax.json_files import read_lines
 
 Side = Literal["train", "heldout"]  # of percentages
@@ -69,17 +69,8 @@ def words_of(split: Split, words_file: str = "") -> tuple[str, ...]:
     return tuple(entry.word for entry in entries if entry.split == split)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UserWords:
-    """The words of a user's file, and the hash of its contents."""
-
-    path: str
-    entries: tuple[LexiconWord, ...]  # in the order of the file
-    sha256: str
-
-
 @functools.cache
-def load_words(path: str) -> UserWords:
+def load_words(path: str) -> UserFile[LexiconWord]:
     """A user's words, one a line, or each with its lemma behind a tab; read once in a process.
 
     A word without a lemma is its own. Splits are those of our words, by the same hash.
@@ -103,7 +94,7 @@ def load_words(path: str) -> UserWords:
             f"{file}: by the hash of their lemmas {counts[least[0]]} of the {len(entries)} words "
             f"are {least[0]} words, {LEAST_WORDS} are needed; give about 200 words or more"
         )
-    return UserWords(path=str(file), entries=tuple(entries.values()), sha256=sha256(file))
+    return user_file(file, entries.values())
 
 
 def spelling_problem(word: str) -> str:

@@ -190,11 +190,15 @@ class BatchSource:
             whole = [both for both in made.pairs if asked.issuperset(both)]
             pair_of = {i: n_pairs + at for at, both in enumerate(whole) for i in both}
             n_pairs += len(whole)
-            rows += made.rows
-            of_item = lambda i, shares=made.shares, pair_of=pair_of: [
-                (share, pair_of.get(i, -1), place) for place, share in enumerate(shares[i])
-            ]
-            words += [[word for i in row.queries for word in of_item(i)] for row in made.rows]
+            for row in made.rows:
+                rows.append(row)
+                words.append(
+                    [
+                        (share, pair_of.get(i, -1), place)
+                        for i in row.queries
+                        for place, share in enumerate(made.shares[i])
+                    ]
+                )
         target, side = np.zeros((2, len(rows), self._limits.words), np.float32)
         pair = np.full(target.shape, -1, np.int32)
         for b, of_row in enumerate(words):
@@ -227,7 +231,7 @@ class BatchSource:
     @functools.cached_property
     def _own(self) -> Asked:
         """A user's items, as far as they are trained on."""
-        items = load_items(self._cfg.items_file).items[: self._cfg.limit or None]
+        items = load_items(self._cfg.items_file).entries[: self._cfg.limit or None]
         return self._asked(list(items))
 
     @functools.cached_property

@@ -35,7 +35,7 @@ def texts(item) -> str:
 
 def test_training_uses_the_words_and_phrasings_that_it_may_see(config):
     mixture, train = config.train.mixture, set(words_of("train", config.words_file))
-    trained = {t.opening for t in load_templates(config.templates_file).templates if not t.heldout}
+    trained = {t.opening for t in load_templates(config.templates_file).entries if not t.heldout}
     seen, words = set(), set()
     for seed in range(40):
         items = list(itertools.islice(mixture.training(np.random.default_rng(seed)), 20))
@@ -49,7 +49,7 @@ def test_training_uses_the_words_and_phrasings_that_it_may_see(config):
 
 
 def test_evaluation_keeps_the_splits_of_words_and_shows_all_phrasings(config):
-    mixture, held = config.control.mixture, load_templates(config.templates_file).templates
+    mixture, held = config.control.mixture, load_templates(config.templates_file).entries
     for split, side in (("train", "train"), ("heldout_words", "test"), ("dev_words", "dev")):
         items = mixture.evaluation(split, 200, 0)
         assert {w for item in items for w in item.words} <= set(words_of(side, config.words_file))

@@ -36,21 +36,21 @@ def test_items_are_what_the_lines_say(tmp_path):
     third = GOOD | {"cluster": "coins", "targets": [0, 1.0]}
     path = written(tmp_path, GOOD, second | {"facets": facets}, third)
     held = load_items(path)
-    one, two, three = held.items
+    one, two, three = held.entries
     assert one.messages == (Message("user", GOOD["prompt"]),)
     assert (one.words, one.targets, one.facets) == (("heads", "tails"), (0.7, 0.3), {})
     assert two.messages == tuple(Message(**t) for t in chat)
     assert two.facets == {"topic": "coins", "fair": "true", "n": "3"}
     assert one.cluster == two.cluster != three.cluster == "coins"  # the same words in any order
     assert three.targets == (0.0, 1.0)
-    assert len({item.item for item in held.items}) == 3
-    assert {item.split for item in held.items} == {"items"}
+    assert len({item.item for item in held.entries}) == 3
+    assert {item.split for item in held.entries} == {"items"}
     assert held.sha256 == sha256(Path(path))
 
 
 @pytest.mark.parametrize("targets", [[33.3, 66.7], [1 / 3, 2 / 3], [100, 0], [1, 0]])
 def test_shares_and_percentages_are_told_apart_by_their_sum(tmp_path, targets):
-    (item,) = load_items(written(tmp_path, GOOD | {"targets": targets})).items
+    (item,) = load_items(written(tmp_path, GOOD | {"targets": targets})).entries
     assert item.targets == pytest.approx([t / sum(targets) for t in targets])
     assert sum(item.targets) == pytest.approx(1, abs=1e-12)
 
@@ -171,9 +171,9 @@ def test_too_few_words_are_counted(tmp_path):
 
 def test_phrasings_are_split_by_the_hash_of_their_texts(tmp_path):
     held = load_templates(written(tmp_path, *PHRASINGS))
-    assert [t.opening for t in held.templates] == [p["opening"] for p in PHRASINGS]
-    assert 0 < sum(t.heldout for t in held.templates) < len(PHRASINGS)
-    assert held.templates[0].request(("a", "b"), (70, 30)) == "Say one, number 0: a 70%, b 30%."
+    assert [t.opening for t in held.entries] == [p["opening"] for p in PHRASINGS]
+    assert 0 < sum(t.heldout for t in held.entries) < len(PHRASINGS)
+    assert held.entries[0].request(("a", "b"), (70, 30)) == "Say one, number 0: a 70%, b 30%."
     assert held.sha256 == sha256(Path(held.path))
 
 

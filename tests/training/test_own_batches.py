@@ -42,7 +42,7 @@ def groups_of(small, cfg, steps: int, **how) -> list[list]:
 def test_every_epoch_holds_each_item_once(small, own):
     prompts = {
         build_prompt(small.tokenizer, item.messages, "base").ids: (item.words, item.targets)
-        for item in load_items(own.items_file).items
+        for item in load_items(own.items_file).entries
     }
     epochs, seen = [], []
     for group in groups_of(small, own, 20):
@@ -77,7 +77,7 @@ def test_the_placebo_permutes_targets_within_a_group(small, own):
 def test_a_limit_takes_the_first_items(small, own):
     cfg = dataclasses.replace(own, limit=5)
     prompts = {prompt for group in groups_of(small, cfg, 3) for prompt, *_ in group}
-    first = load_items(own.items_file).items[:5]
+    first = load_items(own.items_file).entries[:5]
     assert prompts == {build_prompt(small.tokenizer, item.messages, "base").ids for item in first}
     assert dataclasses.replace(TRAIN, limit=5).problems("train") == [
         "train.limit = 5: it counts your own items; set train.items_file"

@@ -80,7 +80,7 @@ class Config:
 def items_of(cfg: Config, seed: int) -> list[Item]:
     """All items of a run: the user's own, or the mixture's split by split."""
     if cfg.items_file:
-        return list(load_items(cfg.items_file).items[: cfg.limit or None])
+        return list(load_items(cfg.items_file).entries[: cfg.limit or None])
     found: list[Item] = []
     for place, split in enumerate(cfg.splits):
         most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else None
