@@ -11,6 +11,9 @@ os.environ["XLA_FLAGS"] = (
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import gc
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -18,6 +21,17 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 EMBEDDED = "smollm2-135m-instruct"
+_MAPS = Path("/proc/self/maps")
+_MANY = 20_000  # maps of memory; Linux ends a process that wants more than 65,530
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_let_go():
+    """Compiled programs, each with maps of its own, do not pile up from file to file."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
