@@ -10,15 +10,13 @@ from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.errors import UserError, first_line
+from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import plots, run_files
 from antiimit_jax.reporting.report import schemas
-from antiimit_jax.study import write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.pictures import before_after
 from launch import cli
-from launch.saved_config import read_saved
-from launch.workdir import print_results
+from launch.workdir import computed_again, print_results
 
 flags.DEFINE_string("workdir", None, "Folder of a run.")
 flags.DEFINE_string("picture", None, "An SVG file: calibration before and after fine-tuning.")
@@ -36,27 +34,6 @@ def main() -> None:
         on_white = svg.replace("<svg", '<svg style="background:#fff"', 1)
         run_files.write_text(Path(cli.FLAGS.picture), on_white)
     print_results(report)
-
-
-def computed_again(workdir: Path) -> Path:
-    """Writes metrics.json and what is made from it again; the path of the page.
-
-    Raises:
-      UserError: a file of the run is missing, damaged or of another version, or the tables'
-        values contradict each other.
-    """
-    info = run_files.read_metrics(workdir)["run"]
-    run_files.check_tables(workdir, info)
-    config = read_saved(workdir)
-    try:
-        return write_results(workdir, config, info)
-    except UserError:
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{workdir}: its tables contradict each other or themselves ({first_line(error)}); "
-            "the run's own command writes them again"
-        ) from error
 
 
 if __name__ == "__main__":

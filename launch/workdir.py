@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from antiimit_jax.errors import UserError
+from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, read_mark, write_sealed
@@ -20,11 +20,12 @@ from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
 from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_own_files, to_dict
-from antiimit_jax.study import Study
+from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli
 from launch.own_files import check_own
+from launch.saved_config import read_saved
 
 _LOCK = ".lock"
 _ITEMS = {"training": "train", "evaluation": "control"}  # part -> group of fields with its items
@@ -99,6 +100,27 @@ def open_run(
     write_sealed(workdir / MARK, mark)
     run_files.write_config(workdir, to_dict(config))
     yield study
+
+
+def computed_again(workdir: Path) -> Path:
+    """Writes metrics.json and what is made from it again; the path of the page.
+
+    Raises:
+      UserError: a file of the run is missing, damaged or of another version, or the tables'
+        values contradict each other.
+    """
+    info = run_files.read_metrics(workdir)["run"]
+    run_files.check_tables(workdir, info)
+    config = read_saved(workdir)
+    try:
+        return write_results(workdir, config, info)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{workdir}: its tables contradict each other or themselves ({first_line(error)}); "
+            "the run's own command writes them again"
+        ) from error
 
 
 def print_results(report: Path) -> None:

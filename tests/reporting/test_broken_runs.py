@@ -15,7 +15,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.suites import SUITES
-from launch.report import computed_again
+from launch.workdir import computed_again
 from tests.models.refusals import refused
 
 KNOWN = schemas(SUITES)
