@@ -1,6 +1,6 @@
 """What is measured: one module a suite, and their names."""
 
-from antiimit_jax.suites import control, drift, precision, residual, scoring
+from antiimit_jax.suites import control, drift, leak, precision, residual, scoring
 
 SUITES = {
     "control": control,
@@ -8,4 +8,5 @@ SUITES = {
     "precision": precision,
     "residual": residual,
     "drift": drift,
+    "leak": leak,
 }

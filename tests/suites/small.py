@@ -33,6 +33,7 @@ FEW = {
     "precision": {"n_items": 8},
     "residual": {"n_items": 6},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
+    "leak": {"n_sets": 2},
     "n_boot": 50,
 }
 
