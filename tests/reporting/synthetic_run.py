@@ -97,6 +97,7 @@ def write_synthetic_run(
             "dtype": "float32",
             "seed": seed,
             "n_boot": 60,
+            "suites": ("control", "scoring", "precision", "residual", "drift"),
             "control": {"n_items": items_per_split},
             "train": {"steps": steps, "placebo_steps": placebo_steps},
         }
