@@ -1,4 +1,4 @@
-# make study | make test | make lint | make test-large | make install | make board | make benchmark
+# make study | make glance | make test | make lint | make test-large | make install | make board | make benchmark
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
@@ -11,10 +11,13 @@ RELEASED_VERSION := 3.7.2
 include launch/allocator.env
 export $(shell cut -d= -f1 launch/allocator.env)
 
-.PHONY: study test test-large lint install board benchmark
+.PHONY: study glance test test-large lint install board benchmark
 
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
+
+glance: .venv/installed
+	$(BIN)/python -m launch.study --config=configs/glance.py --workdir=runs/glance $(ARGS)
 
 test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -68,6 +68,9 @@ class Mixture:
         0.0, 1e6, (1.0,), "how often each number of them is asked"
     )
     heldout_weight: float = between(0.0, 1.0, 0.0, "of held-out phrasings in an evaluation")
+    percents_per_set: int = between(
+        1, 64, 1, "percentages of a word set in training, each with both assignments"
+    )
     both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
@@ -94,10 +97,10 @@ class Mixture:
     def training(self, rng: np.random.Generator) -> Iterator[Item]:
         """The endless items of one group of a training step: one template and shot set, many words.
 
-        Every word set is asked twice, the second time with the percentages turned by one place, so
-        that what tells the two apart is the request and not the words; with `both_orders` twice
-        more, the same two requests named from the last word to the first. A shot set has one word
-        count, so items with shots all have the same.
+        Every word set is asked twice for each of its percentages, the second time turned by one
+        place, so that what tells the two apart is the request and not the words; with `both_orders`
+        all these requests come once more, named from the last word to the first. A shot set has
+        one word count, so items with shots all have the same.
         """
         template = int(rng.choice(self._numbers(training=True)))
         n_shots = int(rng.choice(self.shots, p=normal(self.shot_weights)))
@@ -107,7 +110,9 @@ class Mixture:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=normal(self.k_weights)))
             words, percents = _draw(self.material, rng, "train", k)
-            requests = [(words, percents), (words, (*percents[1:], percents[0]))]
+            asked = [percents]
+            asked += [sample_percents(rng, k, "train") for _ in range(self.percents_per_set - 1)]
+            requests = [(words, p) for one in asked for p in (one, (*one[1:], one[0]))]
             if self.both_orders:
                 requests += [(named[::-1], asked[::-1]) for named, asked in requests]
             for named, asked in requests:

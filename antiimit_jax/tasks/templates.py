@@ -1,7 +1,8 @@
 """How a distribution is asked for: our own phrasings, split into trained and held-out by hash.
 
-Every phrasing opens with fixed text and then lists the words with their percentages, so items of
-one phrasing share a long beginning, which the packed tree computes once.
+Every phrasing opens with fixed text and then lists the words with their percentages, or first all
+words and then all percentages. Items of one phrasing share a long beginning, which the packed tree
+computes once; where the words come first, so do requests that differ in percentages alone.
 """
 
 import dataclasses
@@ -22,12 +23,17 @@ from antiimit_jax.json_files import read_json_lines
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Template:
-    """One phrasing. `entry` lists a word with its percentage; `prior_*` asks without any."""
+    """One phrasing. `entry` lists a word with its percentage; `prior_*` asks without any.
+
+    With a `share`, `entry` lists a word alone, and after `then` come the percentages in that order.
+    """
 
     opening: str
     entry: str
     prior_opening: str
     join: str = ", "
+    then: str = ""
+    share: str = ""
     prior_entry: str = "{word}"
     closing: str = "."
     prefill: str = ""
@@ -35,13 +41,15 @@ class Template:
     @property
     def heldout(self) -> bool:
         """Whether this phrasing is kept out of training (by hash of its text)."""
-        text = self.opening + self.entry + self.prefill
+        text = self.opening + self.entry + self.then + self.share + self.prefill
         return hashlib.sha256(text.encode()).digest()[0] < 77  # about three in ten
 
     def request(self, words: Sequence[str], percents: Sequence[int]) -> str:
         """The request with its percentages."""
         entries = [self.entry.format(word=w, percent=p) for w, p in zip(words, percents)]
-        return self.opening + self.join.join(entries) + self.closing
+        shares = [self.share.format(percent=p) for p in percents] if self.share else []
+        listed = self.join.join(entries) + self.then + self.join.join(shares)
+        return self.opening + listed + self.closing
 
     def prior_request(self, words: Sequence[str]) -> str:
         """The same request without percentages."""
@@ -78,7 +86,11 @@ def load_templates(path: str) -> UserFile[Template]:
 
 def _problem(template: Template) -> str:
     """What makes no phrasing of a line; empty where it is one."""
-    for name, wanted in (("entry", ["percent", "word"]), ("prior_entry", ["word"])):
+    if bool(template.share) != bool(template.then):
+        return "then and share go together: what stands before the percentages, and one of them"
+    apart = {"entry": ["word"], "share": ["percent"]} if template.share else {}
+    wanted_of = {"entry": ["percent", "word"], "prior_entry": ["word"]} | apart
+    for name, wanted in wanted_of.items():
         try:
             parts = list(string.Formatter().parse(getattr(template, name)))
         except ValueError as error:

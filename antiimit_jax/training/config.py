@@ -22,6 +22,9 @@ class TrainConfig:
     symmetry: float = between(
         0.0, 1e3, 0.0, "weight of the preference between the words of exchanged requests"
     )
+    mass: float = between(
+        0.0, 1e3, 0.0, "weight of -log of the words' mass, beside its part in the objective"
+    )
     seeds: tuple[int, ...] = between(
         0, 2**32 - 1, (0,), "one tuned and one placebo adapter each", filled=True
     )

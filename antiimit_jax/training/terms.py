@@ -45,7 +45,8 @@ class Control:
     Added to it, `symmetry` times the mean over pairs of requests of log cosh(alpha / 2), where
     alpha = (l + l') / 2 is what a pair's two log-ratios l = log q(A) / q(B) have in common: the
     model's preference between A and B, 0 where it follows both requests. The objective alone
-    hardly corrects a preference at extreme percentages.
+    hardly corrects a preference at extreme percentages. And `mass` times the mean of -log m, where
+    m is the probability of all an item's words together.
     Log columns: `kl_fwd`, whatever the objective, and `residual`, means over items, and
     `symmetry`, the mean over pairs.
     """
@@ -54,6 +55,7 @@ class Control:
     stops: np.ndarray  # bool [V]
     batch: Callable[[int], ControlBatch]
     symmetry: float = 0.0
+    mass: float = 0.0
     name: str = "control"
     weight: float = 1.0
 
@@ -69,7 +71,12 @@ class Control:
             "residual": mean(1.0 - jnp.exp(log_q).sum(-1)),
             "symmetry": apart,
         }
-        return loss + self.symmetry * apart if self.symmetry else loss, columns
+        if self.symmetry:
+            loss += self.symmetry * apart
+        if self.mass:
+            held = jnp.where(exists[..., None], log_q, 0.0)  # a slope where there is no item, too
+            loss -= self.mass * mean(jax.nn.logsumexp(held, axis=-1))
+        return loss, columns
 
 
 def pair_preferences(log_q: Array, pair: Array, side: Array) -> Array:
@@ -120,7 +127,7 @@ def make_terms(
     requests = BatchSource(cfg, asking, seed=seed, transforms=transforms)
     texts = AnchorSource(max(cfg.anchor_tokens, 1), asking, seed=seed)
     return (
-        Control(cfg.objective, asking.stops, requests, symmetry=cfg.symmetry),
+        Control(cfg.objective, asking.stops, requests, symmetry=cfg.symmetry, mass=cfg.mass),
         Anchor(cfg.anchor_weight if cfg.anchor_tokens else 0.0, texts),
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
+import runpy
 
 import pytest
 
@@ -49,11 +49,9 @@ def test_all_mistakes_are_named_in_one_message_with_near_misses():
     assert "lora.rank = 'two' is not a whole number" in str(error.value)
 
 
-def test_the_quickstart_config_holds_every_field_and_is_valid():
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "configs" / "quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = from_dict(module.get_config().to_dict())
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda f: f.stem)
+def test_every_config_that_we_ship_holds_every_field_and_is_valid(file):
+    config = from_dict(runpy.run_path(str(file))["get_config"]().to_dict())
     assert sorted(field_names()) == sorted(_leaves(to_dict(config)))
     assert dataclasses.is_dataclass(config.train.mixture)
 

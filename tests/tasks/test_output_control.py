@@ -142,7 +142,8 @@ def test_words_stand_in_the_order_the_item_gives(by_split):
 
 def test_templates_are_split_by_the_hash_of_their_text():
     heldout = [
-        hashlib.sha256((t.opening + t.entry + t.prefill).encode()).digest()[0] < 77
+        hashlib.sha256((t.opening + t.entry + t.then + t.share + t.prefill).encode()).digest()[0]
+        < 77
         for t in TEMPLATES
     ]
     assert HELDOUT_TEMPLATES == tuple(np.flatnonzero(heldout))
@@ -272,7 +273,7 @@ def test_word_sets_depart_from_a_plain_request_in_one_respect_and_follow_the_wei
 
 
 def test_a_plain_mixture_asks_plain_requests_alone():
-    items = ASKED.plain.evaluation("heldout_words", 80, seed=0)
+    items = ASKED.plain.evaluation("heldout_words", 120, seed=0)
     kinds = {(len(i.words), i.facets["n_shots"], i.facets["template_heldout"]) for i in items}
     assert kinds == {(2, 0, False)}
     assert {i.facets["template"] for i in items} == set(TRAIN_TEMPLATES)
@@ -319,6 +320,29 @@ def test_training_in_both_orders_asks_the_same_requests_from_the_last_word_to_th
                 )
             )
     assert len({item.item for item in take(twice, 20)}) == 20
+
+
+def test_training_asks_a_word_set_for_each_of_its_percentages_in_both_assignments():
+    mixture, rng = Mixture(percents_per_set=3), np.random.default_rng(1)
+    items = list(itertools.islice(mixture.training(rng), 60))
+    for of_set in zip(*[iter(items)] * 6, strict=True):
+        assert len({item.words for item in of_set}) == 1
+        for one, other in zip(of_set[::2], of_set[1::2]):
+            assert one.targets == other.targets[::-1]
+    assert len({item.words for item in items}) == 10
+    assert len({item.targets for item in items}) > 10
+
+
+def test_a_phrasing_may_name_all_words_before_their_percentages():
+    apart = [template for template in TEMPLATES if template.share]
+    assert {template.heldout for template in apart} == {False, True}
+    for template in apart:
+        asked = template.request(("river", "apple"), (70, 30))
+        other = template.request(("river", "apple"), (5, 95))
+        before, after = asked.split(template.then)
+        assert before == other.split(template.then)[0] == template.opening + "river, apple"
+        assert after.startswith(", ".join(template.share.format(percent=p) for p in (70, 30)))
+        assert "%" not in template.prior_request(("river", "apple"))
 
 
 @pytest.mark.parametrize(

@@ -89,11 +89,12 @@ def test_steps_on_every_objective_lower_it(small, objective):
 def test_the_objective_of_several_items_a_row_is_the_mean_of_each_alone(small):
     adapter = small.moved_adapter()
     found = {}
-    for objective in ("kl", "tvd"):
-        terms = small.terms(dataclasses.replace(SMALL, objective=objective, anchor_weight=0.0))
+    for name, how in {"kl": {}, "tvd": {"objective": "tvd"}, "mass": {"mass": 0.5}}.items():
+        terms = small.terms(dataclasses.replace(SMALL, anchor_weight=0.0, **how))
         batch = make_batch(terms, 0)
-        metrics, _ = make_gradient(small.decoder, terms)(adapter, small.params, batch)
-        found[objective] = float(metrics["loss"])
+        metrics, gradient = make_gradient(small.decoder, terms)(adapter, small.params, batch)
+        found[name] = float(metrics["loss"])
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     control = batch["control"]
     packed = jax.tree.map(lambda leaf: leaf[0], control.packed)
     out = jax.jit(word_log_probs, static_argnums=0)(
@@ -104,11 +105,13 @@ def test_the_objective_of_several_items_a_row_is_the_mean_of_each_alone(small):
         pair = float(np.exp(out.log_q[slot.row, slot.slot])), control.target[0, slot.row, slot.slot]
         items.setdefault((slot.row, slot.item), []).append(pair)
     assert len(items) == control.n_items[0] > len({row for row, _ in items})
-    kls, tvds = [], []
+    kls, tvds, masses = [], [], []
     for pairs in items.values():
         q, t = np.array(pairs).T
         kls.append((t * np.log(t / q)).sum())
         tvds.append((abs(q - t).sum() + 1 - q.sum()) / 2)
+        masses.append(-np.log(q.sum()))
+    assert found["mass"] - found["kl"] == pytest.approx(0.5 * np.mean(masses), rel=1e-4)
     assert found["kl"] == pytest.approx(np.mean(kls), rel=1e-5)
     assert found["tvd"] == pytest.approx(np.mean(tvds), rel=1e-5)
 
