@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     """All fields with their defaults, and what this study sets."""
     config = ml_collections.ConfigDict(to_dict(RunConfig()))
     config.model = "smollm2-135m-instruct"
+    config.suites = ("control", "scoring", "precision", "residual", "drift", "leak")
 
     # Trained on two words without examples: what two CPU cores can learn in a quarter of an hour.
     # More words, examples and other phrasings are then requests that it never saw.
