@@ -1,6 +1,6 @@
 """What is measured: one module a suite, and their names."""
 
-from antiimit_jax.suites import control, drift, leak, precision, residual, scoring
+from antiimit_jax.suites import control, drift, leak, precision, rare_rates, residual, scoring
 
 SUITES = {
     "control": control,
@@ -9,4 +9,5 @@ SUITES = {
     "residual": residual,
     "drift": drift,
     "leak": leak,
+    "rare_rates": rare_rates,
 }

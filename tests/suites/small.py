@@ -34,6 +34,7 @@ FEW = {
     "residual": {"n_items": 6},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
     "leak": {"n_sets": 2},
+    "rare_rates": {"n_sets": 2},
     "n_boot": 50,
 }
 

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE, Stage
-from antiimit_jax.scoring.asks import Answer, Ask, Scoring
+from antiimit_jax.scoring.asks import Ask
 from antiimit_jax.suites import leak, suite
 from antiimit_jax.tasks.unasked import PERCENTS, unasked
 from antiimit_jax.text.lexicon import words_of
+from tests.suites.known import Known, Told
 from tests.suites.small import as_read, values_of
 
 TUNED = Stage(name="mine", kind="other")
-Told = Callable[[Ask], tuple[float, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """An asker that answers by a rule."""
-
-    told: Told
-    stage: Stage = TUNED
-    scoring: Scoring = Scoring()
-    eval_seed: int = 0
-    dtype: str = "float32"
-
-    def words(self, asks: Sequence[Ask], *, what: str) -> list[Answer]:
-        q = [np.array(self.told(ask)) for ask in asks]
-        how = dict(prompt="", prompt_ids=(), form_counts=(2, 2), token_counts=(1, 1))
-        return [Answer(q=p, q_low=p, q_high=p, residual=1 - p.sum(), **how) for p in q]
 
 
 def base(ask: Ask) -> tuple[float, float]:
@@ -59,7 +40,7 @@ def answers(ask: Ask) -> tuple[float, float]:
 
 
 def rows_of(told: Told, n_sets: int = 25) -> list[dict]:
-    askers = (Known(base, BASE), Known(told))
+    askers = (Known(base, BASE), Known(told, TUNED))
     cfg = leak.Config(n_sets=n_sets)
     tables = suite.joined([leak.measure(asker, cfg)["leak"] for asker in askers])
     return leak.score(as_read({"leak": tables}), cfg, suite.Bootstrap(n_boot=200))
