@@ -121,6 +121,13 @@ def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
     assert "loss 0.250; 0 of about 1 min" in capsys.readouterr().err
 
 
+def test_a_forked_program_says_what_a_process_of_its_own_says():
+    for flags in (["--help"], ["--prompt=é", "--words=a", "--model=/nowhere/\x1b"]):
+        forked, own = launch("score", *flags), run(command("score", *flags))
+        assert forked.stdout.encode() == own.stdout and forked.stderr.encode() == own.stderr
+        assert forked.returncode == own.returncode
+
+
 def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):
     words = "red\x1b[31m,\u202eback,\x9bend"
     asked = (f"--model={model}", "--prompt=\x1b[2Jx", f"--words={words}")
