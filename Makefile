@@ -17,7 +17,7 @@ study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
