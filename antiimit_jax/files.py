@@ -6,19 +6,17 @@ after the rename that makes it appear.
 
 import contextlib
 import ctypes
-import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from antiimit_jax.errors import UserError
 
-T = TypeVar("T")
 MARK = "antiimit_jax.json"  # in every folder that a program of ours made, and may replace
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
@@ -27,20 +25,6 @@ def sha256(file: Path) -> str:
     """The hash of a file's contents, as hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UserFile(Generic[T]):
-    """What a user's file holds, one entry a line, and the hash of its contents."""
-
-    path: str
-    entries: tuple[T, ...]
-    sha256: str
-
-
-def user_file(file: Path, entries: Iterable[T]) -> UserFile[T]:
-    """A file that was read, with its hash."""
-    return UserFile(path=str(file), entries=tuple(entries), sha256=sha256(file))
 
 
 def sync(path: Path) -> None:

@@ -16,15 +16,21 @@ key of an object twice, and has finite numbers and valid Unicode. Whole numbers 
 become floats.
 """
 
+import dataclasses
+import functools
+import hashlib
 import json
 import math
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from antiimit_jax.errors import UserError, first_line, quoted
 
+S = TypeVar("S")
+T = TypeVar("T")
 MOST_BYTES = 64 << 20
 DEEPEST = 64
 OBJECT = {str: object}
@@ -54,40 +60,57 @@ def read_json(file: Path, shape: Shape = OBJECT, *, hint: str = "fetch it again"
     return parse_json(_read(file, hint), shape, source=str(file), hint=hint)
 
 
-def read_json_lines(file: Path, shape: Shape = OBJECT, *, hint: str) -> list[Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserFile(Generic[T]):
+    """What a user's file holds, one entry a line, and the hash of the bytes that were read."""
+
+    path: str
+    entries: tuple[T, ...]
+    sha256: str
+
+    def holding(self, entries: Iterable[S]) -> "UserFile[S]":
+        """The same file, with what its entries were made to."""
+        return UserFile(path=self.path, entries=tuple(entries), sha256=self.sha256)
+
+
+def read_json_lines(file: Path, shape: Shape = OBJECT, *, hint: str) -> UserFile[Any]:
     """What a JSONL file holds, a value for each of its lines.
 
     Raises:
       UserError: as `read_json`, with the number of the line; or no lines.
     """
-    return [
-        parse_json(line, shape, source=f"{file}: line {number}", hint=hint)
-        for number, line in enumerate(_lines(file, hint), 1)
-    ]
+    return _read_lines(file, hint, functools.partial(parse_json, shape=shape, hint=hint))
 
 
-def read_lines(file: Path, *, hint: str) -> list[str]:
+def read_lines(file: Path, *, hint: str) -> UserFile[str]:
     """The lines of a text file.
 
     Raises:
       UserError: as `read_json_lines`; a line is not UTF-8.
     """
-    found = []
-    for number, line in enumerate(_lines(file, hint), 1):
+
+    def decoded(line: bytes, source: str) -> str:
         try:
-            found.append(line.decode())
+            return line.decode()
         except UnicodeDecodeError as error:
-            raise UserError(f"{file}: line {number}: not UTF-8; {hint}") from error
-    return found
+            raise UserError(f"{source}: not UTF-8; {hint}") from error
+
+    return _read_lines(file, hint, decoded)
 
 
-def _lines(file: Path, hint: str) -> list[bytes]:
+def _read_lines(file: Path, hint: str, read: Callable[..., T]) -> UserFile[T]:
+    """A file in one reading; `read` makes an entry of a line, whose name is `source`."""
     data = _read(file, hint)
     if len(data) > MOST_BYTES:
         raise UserError(f"{file}: more than {MOST_BYTES >> 20} MiB; cut it in parts")
     if not data.strip():
         raise UserError(f"{file}: is empty; {hint}")
-    return [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")]
+    lines = [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")]
+    return UserFile(
+        path=str(file),
+        entries=tuple(read(line, source=f"{file}: line {n}") for n, line in enumerate(lines, 1)),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
 
 
 def _read(file: Path, hint: str) -> bytes:

@@ -20,7 +20,7 @@ from antiimit_jax.fields import (
     problems,
     share,
 )
-from antiimit_jax.files import UserFile
+from antiimit_jax.json_files import UserFile
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype

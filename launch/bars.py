@@ -1,8 +1,11 @@
-"""Progress bars on standard error."""
+"""Progress bars on standard error, and what is said above them."""
 
+import io
+import logging
 import sys
 import time
 
+from absl.logging import get_absl_handler
 from tqdm import tqdm
 
 from antiimit_jax.errors import printable
@@ -42,6 +45,30 @@ class Bars:
         """Ends all bars, so that what is said next has a line of its own."""
         while self._open:
             self._open.pop().close()
+
+
+class _Above(io.TextIOBase):
+    """Standard error for whole lines, which do not begin behind an open bar."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            say(line)
+        return len(text)
+
+
+def say(text: str) -> None:
+    """A line on standard error, above any progress bar."""
+    tqdm.write(printable(text), file=sys.stderr)
+
+
+def warn_above() -> None:
+    """From now on warnings, and what libraries log to standard error, are said above the bars."""
+    logging.captureWarnings(True)
+    loggers = [logging.root, *map(logging.getLogger, logging.root.manager.loggerDict)]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    for handler in {*handlers, get_absl_handler().python_handler}:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.setStream(_Above())
 
 
 bar = Bars()

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from antiimit_jax.errors import UserError, first_line, near_misses, printable
 from antiimit_jax.evaluation.progress import Progress
@@ -25,7 +24,7 @@ from antiimit_jax.processor import multiplies_bfloat16
 from antiimit_jax.run_config import RunConfig, field_names, from_dict
 from antiimit_jax.suites import SUITES
 from launch import interrupt
-from launch.bars import bar
+from launch.bars import bar, say, warn_above
 from launch.config_help import config_help
 from launch.profiling import Profiled
 from launch.saved_config import as_config_file
@@ -158,6 +157,10 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
             _last_line(f"stopped; {line}")
             os._exit(128 + stopped.number)
 
+    def begin(argv: Sequence[str]) -> None:
+        warn_above()  # absl has set up its own handler
+        main()
+
     interrupt.raise_stopped(stop)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
@@ -165,7 +168,7 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
     _keep_compilations()
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(lambda argv: main(), flags_parser=_parse)
+        app.run(begin, flags_parser=_parse)
     except UserError as error:
         _fail(str(error))
     except OSError as error:
@@ -239,11 +242,6 @@ def _fail(message: str) -> None:
 def _last_line(text: str) -> None:
     bar.close()
     print(printable(text), file=sys.stderr, flush=True)
-
-
-def say(text: str) -> None:
-    """A line on standard error, above any progress bar."""
-    tqdm.write(printable(text), file=sys.stderr)
 
 
 def show(text: str) -> None:

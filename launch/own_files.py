@@ -6,7 +6,7 @@ Messages name the file and the line.
 from collections.abc import Iterator, Mapping
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import UserFile
+from antiimit_jax.json_files import UserFile
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import word_query

@@ -137,7 +137,7 @@ def read_batch(file: Path) -> list[Request]:
       UserError: the first line that is none, with its number.
     """
     requests = []
-    for number, line in enumerate(read_json_lines(file, _LINE, hint=_LINE_HINT), 1):
+    for number, line in enumerate(read_json_lines(file, _LINE, hint=_LINE_HINT).entries, 1):
         where = f"{file}: line {number}"
         if ("prompt" in line) == ("messages" in line):
             raise UserError(f"{where}: has both or none of prompt and messages; {_LINE_HINT}")

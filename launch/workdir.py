@@ -1,15 +1,14 @@
 """The folder of a run: one run at a time, one model and one configuration for good."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
@@ -164,24 +163,17 @@ def locked(name: str) -> Iterator[Path]:
             f"--workdir={name}: holds files that are not of a run (no whole {MARK}); "
             "name another folder"
         )
+    lock = workdir / _LOCK
+    if lock.is_symlink() or lock.exists() and not lock.is_file():
+        raise UserError(f"{lock}: is no file; remove it")
     try:
-        lock = os.open(
-            workdir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
-        )
+        held = FileLock(lock, timeout=0, fallback_to_soft=False).acquire()
+    except Timeout as error:
+        raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
     except OSError as error:
-        raise UserError(f"{workdir / _LOCK}: cannot be opened ({error.strerror})") from error
-    try:
-        if not stat.S_ISREG(os.fstat(lock).st_mode):
-            raise UserError(f"{workdir / _LOCK}: is no file; remove it")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"--workdir={name}: in use by another run; wait or name another"
-            ) from error
+        raise UserError(f"{lock}: cannot be locked ({error.strerror})") from error
+    with held:
         yield workdir
-    finally:
-        os.close(lock)
 
 
 def _there(workdir: Path, config: RunConfig, overwrite: str | None) -> dict[str, Any] | None:

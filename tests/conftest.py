@@ -22,7 +22,13 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 jax.config.update("jax_numpy_rank_promotion", "raise")
 EMBEDDED = "smollm2-135m-instruct"
 _MAPS = Path("/proc/self/maps")
+_LONG = ("launch", "planning", "scoring", "training")  # rooms with files of minutes
 _MANY = 20_000  # maps of memory; Linux ends a process that wants more than 65,530
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that at the end no worker waits minutes for the other."""
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)
 
 
 @pytest.fixture(scope="module", autouse=True)

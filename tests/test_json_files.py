@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.json_files import DEEPEST, MOST_BYTES, parse_json, read_json
+from antiimit_jax.json_files import (
+    DEEPEST,
+    MOST_BYTES,
+    parse_json,
+    read_json,
+    read_json_lines,
+    read_lines,
+)
 from tests.models.refusals import refused
 
 ROW = {"name": str, "value": (float, None), "tags?": [str], "kind?": frozenset(("new", "old"))}
@@ -94,3 +103,20 @@ def test_a_message_quotes_no_more_than_it_needs():
     assert len(str(error.value)) < 150
     assert len(str(UserError("a" * 5_000_000 + "\x1b[31m end"))) < 1500
     assert str(UserError("\x1b[31m\u202e\udc80")) == "\\x1b[31m\\u202e\\udc80"
+
+
+@pytest.mark.parametrize("read", [read_lines, read_json_lines])
+def test_the_hash_of_lines_is_of_the_bytes_that_were_read(tmp_path, monkeypatch, read):
+    file, later, plain = tmp_path / "mine", tmp_path / "later", Path.open
+    file.write_bytes(b"{}\r\n{}")
+    later.write_bytes(b"{}\n{}\n")
+
+    def then_replaced(path: Path, *how):
+        opened = plain(path, *how)
+        later.replace(path)  # fails where the file is opened a second time
+        return opened
+
+    monkeypatch.setattr(Path, "open", then_replaced)
+    held = read(file, hint="")
+    assert (len(held.entries), held.path) == (2, str(file))
+    assert held.sha256 == hashlib.sha256(b"{}\r\n{}").hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from antiimit_jax.errors import UserError
 from antiimit_jax.text.formats import Prompt
 from antiimit_jax.text.tokenizer import Tokenizer
+from antiimit_jax.text.words import words_problem
 
 FORMS = ("strict", "lenient")
 _PART_TOKENS = 512
@@ -143,15 +144,8 @@ def _canonical(tokenizer: Tokenizer, text: str, ids: Ids, form: str) -> Ids:
 
 def check_words(words: Sequence[str]) -> None:
     """Raises UserError for no words, or words that are empty, repeat or have spaces around."""
-    if not words:
-        raise UserError("no words to score: name at least one")
-    for word in words:
-        if not word.strip():
-            raise UserError("a word to score is empty")
-        if word != word.strip():
-            raise UserError(f"word {word!r} begins or ends with white space: leave it out")
-    if len(set(words)) != len(words):
-        raise UserError(f"the words repeat: {', '.join(words)}")
+    if problem := words_problem(words) if words else "no words to score: name at least one":
+        raise UserError(problem)
 
 
 def _cuts(tokenizer: Tokenizer, form: str) -> Iterator[Ids]:

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import UserFile, user_file
-from antiimit_jax.json_files import read_json_lines
+from antiimit_jax.json_files import UserFile, read_json_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,8 @@ def load_templates(path: str) -> UserFile[Template]:
         are all trained on or all held out.
     """
     file, found = Path(path).expanduser(), dict[Template, int]()
-    for number, record in enumerate(read_json_lines(file, _SHAPE, hint=_HINT), 1):
+    held = read_json_lines(file, _SHAPE, hint=_HINT)
+    for number, record in enumerate(held.entries, 1):
         template = Template(**record)
         problem = _problem(template)
         if template in found:
@@ -81,7 +81,7 @@ def load_templates(path: str) -> UserFile[Template]:
             f"{file}: by the hash of their texts all {len(found)} phrasings are {which}; both "
             "kinds are needed: give more, or change a word of one"
         )
-    return user_file(file, found)
+    return held.holding(found)
 
 
 def _problem(template: Template) -> str:

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError, quoted
-from antiimit_jax.files import UserFile, json_text, user_file
-from antiimit_jax.json_files import read_json_lines
+from antiimit_jax.files import json_text
+from antiimit_jax.json_files import UserFile, read_json_lines
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
-from antiimit_jax.text.lexicon import MOST_CHARS, is_name, spelling_problem
+from antiimit_jax.text.words import NO_NAME, is_name, own_words_problem
 
 SPLIT = "items"  # of all items of a user's file
 _ROLES = frozenset(("system", "user", "assistant"))
@@ -52,8 +52,8 @@ def load_items(path: str) -> UserFile[Item]:
       UserError: no such file, or what is wrong with the first line that is not an item.
     """
     file, hint = Path(path).expanduser(), "give a JSONL file of items, one object a line"
-    records, values = read_json_lines(file, _SHAPE, hint=hint), collections.defaultdict(set)
-    for number, record in enumerate(records, 1):
+    held, values = read_json_lines(file, _SHAPE, hint=hint), collections.defaultdict(set)
+    for number, record in enumerate(held.entries, 1):
         if problem := _problem(record):
             raise UserError(f"{file}: line {number}: {problem}")
         for name, value in record.get("facets", {}).items():
@@ -61,7 +61,7 @@ def load_items(path: str) -> UserFile[Item]:
             if len(values[name]) > _MOST_VALUES:
                 much = f"facet {name} has more than {_MOST_VALUES} values, each of them a slice"
                 raise UserError(f"{file}: line {number}: {much}; leave it out or group them")
-    return user_file(file, (_item(number, record) for number, record in enumerate(records, 1)))
+    return held.holding(_item(number, record) for number, record in enumerate(held.entries, 1))
 
 
 def _item(number: int, record: Mapping[str, Any]) -> Item:
@@ -91,7 +91,7 @@ def _problem(record: Mapping[str, Any]) -> str:
         _facet_problem(record.get("facets", {})),
     ]
     if not is_name(record.get("cluster", "-")):
-        found.append(f"cluster is empty, longer than {MOST_CHARS} or has control characters")
+        found.append(f"cluster {NO_NAME}")
     return next(filter(None, found), "")
 
 
@@ -116,9 +116,7 @@ def _word_problem(words: Sequence[str]) -> str:
     """What keeps words from being the answers of one request; empty where nothing does."""
     if not 2 <= len(words) <= _MOST_WORDS:
         return f"{len(words)} words; give 2 to {_MOST_WORDS}"
-    if twice := [word for word, count in collections.Counter(words).items() if count > 1]:
-        return f"word {quoted(twice[0])} is there twice"
-    return next(filter(None, map(spelling_problem, words)), "")
+    return own_words_problem(words)
 
 
 def target_problem(targets: Sequence[float], n_words: int) -> str:

@@ -13,15 +13,14 @@ import functools
 import hashlib
 import importlib.resources
 import typing
-import unicodedata
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from antiimit_jax.errors import UserError, quoted
-from antiimit_jax.files import UserFile, user_file
-from antiimit_jax.json_files import read_lines
+from antiimit_jax.errors import UserError
+from antiimit_jax.json_files import UserFile, read_lines
+from antiimit_jax.text.words import own_words_problem
 
 Side = Literal["train", "heldout"]  # of percentages
 Split = Literal["train", "dev", "test"]  # of lemmas
@@ -29,7 +28,7 @@ Split = Literal["train", "dev", "test"]  # of lemmas
 TRAIN_SHARE, TEST_SHARE = 0.7, 0.15  # dev has the rest
 TRAIN_PERCENTS: tuple[int, ...] = tuple(p for p in range(5, 100, 5) if p not in (15, 35, 65, 85))
 HELDOUT_PERCENTS: tuple[int, ...] = tuple(p for p in range(1, 100) if p not in TRAIN_PERCENTS)
-LEAST_WORDS, MOST_CHARS = 20, 100  # of each split of a user's words, of one of them
+LEAST_WORDS = 20  # of each split of a user's words
 MOST_PERCENTS = 100  # of which a hundred can be the sum
 
 
@@ -79,9 +78,10 @@ def load_words(path: str) -> UserFile[LexiconWord]:
       UserError: no such file, the first line that is no word or repeats one, or too few words.
     """
     file, entries = Path(path).expanduser(), dict[str, LexiconWord]()
-    for number, line in enumerate(read_lines(file, hint="give a file with a word a line"), 1):
+    held = read_lines(file, hint="give a file with a word a line")
+    for number, line in enumerate(held.entries, 1):
         word, *lemma = line.split("\t")
-        problem = spelling_problem(word) or (spelling_problem(lemma[0]) if lemma else "")
+        problem = own_words_problem([word]) or own_words_problem(lemma)
         if len(lemma) > 1:
             problem = f"{len(lemma)} tabs; give a word, or a word, a tab and its lemma"
         if problem or word in entries:
@@ -94,22 +94,7 @@ def load_words(path: str) -> UserFile[LexiconWord]:
             f"{file}: by the hash of their lemmas {counts[least[0]]} of the {len(entries)} words "
             f"are {least[0]} words, {LEAST_WORDS} are needed; give about 200 words or more"
         )
-    return user_file(file, entries.values())
-
-
-def spelling_problem(word: str) -> str:
-    """What keeps a text from being a word that is asked for; empty where nothing does."""
-    if word != word.strip():
-        return f"word {quoted(word)} begins or ends with white space; leave it out"
-    if not is_name(word):
-        return f"word {quoted(word)} is empty, longer than {MOST_CHARS} or has control characters"
-    return ""
-
-
-def is_name(text: str) -> bool:
-    """Whether a text has characters that show, at most `MOST_CHARS`, and none that control."""
-    control = any(unicodedata.category(char) == "Cc" for char in text)
-    return bool(text.strip()) and len(text) <= MOST_CHARS and not control
+    return held.holding(entries.values())
 
 
 @functools.cache

@@ -6,6 +6,7 @@ What a kill leaves behind is the folder as it is at that moment, so it is copied
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from antiimit_jax.export.folder import Form, export
 from antiimit_jax.files import MARK, read_mark
 from antiimit_jax.models.weights import find_model
 from launch.workdir import locked, open_run
+from tests.launch.processes import ROOT, command, environment, launch, refused
 from tests.launch.small_runs import QUIET, results, run_study, small_config
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -106,3 +108,19 @@ def test_an_export_is_the_old_one_or_the_new_one(model, tmp_path):
     states = [whole(copy / "out") for copy in copies]
     assert all(state in (old, new) for state in states)
     assert states[0] == old and states[-1] == new
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_run_as_it_was(done, tmp_path):
+    workdir = tmp_path / "full"
+    shutil.copytree(done, workdir)
+    shutil.rmtree(workdir / "stages" / "placebo")
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+    flags = (f"--config={done / 'config.json'}", f"--workdir={workdir}")
+    # Every write beyond 4 KiB of a file fails, as on a full disk.
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *command("study", *flags)]
+    result = subprocess.run(limited, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    refused(result, "intact")
+    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert {p: after.get(p) for p in before} == before
+    again = launch("study", *flags)
+    assert again.returncode == 0, again.stderr

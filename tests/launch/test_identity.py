@@ -246,11 +246,12 @@ def test_links_in_a_run_are_not_followed(model, done, tmp_path, name):
     assert held(tmp_path) == before
 
 
-def test_a_lock_that_is_no_file_is_refused_at_once(model, done, tmp_path):
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("away")])
+def test_a_lock_that_is_no_file_is_refused_at_once(model, done, tmp_path, make):
     workdir = tmp_path / "w"
     shutil.copytree(done, workdir)
     (workdir / ".lock").unlink()
-    os.mkfifo(workdir / ".lock")
+    make(workdir / ".lock")
     with pytest.raises(UserError, match=".lock: is no file"):
         run_study(small_config(model), workdir)
 

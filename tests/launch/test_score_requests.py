@@ -42,7 +42,7 @@ def test_a_batch_is_read_line_by_line(tmp_path):
         (GOOD | {"prompt": 3}, ("prompt", "a text expected")),
         (GOOD | {"words": "apple"}, ("words", "a list expected")),
         (GOOD | {"words": []}, ("no words",)),
-        (GOOD | {"words": ["a", "a"]}, ("repeat",)),
+        (GOOD | {"words": ["a", "a"]}, ("is there twice",)),
         (GOOD | {"words": ["a", " b"]}, ("white space",)),
         (GOOD | {"messages": [TURN]}, ("both or none",)),
         ({"words": ["a"]}, ("both or none",)),

@@ -178,24 +178,6 @@ def test_a_killed_fine_tuning_ends_with_the_bytes_of_an_undisturbed_one(study, m
     assert (workdir / "adapter" / "adapter_model.safetensors").read_bytes() == expected
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_the_run_as_it_was(study, model, tmp_path):
-    finished, _ = study
-    workdir = tmp_path / "full"
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "stages" / "placebo")
-    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
-
-    run = command("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
-    # Every write beyond 4 KiB of a file fails, as on a full disk.
-    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *run]
-    result = subprocess.run(limited, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    refused(result, "intact")
-    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
-    assert {p: after.get(p) for p in before} == before
-    again = launch("study", f"--model={model}", f"--workdir={workdir}", *SMALL)
-    assert again.returncode == 0, again.stderr
-
-
 def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_path):
     workdir, _ = study
     flags = (f"--model={model}", f"--adapter={workdir / 'adapter'}", f"--workdir={tmp_path / 'w'}")

@@ -88,14 +88,19 @@ cli.run(main, lambda: "kept")
     assert took < 10
 
 
-def test_an_error_has_a_line_of_its_own_below_open_bars():
+def test_notes_warnings_and_errors_have_lines_of_their_own_beside_open_bars():
     code = r"""
+import logging, warnings
+import absl.logging
 import launch.cli as cli
 from antiimit_jax.errors import UserError
 def main():
     cli.bar("first\x1b[2J", 5)(2)
     cli.bar("second", 5)(1)
     cli.say("note \x1b]0;title\x07")
+    warnings.warn("warned")
+    absl.logging.warning("odd\x1b[31m")
+    logging.getLogger("transformers").warning("old")
     raise UserError("it is \x1b[31mred")
 cli.run(main)
 """
@@ -103,7 +108,10 @@ cli.run(main)
     assert result.returncode == 2
     assert b"\x1b" not in result.stderr.replace(b"\x1b[A", b"")  # tqdm's own: one line up
     assert result.stderr.splitlines()[-1] == rb"error: it is \x1b[31mred"
-    assert rb"note \x1b]0;title\x07" in result.stderr
+    lines = result.stderr.split(b"\n")
+    for said in (rb"note \x1b]0;title\x07", b"UserWarning: warned", rb"odd\x1b[31m", b"old"):
+        (line,) = (line for line in lines if said in line)
+        assert b"%|" not in line.rpartition(b"\r")[2]
 
 
 def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
@@ -119,6 +127,13 @@ def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
     bars.expect(60)
     bars("training", 1)(1, "loss 0.250")
     assert "loss 0.250; 0 of about 1 min" in capsys.readouterr().err
+
+
+def test_a_forked_program_says_what_a_process_of_its_own_says():
+    for flags in (["--help"], ["--prompt=é", "--words=a", "--model=/nowhere/\x1b"]):
+        forked, own = launch("score", *flags), run(command("score", *flags))
+        assert forked.stdout.encode() == own.stdout and forked.stderr.encode() == own.stderr
+        assert forked.returncode == own.returncode
 
 
 def test_escape_sequences_of_words_prompts_and_names_stay_text(model, tmp_path):

@@ -101,7 +101,7 @@ def test_the_unknown_token_spells_nothing():
         (["  "], "empty"),
         ([" a"], "white space"),
         (["a\n"], "white space"),
-        (["a", "b", "a"], "repeat"),
+        (["a", "b", "a"], "'a' is there twice"),
     ],
 )
 def test_words_that_make_no_sense_are_refused(abc, words, says):
