@@ -76,7 +76,7 @@ DIE = (
     "nothing else. Weights: {} 30%, {} 70%."
 )
 SHOWN = "The die shows:"
-FEW = 3  # prompts of a common length
+FEW = 5  # prompts of a common length
 
 
 def asks(first: int, last: int) -> list[Ask]:

@@ -13,7 +13,7 @@ import pytest
 
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.output_control import SPLITS, Mixture, few_shot_turns, without_percents
-from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES
+from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES, TEMPLATES, TRAIN_TEMPLATES, Template
 from antiimit_jax.text.formats import build_prompt
 from antiimit_jax.text.lexicon import load_lexicon
 
@@ -273,7 +273,7 @@ def test_word_sets_depart_from_a_plain_request_in_one_respect_and_follow_the_wei
 
 
 def test_a_plain_mixture_asks_plain_requests_alone():
-    items = ASKED.plain.evaluation("heldout_words", 120, seed=0)
+    items = ASKED.plain.evaluation("heldout_words", 80, seed=0)
     kinds = {(len(i.words), i.facets["n_shots"], i.facets["template_heldout"]) for i in items}
     assert kinds == {(2, 0, False)}
     assert {i.facets["template"] for i in items} == set(TRAIN_TEMPLATES)
@@ -334,15 +334,11 @@ def test_training_asks_a_word_set_for_each_of_its_percentages_in_both_assignment
 
 
 def test_a_phrasing_may_name_all_words_before_their_percentages():
-    apart = [template for template in TEMPLATES if template.share]
-    assert {template.heldout for template in apart} == {False, True}
-    for template in apart:
-        asked = template.request(("river", "apple"), (70, 30))
-        other = template.request(("river", "apple"), (5, 95))
-        before, after = asked.split(template.then)
-        assert before == other.split(template.then)[0] == template.opening + "river, apple"
-        assert after.startswith(", ".join(template.share.format(percent=p) for p in (70, 30)))
-        assert "%" not in template.prior_request(("river", "apple"))
+    apart = Template(
+        opening="Words: ", entry="{word}", then="; chances: ", share="{percent}%", prior_opening=""
+    )
+    assert apart.request(("river", "apple"), (70, 30)) == "Words: river, apple; chances: 70%, 30%."
+    assert apart.prior_request(("river", "apple")) == "river, apple."
 
 
 @pytest.mark.parametrize(

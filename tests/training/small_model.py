@@ -76,7 +76,7 @@ class Small:
 def make_small() -> Small:
     """The same model each time."""
     words = [entry.word for entry in load_lexicon()]
-    requests = [t.request(words[i::40], [5] * 200) for i, t in enumerate(TEMPLATES[:10])]
+    requests = [t.request(words[i::40], [5] * 200) for i, t in enumerate(TEMPLATES)]
     tokenizer = byte_tokenizer([" ".join(words), "\n".join(words), *requests], VOCABULARY)
     cfg = tiny_config(VOCABULARY)
     lora = LoraConfig(rank=2, alpha=4.0)
