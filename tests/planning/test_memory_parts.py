@@ -42,6 +42,7 @@ FEW = {
     "control": {"splits": ["heldout_words"], "n_items": 8},
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
+    "ladder": {"rungs": ["L6"], "n_sets": 1},
     "drift": {"n_prompts": 3, "rulers": ["bf16"]},
 }
 
@@ -109,7 +110,12 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
 
     monkeypatch.setattr(Runner, "map", spy)
     runner = Runner(lm, jax.local_devices()[:1])
-    suites = ("control", "scoring", "residual")  # all that the base asks without other weights
+    suites = (
+        "control",
+        "scoring",
+        "residual",
+        "ladder",
+    )  # all that the base asks without other weights
     asker = LocalAsker(
         runner=runner,
         variant=runner.base,

@@ -32,6 +32,7 @@ FEW = {
     "scoring": {"n_items": 8},
     "precision": {"n_items": 8},
     "residual": {"n_items": 6},
+    "ladder": {"rungs": ("L3", "L8", "L11"), "n_sets": 2},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
     "leak": {"n_sets": 2},
     "rare_rates": {"n_sets": 2},
