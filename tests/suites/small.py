@@ -32,6 +32,8 @@ FEW = {
     "scoring": {"n_items": 8},
     "precision": {"n_items": 8},
     "residual": {"n_items": 6},
+    "sad_like": {"n_pairs": 1, "n_seeds": 2, "n_shots": 1},
+    "deviate": {"n_starts": 1},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
     "n_boot": 50,
 }
