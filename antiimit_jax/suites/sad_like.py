@@ -72,7 +72,7 @@ TABLES = {
 }
 _TOP = 8  # first tokens kept
 _METRICS = ("pass_sad", "pass_keyed", "tvd_res")
-_NO_INTERVAL = "texts that meet again lower it: no interval"
+_NO_INTERVAL = "a text drawn twice would agree with itself: no interval"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
