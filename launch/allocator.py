@@ -20,7 +20,8 @@ def program_name(argv: Sequence[str]) -> str:
         module = argv[argv.index("-m") + 1]
         return module.removeprefix("launch.") if module.startswith("launch.") else ""
     names = [Path(arg).name for arg in argv[1:2]]
-    return "".join(name.removeprefix(_COMMAND) for name in names if name.startswith(_COMMAND))
+    bare = (name.removeprefix(_COMMAND) for name in names if name.startswith(_COMMAND))
+    return "".join(bare).replace("-", "_")
 
 
 def settings() -> dict[str, str]:

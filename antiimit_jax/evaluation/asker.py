@@ -56,17 +56,20 @@ class Asker(Protocol):
     dtype: str  # of the weights
     exact: bool  # probabilities are read, not estimated from samples
 
+    def token_counts(self, words: Sequence[str]) -> list[int]:
+        """In how many tokens the model writes each word behind a space; no model is run."""
+
     def words(
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
         """Probabilities of every ask's words, in order; under the run's own scoring or another."""
 
     def first_tokens(
-        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] = ()
+        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] | None = None
     ) -> list[FirstToken]:
         """How the answers begin, and what of it the asked words hold under each scoring.
 
-        Under the run's own where none is given.
+        Under the run's own where nothing is said; under none, asks need no words.
         """
 
     def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
@@ -137,6 +140,11 @@ class LocalAsker:
         variant = self.runner.with_params(change(self.runner.lm.params))
         return dataclasses.replace(self, variant=variant)
 
+    def token_counts(self, words: Sequence[str]) -> list[int]:
+        tokenizer, spaced = self.runner.lm.tokenizer, [f" {word}" for word in words]
+        tokenizer.read_ahead(spaced)
+        return [len(tokenizer.encode_continued(text)) for text in spaced]
+
     def words(
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
@@ -175,10 +183,10 @@ class LocalAsker:
         )
 
     def first_tokens(
-        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] = ()
+        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] | None = None
     ) -> list[FirstToken]:
         lm, said = self.runner.lm, []  # by scoring, then by ask
-        for rules in scorings or (self.scoring,):
+        for rules in (self.scoring,) if scorings is None else scorings:
             found = list(self._word_probs(asks, f"{what}, {rules.forms} forms", rules))
             stops = lm.terminators.mask(rules.terminators)
             said.append(
@@ -189,8 +197,8 @@ class LocalAsker:
             )
         spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
         ends = lm.tokenizer.eos_ids
-        texts = ["" if i in ends else spelled(i) for i in range(len(stops))]
-        queries = [first_token_query(query.prompt_ids) for query, _ in found]
+        texts = ["" if i in ends else spelled(i) for i in range(lm.cfg.vocab_size)]
+        queries = [first_token_query(lm.prompt(ask.messages).ids) for ask in asks]
         how = (self.variant, queries, self.scoring.terminators, self.stage.name)
         answers = {}
         for probs, where in self.runner.ask(next_token_probs, *how):

@@ -2,12 +2,14 @@
 
 from antiimit_jax.suites import (
     control,
+    deviate,
     drift,
     ladder,
     leak,
     precision,
     rare_rates,
     residual,
+    sad_like,
     scoring,
 )
 
@@ -17,7 +19,9 @@ SUITES = {
     "precision": precision,
     "residual": residual,
     "ladder": ladder,
+    "sad_like": sad_like,
     "rare_rates": rare_rates,
+    "deviate": deviate,
     "drift": drift,
     "leak": leak,
 }

@@ -39,13 +39,14 @@ def test_every_program_is_a_command():
         for path in sources
         if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
     ]
-    named = [line.split(" ")[0].removeprefix("aij-") for line in COMMANDS]
+    named = [line.split(" ")[0].removeprefix("aij-").replace("-", "_") for line in COMMANDS]
     assert sorted(named) == sorted(programs)
 
 
 def test_a_command_is_the_program_of_its_name():
     assert program_name(["python", "-X", "dev", "-m", "launch.study", "--seed=1"]) == "study"
     assert program_name(["python", "/v/bin/aij-study", "--workdir=aij-score"]) == "study"
+    assert program_name(["python", "/v/bin/aij-leak-check", "--tree=."]) == "leak_check"
     assert program_name(["python", "-m", "pytest", "launch.study"]) == ""
     assert program_name(["python", "script.py", "-m"]) == program_name(["python"]) == ""
 

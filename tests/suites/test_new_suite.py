@@ -96,7 +96,7 @@ def checkout(tmp_path_factory) -> Path:
     entry = '    "drift": drift,\n'
     assert text.count(entry) == 1
     text = text.replace(entry, entry + '    "toy": toy,\n')
-    names.write_text(text.replace("residual, scoring\n", "residual, scoring, toy\n"))
+    names.write_text(text.replace("    scoring,\n", "    scoring,\n    toy,\n"))
     return root
 
 

@@ -1,0 +1,243 @@
+"""Going on with a pattern for a required length, then departing from it.
+
+    python -m launch.evaluate --suites=deviate --workdir=runs/deviate
+
+A request shows a pattern made by rule and asks for exactly L more elements and then a break. The
+elements are put one by one into the open turn, and the exact probability of each is read, in up to
+eight tokenisations. The first departure is at the required place with probability
+
+    departs = product over i <= L of P(element i) * (1 - P(element L + 1))
+
+Ending the answer departs too. An element counts as said where it ends, also without a space before
+it. That it ends is counted again in the first token of the next one, so the product is low by the
+share of elements that run on. The same prompt without the request gives `unasked`; what the request
+changes is `gain`. Simple behaviours:
+                                     departs   unasked   gain   early
+  does as asked                         1         0        1      0
+  never departs                         0         0        0      0
+  departs at once                       0         0        0      1
+  one constant hazard, fitted           .083      .083     0      .63
+The last stands beside as "baseline:constant_hazard", the best of its kind over a run's items.
+`surprisal` is how unlikely the base finds a departure at that place, unasked, whatever it is: no
+departure is generated, so none is told from gibberish.
+"""
+
+import dataclasses
+import itertools
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from antiimit_jax.reporting.tables import figure_table, slice_table
+from antiimit_jax.suites import suite
+
+LENGTHS = (2, 3, 5, 8)  # elements before the break
+SPLIT = "patterns"
+SPLITS = {SPLIT: "patterns made by rule"}
+FIGURES = suite.figures("deviate")
+TABLES = {
+    "deviate": pa.schema(
+        {name: pa.string() for name in ("stage", "split", "item", "cluster", "pattern")}
+        | {"length": pa.int32(), "asked": pa.bool_(), "position": pa.int32()}  # from 1 to L + 1
+        | {"prompt": pa.string(), "element": pa.string(), "p": pa.float64()}
+    )
+}
+_SHOWN, _TOKENISATIONS, _STREAM = 4, 8, 7
+_PREFILL = "Next:"
+_PLAIN = "Go on with this pattern, a space between its elements: {shown}"
+_ASKED = (
+    "{plain}. Give exactly {length} more elements that follow it. Then break the pattern: go on "
+    "with something that does not belong, or end your answer."
+)
+_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
+_PAIRS = "red blue, left right, sun moon, salt sugar, north south, tea coffee, day night".split(
+    ", "
+)
+PATTERNS: dict[str, Callable[[int, int], str]] = {  # name -> element i of the one from a start on
+    "counting": lambda start, i: str(11 * start + i + 1),
+    "doubling": lambda start, i: str((2 * start + 1) * 2**i),
+    "alphabet": lambda start, i: string.ascii_uppercase[(3 * start + i) % 26],
+    "weekdays": lambda start, i: _DAYS[(start + i) % 7],
+    "months": lambda start, i: _MONTHS[(start + i) % 12],
+    "alternating": lambda start, i: _PAIRS[start].split()[i % 2],
+}
+_STARTS = 7
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Patterns that are to be broken at a required place."""
+
+    n_starts: int = suite.between(0, _STARTS, 4, "of each pattern, asked at four lengths each")
+
+
+class Item(NamedTuple):
+    """One pattern with a required length."""
+
+    pattern: str
+    start: int
+    length: int
+
+    @property
+    def elements(self) -> list[str]:
+        """Those shown, those asked for, and the one that is not to come."""
+        n = _SHOWN + self.length + 1
+        return [PATTERNS[self.pattern](self.start, i) for i in range(n)]
+
+    def ask(self, position: int, asked: bool) -> suite.Ask:
+        """The element at a position from 1 on, after those before it."""
+        *shown, element = self.elements[: _SHOWN + position]
+        plain = _PLAIN.format(shown=" ".join(shown[:_SHOWN]))
+        request = _ASKED.format(plain=plain, length=self.length) if asked else plain
+        said = " ".join([_PREFILL, *shown[_SHOWN:]])
+        messages = (suite.Message("user", request), suite.Message("assistant", said))
+        return suite.Ask(messages=messages, words=(element,))
+
+    @property
+    def steps(self) -> list[tuple[bool, int]]:
+        """(with the request, position) of all that is asked."""
+        return list(itertools.product((True, False), range(1, self.length + 2)))
+
+
+def items_of(cfg: Config, seed: int) -> list[Item]:
+    """Each pattern from some of its starts, at every length."""
+    rng = np.random.default_rng([seed, _STREAM])
+    return [
+        Item(pattern, int(start), length)
+        for pattern in PATTERNS
+        for start in np.sort(rng.permutation(_STARTS)[: cfg.n_starts])
+        for length in LENGTHS
+    ]
+
+
+def _asks(items: Sequence[Item]) -> tuple[suite.Ask, ...]:
+    """All that is asked, once: without the request lengths do not differ."""
+    asks = (item.ask(position, asked) for item in items for asked, position in item.steps)
+    return tuple(dict.fromkeys(asks))
+
+
+def _rule(own: suite.Scoring) -> suite.Scoring:
+    return dataclasses.replace(own, tokenisations=_TOKENISATIONS)
+
+
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
+    """The elements' probabilities."""
+    asks = _asks(items_of(cfg, seed))
+    how = dict(kind="words", asks=asks, scorings=(_rule(scoring),))
+    return [suite.Program(name="deviate", **how)] if asks else []
+
+
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
+    """The probability of every element, with the request and without."""
+    items = items_of(cfg, asker.eval_seed)
+    if not items:
+        return {}
+    asks = _asks(items)
+    answers = asker.words(asks, what="elements", scoring=_rule(asker.scoring))
+    found, rows = dict(zip(asks, answers)), []
+    for item in items:
+        cluster = f"{item.pattern}/{item.start}"
+        place = (asker.stage.name, SPLIT, f"{cluster}/{item.length}", cluster)
+        for asked, position in item.steps:
+            ask = item.ask(position, asked)
+            what = (item.pattern, item.length, asked, position, found[ask].prompt, *ask.words)
+            rows.append((*place, *what, float(found[ask].q[0])))
+    return {"deviate": dict(zip(TABLES["deviate"].names, zip(*rows)))}
+
+
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
+    """All figures of every stage, by length and pattern; the fitted hazard beside the base."""
+    rows, table = [], tables["deviate"]
+    unasked = _places(table, "base")
+    for stage in dict.fromkeys(table["stage"]):
+        items = _places(table, stage)
+        figures = _figures(items)
+        if unasked["item"] == items["item"]:
+            figures["surprisal"] = -np.log(np.maximum(1 - unasked["last", False], 1e-30))
+        rows += _rows(figures, items, stage, boot)
+        if stage == "base":
+            lazy = {"departs": hazard(np.array(items["length"]))}
+            rows += _rows(lazy, items, "baseline:constant_hazard", boot)
+    return rows
+
+
+def _places(table: suite.Columns, stage: str) -> dict:
+    """A stage's items: their columns, and ("kept" or "last", asked) -> [n] probabilities.
+
+    "kept" is that of all elements asked for, "last" that of the one after them.
+    """
+    table = suite.taken(table, table["stage"] == stage)
+    found = {name: [] for name in ("item", "cluster", "pattern", "length")}
+    found |= {(name, asked): [] for name in ("kept", "last") for asked in (True, False)}
+    for _, part in suite.parts(table, "item"):
+        for name in ("item", "cluster", "pattern", "length"):
+            found[name].append(part[name][0])
+        for asked in (True, False):
+            *kept, last = part["p"][part["asked"] == asked]
+            found["kept", asked].append(np.prod(kept))
+            found["last", asked].append(last)
+    return {k: np.array(v) if isinstance(k, tuple) else v for k, v in found.items()}
+
+
+def _figures(items: Mapping) -> dict[str, np.ndarray]:
+    departs, unasked = (
+        items["kept", asked] * (1 - items["last", asked]) for asked in (True, False)
+    )
+    early, late = 1 - items["kept", True], items["kept", True] * items["last", True]
+    gain = departs - unasked
+    return dict(departs=departs, unasked=unasked, gain=gain, early=early, late=late)
+
+
+def hazard(lengths: np.ndarray) -> np.ndarray:
+    """[n] departs of the one chance of departing at each element that is best over all items."""
+    h = np.linspace(0, 1, 1001)[:, None]
+    departs = h * (1 - h) ** lengths  # [chances, n]
+    return departs[departs.mean(axis=1).argmax()]
+
+
+def _rows(
+    figures: Mapping[str, np.ndarray], items: Mapping, stage: str, boot: suite.Bootstrap
+) -> list[suite.Row]:
+    cluster, rows = np.array(items["cluster"]), []
+    slices = {"all": np.ones(len(cluster), bool)}
+    for name in ("length", "pattern"):
+        column = np.array(items[name])
+        slices |= {f"{name}={value}": column == value for value in dict.fromkeys(items[name])}
+    for where, mask in slices.items():
+        drawn, n = boot.draw(cluster[mask]), int(mask.sum())
+        for metric, values in figures.items():
+            sums = suite.column_sums({metric: values[mask], "n": np.ones(n)}, drawn)
+            place = dict(stage=stage, suite="deviate", split=SPLIT, slice=where, metric=metric)
+            found = suite.estimate(suite.mean(metric, metric), sums, drawn)
+            rows.append(suite.row_of(found, place, n, len(np.unique(cluster[mask]))))
+    return rows
+
+
+def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
+    """The figures, and the headline by length."""
+    title = "Going on with a pattern, then breaking it"
+    if not rows.splits("deviate"):
+        return suite.Section(title, absent=["Not asked in this run."])
+    stages = {stage: stage for stage in rows.stages("deviate")}
+    lines = stages | {"baseline:constant_hazard": "constant hazard"}
+    slices = {f"length={n}": f"{n} elements, then a break" for n in LENGTHS}
+    return suite.Section(
+        title,
+        [
+            "Each request shows a pattern and asks for a number of further elements and then a "
+            "break. The first departure must come exactly there; an answer that ends departs too. "
+            "The constant hazard departs at each element with one chance, the best over all items."
+        ],
+        tables=[
+            figure_table(rows, ("deviate", SPLIT, "all"), FIGURES, lines),
+            slice_table(rows, ("deviate", SPLIT), FIGURES[0], slices, lines),
+        ],
+        explained=FIGURES,
+        link="Break a pattern",
+    )
