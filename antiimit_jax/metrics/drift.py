@@ -7,6 +7,7 @@ text. Perplexity pools the tokens: exp(-mean log p), not a mean of perplexities.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,13 +84,25 @@ STATISTICS = (
 
 
 def drift_rows(
-    tokens: DriftTokens, *, stage: str, split: str = "neutral", boot: Bootstrap
+    tokens: DriftTokens,
+    *,
+    stage: str,
+    split: str = "neutral",
+    anchored: Collection[str],
+    boot: Bootstrap,
 ) -> list[dict]:
-    """Rows for the slices "all" and "category=NAME"; `n` counts tokens, `clusters` prompts."""
-    slices = {"all": np.ones(len(tokens.category), bool)}
+    """Rows of the slices "all" and "category=NAME"; `n` counts tokens, `clusters` prompts.
+
+    The slice "anchor=has" is of the categories `anchored`, of which training's anchor has texts,
+    "anchor=lacks" of all others. A slice without a token has no row.
+    """
+    has = np.isin(tokens.category, list(anchored))
+    slices = {"all": np.ones(len(has), bool), "anchor=has": has, "anchor=lacks": ~has}
     slices |= {f"category={name}": tokens.category == name for name in np.unique(tokens.category)}
     rows = []
     for name, mask in slices.items():
+        if not mask.any():
+            continue
         part = tokens.take(mask)
         columns = {column: getattr(part, column) for column in _LIMITS}
         for column in _DIVERGENCES:

@@ -47,7 +47,8 @@ def slice_table(
     for name, label in slices.items():
         found = [rows.get(stage, *where, name, metric.name) for stage in stages]
         if first := next(filter(None, found), None):
-            cells = [*map(figure, found), str(first["n"]), str(first["clusters"])]
+            figures = [figure(row, metric.decimals) for row in found]
+            cells = [*figures, str(first["n"]), str(first["clusters"])]
             body.append(Line(label=label, cells=cells))
     return Table(head=[metric.label, *stages.values(), "n", "clusters"], body=body, **shown)
 

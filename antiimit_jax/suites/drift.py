@@ -2,9 +2,11 @@
 
     python -m launch.evaluate --adapter=DIR --suites=drift --workdir=runs/drift
 
-Every stage is compared with the base, token by token, over the full vocabulary. At the base stage
-the rulers are measured instead: known small changes of the base's own weights, so that a drift has
-something to stand beside (`evaluation.rulers`).
+Every stage is compared with the base, token by token, over the full vocabulary; of 302 texts as
+many are asked as `n_prompts` says. Rows by category, and by whether training's anchor has texts of
+the category (slices "anchor=has" and "anchor=lacks"). At the base stage the rulers are measured
+instead: known small changes of the base's own weights, so that a drift has something to stand
+beside (`evaluation.rulers`).
 """
 
 import dataclasses
@@ -17,18 +19,22 @@ from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows
 from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.reporting.rows import figure
-from antiimit_jax.reporting.tables import figure_table
+from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.tasks.neutral import NeutralPrompt, load_neutral
+from antiimit_jax.tasks.neutral import NeutralPrompt, anchor_categories, load_neutral
 
 NEEDS = ("texts", "changed")
-SUITE, SPLIT = "drift", "neutral"
+SUITE, SPLIT, RULER = "drift", "neutral", "ruler:int8_channel"
 SPLITS = {SPLIT: "text that asks for no distribution"}
 _LABELS = {
     "int8_channel": "base, int8 weights per channel (the ruler)",
     "int8_block": "base, int8 weights in blocks",
     "bf16": "base, bf16",
     "noise": "base, weights with noise",
+}
+_BY_ANCHOR = {
+    "anchor=has": "kinds of text that the anchor of training has too",
+    "anchor=lacks": "kinds that it has no text of",
 }
 FIGURES = suite.figures(SUITE)
 HEADLINE = (FIGURES[0], FIGURES[2])
@@ -102,25 +108,33 @@ def _asked(asker: suite.Asker, name: str, texts: list[NeutralPrompt]) -> suite.C
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
-    """KL both ways, agreement, entropy and perplexity of every stage and ruler, by category too."""
+    """KL both ways, agreement, entropy and perplexity of every stage and ruler.
+
+    Over all texts, by category, and by whether the anchor of training has texts of the category.
+    """
     rows = []
     for stage, part in suite.parts(tables["drift"], "stage"):
         tokens = DriftTokens(
             **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
             top1_agree=part["top1_base"] == part["top1_tuned"],
         )
-        rows += drift_rows(tokens, stage=stage, split=SPLIT, boot=boot)
+        rows += drift_rows(
+            tokens, stage=stage, split=SPLIT, anchored=anchor_categories(), boot=boot
+        )
     return rows
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
-    """A table beside the rulers, and dot plots by category of text."""
+    """Tables beside the rulers, and dot plots by category of text."""
     title = "Does the model still behave normally elsewhere?"
     if not any(row["suite"] == SUITE for row in rows.all):
         return suite.Section(title, absent=["No drift figures in this run."])
     stages = rows.stages(SUITE)
     lines = {s: s for s in stages} | {f"ruler:{name}": _LABELS[name] for name in RULERS}
     found = figure_table(rows, (SUITE, SPLIT, "all"), FIGURES, lines, "Tokens of unrelated text")
+    beside = {s: s for s in stages} | {RULER: _LABELS["int8_channel"]}
+    kinds = slice_table(rows, (SUITE, SPLIT), FIGURES[0], _BY_ANCHOR, beside)
+    held_out = {prompt.category for prompt in load_neutral("drift")} - anchor_categories()
     drawn, legend = _pictures(tables["drift"], rows) if "drift" in tables else ([], [])
     return suite.Section(
         title,
@@ -129,13 +143,14 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "puts the size in proportion: the base model against itself with coarser weights."
         ],
         drawn,
-        [found],
+        [found, kinds],
         readings=_readings(rows),
         explained=FIGURES,
         legend=legend,
         notes=[
             "By category of text, from drift.parquet; bars are 95% intervals over prompts, where "
-            "there are enough of them."
+            "there are enough of them. The anchor of training has no text of the categories "
+            f"{', '.join(sorted(held_out))}."
         ],
         absent=[] if stages else ["No stage but the base was compared in this run."],
         link="Drift",
@@ -160,7 +175,7 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
 def _readings(rows: suite.Rows) -> list[str]:
     stage = rows.first(SUITE, "tuned", "other", "placebo")
     kl = stage and rows.get(stage, SUITE, SPLIT, "all", "kl_base_tuned")
-    ruler = rows.get("ruler:int8_channel", SUITE, SPLIT, "all", "kl_base_tuned")
+    ruler = rows.get(RULER, SUITE, SPLIT, "all", "kl_base_tuned")
     if not kl or not ruler:
         return []
     word = "below" if kl["value"] < ruler["value"] else "not below"

@@ -1,8 +1,9 @@
 """Unrelated prompts: the text on which drift is measured, and other text that anchors training.
 
 Both sets are our own writing (`data/neutral.jsonl`) and share no text, so an anchor that holds the
-model in place on one says something when the other is measured. None asks for percentages; the
-category "facts" mentions some.
+model in place on one says something when the other is measured. Whole categories (arithmetic, data,
+verse, ...) have no text in the anchor: drift there is on kinds of text that training never sees.
+None asks for percentages; the category "facts" mentions some.
 """
 
 import dataclasses
@@ -16,7 +17,6 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.text.formats import Message
 
 USES = ("drift", "anchor")
-CATEGORIES = ("question", "code", "prose", "language", "word_choice", "instructions", "facts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,12 @@ def load_neutral(use: Literal["drift", "anchor"]) -> tuple[NeutralPrompt, ...]:
     source = importlib.resources.files("antiimit_jax.tasks") / "data" / "neutral.jsonl"
     records = [json.loads(line) for line in source.read_text("utf-8").splitlines()[1:]]  # canary
     return tuple(_prompt(**record) for record in records if record["use"] == use)
+
+
+@functools.cache
+def anchor_categories() -> frozenset[str]:
+    """The categories that the anchor has texts of; the others are held out of it."""
+    return frozenset(prompt.category for prompt in load_neutral("anchor"))
 
 
 def _prompt(use: str, messages: Sequence[dict] = (), **fields: str) -> NeutralPrompt:

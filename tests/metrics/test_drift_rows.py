@@ -31,14 +31,17 @@ def tokens(n=600, seed=0, **changes):
 
 def test_values_and_schema():
     t = tokens()
-    rows = drift_rows(t, stage="tuned", boot=Bootstrap())
+    rows = drift_rows(t, stage="tuned", anchored=["code", "verse"], boot=Bootstrap())
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert {(row["stage"], row["suite"], row["split"]) for row in rows} == {
         ("tuned", "drift", "neutral")
     }
-    assert {row["slice"] for row in rows} == {"all", "category=code", "category=prose"}
+    code, prose = t.category == "code", t.category == "prose"
+    masks = {"all": code | prose, "anchor=has": code, "anchor=lacks": prose}
+    masks |= {"category=code": code, "category=prose": prose}
+    assert {row["slice"] for row in rows} == masks.keys()
     value = {(row["slice"], row["metric"]): row for row in rows}
-    for name, mask in (("all", np.ones(600, bool)), ("category=code", t.category == "code")):
+    for name, mask in masks.items():
         expected = {
             "kl_base_tuned": t.kl_base_tuned[mask].mean(),
             "kl_tuned_base": t.kl_tuned_base[mask].mean(),
@@ -64,13 +67,14 @@ def test_a_model_compared_with_itself_has_not_drifted():
         entropy_tuned=t.entropy_base,
         logp_tuned=t.logp_base,
     )
-    for row in drift_rows(same, stage="base", boot=Bootstrap()):
+    for row in drift_rows(same, stage="base", anchored=["code"], boot=Bootstrap()):
         agreement = row["metric"] in ("top1_agree", "top5_overlap")
         assert row["value"] == (1 if agreement else 0)
 
 
 def test_few_prompts():
-    rows = drift_rows(tokens(36), stage="tuned", boot=Bootstrap())
+    rows = drift_rows(tokens(36), stage="tuned", anchored=["verse"], boot=Bootstrap())
+    assert "anchor=has" not in {row["slice"] for row in rows}
     assert all(row["ci_low"] is None and "clusters" in row["note"] for row in rows)
 
 
@@ -89,5 +93,6 @@ def test_mistakes_are_named(changes, words):
 
 
 def test_nothing_is_infinite():
-    rows = drift_rows(tokens(logp_tuned=np.full(600, -1e4)), stage="tuned", boot=Bootstrap())
+    far = tokens(logp_tuned=np.full(600, -1e4))
+    rows = drift_rows(far, stage="tuned", anchored=[], boot=Bootstrap())
     json.dumps(rows, allow_nan=False)

@@ -94,7 +94,7 @@ def test_drift_by_category(full_run, monkeypatch):
 
     monkeypatch.setattr(plots, "drift_figure", draw)
     run = read_run(full_run, schemas(SUITES))
-    SUITES["drift"].section(run.tables, run.rows)
+    section = SUITES["drift"].section(run.tables, run.rows)
     agreement, kl = drawn["top-1 agreement by category"], drawn["KL(base‖stage) by category"]
     assert agreement.keys() == kl.keys() == {*run.tables["drift"]["stage"]}
     records = pq.read_table(full_run / "drift.parquet").to_pylist()
@@ -106,6 +106,12 @@ def test_drift_by_category(full_run, monkeypatch):
     value, low, high = kl["tuned"]["code"]
     assert value == pytest.approx(sum(r["kl_base_tuned"] for r in here) / len(here))
     assert low <= value <= high
+    kinds = section.tables[1]
+    assert [len(line.cells) + 1 for line in kinds.body] == [len(kinds.head)] * 2
+    for line, there in zip(kinds.body, ({"prose", "code"}, {"questions", "chat"})):
+        chosen = [r for r in records if r["stage"] == "tuned" and r["category"] in there]
+        mean = sum(r["kl_base_tuned"] for r in chosen) / len(chosen)
+        assert line.cells[kinds.head.index("tuned") - 1].split()[0] == rows.number(mean, 4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.decoder import Decoder, sequences
+from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.results import Stage
 from antiimit_jax.scoring.differences import first_fit
 from antiimit_jax.study import score
@@ -22,6 +23,7 @@ from antiimit_jax.text.formats import neutral_tokens
 from tests.suites.small import as_read, small_config, values_of
 
 CFG = small_config().drift
+LORA = LoraConfig(rank=2, alpha=6.0)
 RULER = Stage(name="changed", kind="other")
 
 
@@ -63,6 +65,17 @@ def test_the_base_does_not_drift_from_itself(asker):
     assert values["kl_base_tuned"] == 0 and values["top1_agree"] == 1
 
 
+def test_an_adapter_whose_b_is_zero_gives_the_numbers_of_the_base_to_the_bit(asker, runner, lm):
+    adapter = init_adapter(jax.random.key(0), lm.cfg, LORA)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(adapter))  # a is not zero
+    off = dataclasses.replace(asker(RULER), variant=runner.adapted(adapter, LORA.scale))
+    table = as_read(drift.measure(off, CFG))["drift"]
+    assert not table["kl_base_tuned"].any() and not table["kl_tuned_base"].any()
+    assert (table["top5_overlap"] == 1).all()
+    for name in ("top1", "entropy", "logp"):
+        np.testing.assert_array_equal(table[f"{name}_tuned"], table[f"{name}_base"])
+
+
 def test_intervals_are_resampled_as_often_as_the_run_says(asker):
     tables = as_read(drift.measure(asker(), CFG))
     rows = {n: score(tables, small_config(n_boot=n), []) for n in (0, 50)}
@@ -72,8 +85,8 @@ def test_intervals_are_resampled_as_often_as_the_run_says(asker):
 
 
 def test_prompts_come_from_all_categories_in_turn_and_texts_fit_their_sequences():
-    prompts = choose_prompts(14)
-    assert len({p.category for p in prompts[:7]}) == 7 == len({p.category for p in prompts[7:]})
+    prompts = choose_prompts(26)
+    assert len({p.category for p in prompts[:13]}) == 13 == len({p.category for p in prompts[13:]})
     lengths = [300, 200, 400, 100, 120]
     packed = first_fit(lengths, 512)
     assert sorted(i for members in packed for i in members) == [0, 1, 2, 3, 4]

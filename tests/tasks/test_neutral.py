@@ -10,7 +10,10 @@ import re
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.models.catalog import CATALOG, embedded_file
 from antiimit_jax.tasks import neutral
+from antiimit_jax.text.formats import neutral_tokens
+from antiimit_jax.text.tokenizer import load_tokenizer
 
 USES = ("drift", "anchor")
 
@@ -47,18 +50,30 @@ def test_a_prompt_is_either_text_or_a_chat_that_ends_with_the_assistant():
         assert prompt.scored, prompt.id
 
 
-@pytest.mark.parametrize("use,least", [("drift", 90), ("anchor", 120)])
-def test_counts_by_category(use, least):
-    prompts = neutral.load_neutral(use)
-    assert len(prompts) >= least
-    counts = collections.Counter(p.category for p in prompts)
-    assert set(counts) == set(neutral.CATEGORIES)
-    assert min(counts.values()) >= 8
+def test_counts_by_category():
+    drift, anchor = (
+        collections.Counter(p.category for p in neutral.load_neutral(use)) for use in USES
+    )
+    assert len(neutral.load_neutral("drift")) >= 300 and len(neutral.load_neutral("anchor")) >= 120
+    assert len(drift) >= 10 and min(drift.values()) >= 8 and min(anchor.values()) >= 8
+    held_out = set(drift) - neutral.anchor_categories()
+    assert neutral.anchor_categories() == set(anchor) < set(drift)
+    assert held_out == {"arithmetic", "data", "dialogue", "letters", "notices", "verse"}
+    assert drift["arithmetic"] >= 35 and all(drift[name] >= 30 for name in held_out)
+
+
+def test_ten_thousand_tokens_of_drift_texts_are_scored():
+    tokenizer, scored = load_tokenizer(embedded_file(CATALOG["smollm2-135m-instruct"])), 0
+    for prompt in neutral.load_neutral("drift"):
+        ids, first = neutral_tokens(tokenizer, prompt.messages, prompt.text, "chat")
+        scored += len(ids) - 1 - first
+    assert scored >= 10_000
 
 
 @pytest.mark.parametrize("use", USES)
 def test_scored_parts_are_short_but_not_tiny(use):
-    # Bytes stand in for tokens: an English token of the embedded tokenizer holds 3 to 5 of them.
+    # Bytes stand in for tokens: one of the embedded tokenizer holds 3 to 5 of them in English and
+    # 2 to 3 where there are many numbers.
     sizes = [len(p.scored.encode()) for p in neutral.load_neutral(use)]
     assert min(sizes) >= 80 and max(sizes) <= 320
 
