@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import UserFile, user_file
-from antiimit_jax.json_files import read_lines
+from antiimit_jax.json_files import UserFile, read_lines
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
 from antiimit_jax.tasks.user_items import load_items
@@ -148,8 +147,8 @@ def load_pairs(path: str) -> UserFile[Item]:
 def load_blocklist(path: str) -> UserFile[str]:
     """Answers that do not count, one a line; capitals and spaces around do not matter."""
     file = Path(path).expanduser()
-    lines = read_lines(file, hint="give a file with an answer a line")
-    return user_file(file, filter(None, map(plain, lines)))
+    read = read_lines(file, hint="give a file with an answer a line")
+    return read.holding(filter(None, map(plain, read.entries)))
 
 
 def tolerances(item: Item, where: str) -> tuple[float, ...]:
