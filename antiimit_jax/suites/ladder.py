@@ -39,7 +39,7 @@ from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.results import stage_named
 from antiimit_jax.suites import control, suite
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.rungs import RUNGS, questions, rung_items
+from antiimit_jax.tasks.rungs import RUNGS, rung_items, second_asks
 
 SPLITS = RUNGS
 _METRICS = ("tvd_res", "mass", "gamma", "gamma_corr", "request_gain")
@@ -71,7 +71,7 @@ def items_of(cfg: Config, seed: int) -> list[Item]:
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words after the requests, percentages after the questions about them."""
     items = items_of(cfg, seed)
-    asked = {"ladder": items, "ladder, stated": questions(items)}
+    asked = {"ladder": items, "ladder, stated": second_asks(items)}
     return [
         suite.Program(name=name, kind="words", asks=tuple(control.asks_of(of)), scorings=(scoring,))
         for name, of in asked.items()
@@ -87,7 +87,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     items = items_of(cfg, asker.eval_seed)
     return {
         "ladder": _answered(asker, items, "ladder"),
-        "ladder_stated": _answered(asker, questions(items), "ladder, percentages stated"),
+        "ladder_stated": _answered(asker, second_asks(items), "ladder, percentages stated"),
     }
 
 

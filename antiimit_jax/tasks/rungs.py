@@ -237,7 +237,7 @@ _STYLES = {
 }
 
 
-def questions(items: Sequence[Item]) -> list[Item]:
+def second_asks(items: Sequence[Item]) -> list[Item]:
     """The second ask, of each word set at most two: which percentage was requested for a word.
 
     The words are `N_OPTIONS` percentages in ascending order: those requested, as far as they have

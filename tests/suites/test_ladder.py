@@ -16,7 +16,7 @@ from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.suites import ladder
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.rungs import RUNGS, questions
+from antiimit_jax.tasks.rungs import RUNGS, second_asks
 from tests.suites.small import as_read, small_config, values_of
 
 ALL = ladder.Config(rungs=tuple(RUNGS), n_sets=20)
@@ -39,7 +39,7 @@ class Known:
     def words(self, asks: list[Ask], *, what: str) -> list[Answer]:
         items, say = ladder.items_of(self.cfg, self.eval_seed), self.answer
         if what != "ladder":
-            items, say = questions(items), self.tell
+            items, say = second_asks(items), self.tell
         assert [ask.messages for ask in asks] == [item.messages for item in items]
         answers = []
         for item in items:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.tasks.rungs import RUNGS, composed_share, questions, rung_items, wordings
+from antiimit_jax.tasks.rungs import RUNGS, composed_share, rung_items, second_asks, wordings
 from antiimit_jax.text.lexicon import HELDOUT_PERCENTS, TRAIN_PERCENTS, words_of
 
 _COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "seven": 7, "nine": 9}
@@ -94,7 +94,7 @@ def test_a_question_offers_the_requested_percentage_once_and_both_places_alike_o
     for rung in RUNGS:
         items = {item.item: item for item in rung_items(rung, 20, 0)}
         asked_first = []
-        for question in questions(list(items.values())):
+        for question in second_asks(list(items.values())):
             (right,) = [w for w, t in zip(question.words, question.targets) if t]
             assert len(set(question.words)) == 4 and sum(question.targets) == 1
             request = items[question.item]
