@@ -35,6 +35,7 @@ from antiimit_jax.metrics.baselines import baseline
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.ratios import fieller
 from antiimit_jax.metrics.rows import control_rows
+from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.results import stage_named
 from antiimit_jax.suites import control, suite
@@ -186,6 +187,27 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         explained=FIGURES,
         link="Ladder",
     )
+
+
+def questions(rows: suite.Rows) -> list[suite.Question]:
+    """How much of graded control is left on each rung, where L0 has some."""
+    stage = rows.subject("ladder")
+    ratios = {rung: rows.get(stage, "ladder", rung, "all", "gamma_ratio") for rung in RUNGS}
+    said = [
+        f"{rung} ({RUNGS[rung]}) {figure(row, 2)}"
+        for rung, row in ratios.items()
+        if value_of(row) is not None
+    ]
+    if not said:
+        return []
+    return [
+        suite.Question(
+            asked="How far does control carry, rung by rung?",
+            by="γ of a rung by γ of L0, plain requests: 1 all of it, 0 none",
+            found=[f"{stage}: {'; '.join(said)}"],
+            beyond="rungs without a value, and those that the ladder does not hold",
+        )
+    ]
 
 
 def _table(

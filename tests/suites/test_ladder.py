@@ -169,6 +169,12 @@ def test_equal_shares_stand_beside_the_base_and_the_section_names_every_rung(ora
     assert labels == [f"{rung}: {about}" for rung, about in RUNGS.items()]
 
 
+def test_what_is_left_on_every_rung_answers_a_question_where_l0_has_a_slope(oracle, lazy):
+    (question,) = ladder.questions(Rows(oracle, [BASE]))
+    assert f"L6 ({RUNGS['L6']}) 1.00" in question.found[0] and "L0" not in question.found[0]
+    assert ladder.questions(Rows(lazy, [BASE])) == []
+
+
 def test_a_model_answers_all_rungs(asker):
     cfg = ladder.Config(rungs=tuple(RUNGS), n_sets=6)
     tables = as_read(ladder.measure(asker(), cfg))
