@@ -12,6 +12,9 @@ words:
   rank_only       the best fixed shares by rank (`best_shares_by_rank`) for requests at large: for
                   each k and side of the percentages, fitted to draws of the task's own sampler and
                   not to the items of a slice;
+  best_temperature  the answers' own shares c, sharpened or flattened: c^(1/T), renormalised, with
+                  the one T over all items that has the least mean TVD. Of the base's answers: what
+                  a temperature would bring, the format for free;
   few_shot_copy   the shares of the last few-shot turn; prior: the base model without percentages.
                   Both only on items that have them.
 """
@@ -27,6 +30,7 @@ from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import Statistic, ratio
 from antiimit_jax.text.lexicon import MOST_PERCENTS, TRAIN_PERCENTS, Side, sample_many
 
+_POWERS = (0.0, *np.geomspace(1 / 64, 64, 121))  # 1 / T, and equal shares
 _DRAWS = 100_000  # of requests, that fixed shares by rank are fitted to
 
 
@@ -140,6 +144,21 @@ def _rank_only(results: ControlResults) -> np.ndarray:
     return _by_rank(results, shares)
 
 
+def _best_temperature(results: ControlResults) -> np.ndarray:
+    known = results.named & (results.shares > 0)
+    log_shares = np.where(known, np.log(np.where(known, results.shares, 1)), -np.inf)
+    largest = np.max(log_shares, axis=1, keepdims=True)
+    weight = np.where(known, log_shares - np.where(np.isfinite(largest), largest, 0), 0)
+
+    def answers(power: float) -> np.ndarray:
+        raised = np.where(known, np.exp(power * weight), 0)
+        mass = raised.sum(axis=1, keepdims=True)
+        return np.where(mass > 0, raised / np.where(mass > 0, mass, 1), _uniform(results))
+
+    error = lambda power: abs(answers(power) - results.target).sum()
+    return answers(min(_POWERS, key=error))
+
+
 _BEHAVIOURS = {
     "perfect": _perfect,
     "uniform": _uniform,
@@ -148,6 +167,7 @@ _BEHAVIOURS = {
     "constant_60_40": _constant_60_40,
     "two_level": _two_level,
     "rank_only": _rank_only,
+    "best_temperature": _best_temperature,
 }
 BASELINES = (*_BEHAVIOURS, "few_shot_copy", "prior")
 _COMPARED = ("uniform", "argmax", "rank_only")

@@ -194,6 +194,18 @@ def test_two_level_is_the_mean_largest_share():
     )
 
 
+@pytest.mark.parametrize("power", [0.25, 1.0, 4.0])
+def test_the_best_temperature_undoes_a_temperature_and_is_equal_shares_where_none_helps(power):
+    rng = np.random.default_rng(3)
+    target = rng.dirichlet(np.ones(3), 50)
+    raised = target**power
+    raised /= raised.sum(axis=1, keepdims=True)
+    given = results_of(target, 0.3 * raised)  # shares at another temperature, and little mass
+    assert baseline(given, "best_temperature").q == pytest.approx(target, abs=1e-9)
+    wrong = results_of(target, target[:, ::-1] * 0.5)  # the words' shares are of no use
+    assert baseline(wrong, "best_temperature").q == pytest.approx(np.full((50, 3), 1 / 3), abs=0.1)
+
+
 def test_copy_and_prior_apply_where_they_exist():
     results = pairs(np.array([0.3, 0.6, 0.9]))
     assert baseline(results, "prior") is None and baseline(results, "few_shot_copy") is None

@@ -3,7 +3,7 @@
     python -m launch.evaluate --suites=control --workdir=runs/control
 
 Every stage is asked the same items. The base is also asked without percentages (its prior). Figures
-stand beside nine behaviours that ignore the request or know only part of it, answered on the very
+stand beside ten behaviours that ignore the request or know only part of it, answered on the very
 same items and scored by the same functions (`metrics.baselines`).
 """
 
@@ -229,6 +229,9 @@ def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) 
         results, asked, _ = answered.get((other, split), (None, (), {}))
         if np.array_equal(items, asked):
             others[other] = results
+            if other == "base":
+                sharpened = "best_temperature"
+                others[f"baseline:{sharpened}"] = baseline(results, sharpened)
     slices = {name: mask for name, mask in all_slices.items() if name in _PAIRED}
     common = dict(split=split, slices=slices, boot=boot)
     return [

@@ -18,6 +18,7 @@ BASELINES = {
     "baseline:argmax": "argmax: all on the larger word",
     "baseline:two_level": "step function: larger of two words always 75%",
     "baseline:rank_only": "rank only: best fixed shares by rank",
+    "baseline:best_temperature": "best temperature: the base's shares, sharpened or flattened",
     "baseline:flip": "flip: the words' shares swapped",
     "baseline:constant_60_40": "constant 60/40",
     "baseline:prior": "prior: base model, no percentages in prompt",
