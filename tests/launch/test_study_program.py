@@ -66,7 +66,7 @@ def test_a_study_writes_the_files_of_the_contract(study):
     assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
     slices = {row["slice"] for row in metrics["rows"]}
     assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
-    tables = "items drift training residual residual_samples scoring precision ladder ladder_stated"
+    tables = "items drift training residual residual_samples scoring precision leak"
     for name in tables.split():
         assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
     for folder in ("adapter", "placebo"):
@@ -310,4 +310,4 @@ def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path)
     assert "drift.parquet" in above and "training.parquet" in above
     assert "No drift figures" not in page  # nothing is said of suites besides
     suites = {row["suite"] for row in json.loads((copy / "metrics.json").read_text())["rows"]}
-    assert suites == {"control", "scoring", "precision", "residual", "ladder"}
+    assert suites == {"control", "scoring", "precision", "residual", "leak"}
