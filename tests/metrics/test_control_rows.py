@@ -144,7 +144,7 @@ def test_baseline_rows():
     names = {stage for stage, _, _ in table}
     assert names == {
         f"baseline:{name}" for name in ("perfect", "uniform", "argmax", "flip", "constant_60_40")
-    } | {"baseline:two_level", "baseline:rank_only", "baseline:prior"}
+    } | {"baseline:two_level", "baseline:rank_only", "baseline:best_temperature", "baseline:prior"}
     assert table["baseline:perfect", "k=2", "skill"]["value"] == pytest.approx(1)
     assert table["baseline:rank_only", "k=2", "skill_over_rank"]["value"] == pytest.approx(
         0, abs=1e-12
