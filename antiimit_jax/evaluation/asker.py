@@ -28,7 +28,7 @@ from antiimit_jax.scoring.trie import (
 )
 from antiimit_jax.scoring.word_probs import next_token_probs
 from antiimit_jax.tasks.neutral import NeutralPrompt
-from antiimit_jax.text.formats import Message, neutral_tokens
+from antiimit_jax.text.formats import Message, Prompt, neutral_tokens
 
 Tree = Any
 
@@ -148,14 +148,17 @@ class LocalAsker:
     def words(
         self, asks: Sequence[Ask], *, what: str, scoring: Scoring | None = None
     ) -> list[Answer]:
-        found = self._word_probs(asks, what, scoring or self.scoring)
+        found = self._word_probs(asks, self._prompts(asks), what, scoring or self.scoring)
         return [self._answer(query, probs) for query, probs in found]
 
+    def _prompts(self, asks: Sequence[Ask]) -> list[Prompt]:
+        return [self.runner.lm.prompt(ask.messages) for ask in asks]
+
     def _word_probs(
-        self, asks: Sequence[Ask], what: str, rules: Scoring
+        self, asks: Sequence[Ask], prompts: Sequence[Prompt], what: str, rules: Scoring
     ) -> Iterator[tuple[WordQuery, WordProbs]]:
         lm, how = self.runner.lm, dict(forms=rules.forms, max_tokenisations=rules.tokenisations)
-        asked = [(lm.prompt(ask.messages), ask.words) for ask in asks]
+        asked = [(prompt, ask.words) for prompt, ask in zip(prompts, asks)]
         lm.tokenizer.read_ahead(text for one in asked for text in in_context(*one, rules.forms))
         queries = [word_query(lm.tokenizer, *one, **how) for one in asked]
         found = self.runner.word_probs(
@@ -185,9 +188,9 @@ class LocalAsker:
     def first_tokens(
         self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring] | None = None
     ) -> list[FirstToken]:
-        lm, said = self.runner.lm, []  # by scoring, then by ask
+        lm, prompts, said = self.runner.lm, self._prompts(asks), []  # by scoring, then by ask
         for rules in (self.scoring,) if scorings is None else scorings:
-            found = list(self._word_probs(asks, f"{what}, {rules.forms} forms", rules))
+            found = self._word_probs(asks, prompts, f"{what}, {rules.forms} forms", rules)
             stops = lm.terminators.mask(rules.terminators)
             said.append(
                 [
@@ -198,7 +201,7 @@ class LocalAsker:
         spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
         ends = lm.tokenizer.eos_ids
         texts = ["" if i in ends else spelled(i) for i in range(lm.cfg.vocab_size)]
-        queries = [first_token_query(lm.prompt(ask.messages).ids) for ask in asks]
+        queries = [first_token_query(prompt.ids) for prompt in prompts]
         how = (self.variant, queries, self.scoring.terminators, self.stage.name)
         answers = {}
         for probs, where in self.runner.ask(next_token_probs, *how):
