@@ -145,13 +145,11 @@ def _rank_only(results: ControlResults) -> np.ndarray:
 
 
 def _best_temperature(results: ControlResults) -> np.ndarray:
-    known = results.named & (results.shares > 0)
-    log_shares = np.where(known, np.log(np.where(known, results.shares, 1)), -np.inf)
-    largest = np.max(log_shares, axis=1, keepdims=True)
-    weight = np.where(known, log_shares - np.where(np.isfinite(largest), largest, 0), 0)
+    largest = results.shares.max(axis=1, keepdims=True)
+    relative = results.shares / np.where(largest > 0, largest, 1)  # none underflows in all words
 
     def answers(power: float) -> np.ndarray:
-        raised = np.where(known, np.exp(power * weight), 0)
+        raised = np.where(relative > 0, relative**power, 0)
         mass = raised.sum(axis=1, keepdims=True)
         return np.where(mass > 0, raised / np.where(mass > 0, mass, 1), _uniform(results))
 
