@@ -17,3 +17,9 @@ def covariances(n, x, y, xx, xy, yy) -> tuple[np.ndarray, ...]:
     mean_x, mean_y = ratio(x, n), ratio(y, n)
     var_y = np.maximum(ratio(yy, n) - mean_y**2, 0)
     return mean_x, mean_y, ratio(xx, n) - mean_x**2, ratio(xy, n) - mean_x * mean_y, var_y
+
+
+def slope(n, x, y, xx, xy, yy) -> np.ndarray:
+    """Of y on x, from sums; NaN where x does not vary."""
+    _, _, var_x, covariance, _ = covariances(n, x, y, xx, xy, yy)
+    return ratio(covariance, var_x)

@@ -210,12 +210,10 @@ def _rows(
         column = np.array(items[name])
         slices |= {f"{name}={value}": column == value for value in dict.fromkeys(items[name])}
     for where, mask in slices.items():
-        drawn, n = boot.draw(cluster[mask]), int(mask.sum())
-        for metric, values in figures.items():
-            sums = suite.column_sums({metric: values[mask], "n": np.ones(n)}, drawn)
-            place = dict(stage=stage, suite="deviate", split=SPLIT, slice=where, metric=metric)
-            found = suite.estimate(suite.mean(metric, metric), sums, drawn)
-            rows.append(suite.row_of(found, place, n, len(np.unique(cluster[mask]))))
+        place = dict(stage=stage, suite="deviate", split=SPLIT, slice=where)
+        statistics = [suite.mean(metric, metric) for metric in figures]
+        columns = {metric: values[mask] for metric, values in figures.items()}
+        rows += suite.rows_at(place, statistics, columns, cluster[mask], boot)
     return rows
 
 

@@ -159,17 +159,12 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
 
 def questions(rows: suite.Rows) -> list[suite.Question]:
     """What else changed, where a stage was compared with the base."""
-    said = _readings(rows)
-    if not said:
-        return []
-    return [
-        suite.Question(
-            asked="What else changed?",
-            by="KL(base‖stage) of next-token predictions on unrelated text, beside the ruler",
-            found=said,
-            beyond="answers of more than a token, and what tests of knowledge or skill would show",
-        )
-    ]
+    return suite.question(
+        asked="What else changed?",
+        by="KL(base‖stage) of next-token predictions on unrelated text, beside the ruler",
+        found=_readings(rows),
+        beyond="answers of more than a token, and what tests of knowledge or skill would show",
+    )
 
 
 def _readings(rows: suite.Rows) -> list[str]:

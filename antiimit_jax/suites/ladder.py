@@ -74,7 +74,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     items = items_of(cfg, seed)
     asked = {"ladder": items, "ladder, stated": second_asks(items)}
     return [
-        suite.Program(name=name, kind="words", asks=tuple(control.asks_of(of)), scorings=(scoring,))
+        suite.Program(name=name, kind="words", asks=tuple(suite.asks_of(of)), scorings=(scoring,))
         for name, of in asked.items()
     ]
 
@@ -94,7 +94,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
 
 def _answered(asker: suite.Asker, items: Sequence[Item], what: str) -> dict[str, list]:
     try:
-        answers = asker.words(control.asks_of(items), what=what)
+        answers = asker.words(suite.asks_of(items), what=what)
     except UserError as error:
         raise UserError(f"{error} (ladder.rungs says which rungs are asked)") from None
     kinds = [item.facets["kind"] for item in items for _ in item.words]
@@ -137,16 +137,13 @@ def _control_rows(items: ControlResults, place: dict, boot: suite.Bootstrap) -> 
 
 def _stated(items: ControlResults, place: dict, boot: suite.Bootstrap) -> suite.Row:
     """The mean share of the right percentage, on questions whose options have enough mass."""
-    place = place | {"metric": "stated"}
     if not items.readable.any():
         missing = suite.Estimate(value=None, note="the options have too little probability")
-        return suite.row_of(missing, place, 0, 0)
+        return suite.row_of(missing, place | {"metric": "stated"}, 0, 0)
     items = items.take(items.readable)
-    right = (items.shares * items.target).sum(axis=1)
-    drawn = boot.draw(items.cluster)
-    sums = suite.column_sums({"right": right, "n": np.ones(len(right))}, drawn)
-    found = suite.estimate(suite.mean("stated", "right"), sums, drawn)
-    return suite.row_of(found, place, len(right), len(np.unique(items.cluster)))
+    right = {"right": (items.shares * items.target).sum(axis=1)}
+    (row,) = suite.rows_at(place, [suite.mean("stated", "right")], right, items.cluster, boot)
+    return row
 
 
 def _ratios(rows: Sequence[suite.Row]) -> list[suite.Row]:
@@ -198,16 +195,12 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
         for rung, row in ratios.items()
         if value_of(row) is not None
     ]
-    if not said:
-        return []
-    return [
-        suite.Question(
-            asked="How far does control carry, rung by rung?",
-            by="γ of a rung by γ of L0, plain requests: 1 all of it, 0 none",
-            found=[f"{stage}: {'; '.join(said)}"],
-            beyond="rungs without a value, and those that the ladder does not hold",
-        )
-    ]
+    return suite.question(
+        asked="How far does control carry, rung by rung?",
+        by="γ of a rung by γ of L0, plain requests: 1 all of it, 0 none",
+        found=[f"{stage}: {'; '.join(said)}"] if said else [],
+        beyond="rungs without a value, and those that the ladder does not hold",
+    )
 
 
 def _table(

@@ -27,11 +27,11 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from antiimit_jax.metrics.intervals import ratio
+from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.tasks.unasked import KINDS, PERCENTS, Unasked, unasked
+from antiimit_jax.tasks.unasked import KINDS, PERCENTS, unasked
 
 FIGURES = suite.figures("leak")
 SPLITS = {f"leak_{kind}": words for kind, words in KINDS.items()}
@@ -54,6 +54,7 @@ _FAR = 0.05  # distance from the base above which an item counts as changed
 _LEAST = 1e-6  # less than this is rounding, no movement
 _SLOPE_WITHIN, _RATE_BELOW = 0.02, 0.01
 _OBEYS = "baseline:obeys"
+_SLOPE = suite.Statistic(name="leak_slope", columns=MOMENTS, finish=slope)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,40 +66,29 @@ class Config:
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Two words after every request."""
-    asks = tuple(_asks(unasked(cfg.n_sets, seed)))
+    asks = tuple(suite.asks_of(unasked(cfg.n_sets, seed)))
     return [suite.Program(name="leak", kind="words", asks=asks, scorings=(scoring,))]
-
-
-def _asks(items: list[Unasked]) -> list[suite.Ask]:
-    return [suite.Ask(messages=item.messages, words=item.words) for item in items]
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The probabilities of both words of every request."""
     items = unasked(cfg.n_sets, asker.eval_seed)
-    answers = asker.words(_asks(items), what="requests for no distribution")
-    return {
-        "leak": {
-            "stage": [asker.stage.name] * len(items),
-            "split": [f"leak_{item.kind}" for item in items],
-            "item": [item.item for item in items],
-            "form": [item.form for item in items],
-            "cluster": [item.cluster for item in items],
-            "first": [item.words[0] for item in items],
-            "second": [item.words[1] for item in items],
-            "percent": [item.percent for item in items],
-            "q_first": [float(answer.q[0]) for answer in answers],
-            "q_second": [float(answer.q[1]) for answer in answers],
-            "residual": [float(answer.residual) for answer in answers],
-            "scoring": [asker.scoring.forms] * len(items),
-            "dtype": [asker.dtype] * len(items),
-        }
+    answers = asker.words(suite.asks_of(items), what="requests for no distribution")
+    own = {
+        "split": [f"leak_{item.split}" for item in items],
+        "form": [item.facets["form"] for item in items],
+        "first": [item.words[0] for item in items],
+        "second": [item.words[1] for item in items],
+        "percent": [item.facets.get("percent") for item in items],
+        "q_first": [float(answer.q[0]) for answer in answers],
+        "q_second": [float(answer.q[1]) for answer in answers],
     }
+    return {"leak": suite.columns_of_items(asker, items, answers) | own}
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """Rows of every stage; figures that compare stand where the base answered the same items."""
-    by_stage = {stage: table for stage, table in suite.parts(tables["leak"], "stage")}
+    by_stage = dict(suite.parts(tables["leak"], "stage"))
     base, rows = by_stage.get("base"), []
     if base is not None:
         by_stage[_OBEYS] = _obeying(base)
@@ -129,18 +119,11 @@ def _obeying(base: suite.Columns) -> suite.Columns:
 def _rows(
     table: suite.Columns, base: suite.Columns | None, place: dict[str, str], boot: suite.Bootstrap
 ) -> list[suite.Row]:
-    n = len(table["item"])
-    columns = {"n": np.ones(n)} | _columns(table, base, place["split"])
-    drawn = boot.draw(table["cluster"])
-    sums = suite.column_sums(columns, drawn)
-    counts = n, len(np.unique(table["cluster"]))
+    columns = _columns(table, base, place["split"])
     statistics = [suite.mean(name, name) for name in columns if name in _BY_NAME]
-    if "change" in columns:
+    if "xy" in columns:
         statistics.append(_SLOPE)
-    return [
-        suite.row_of(suite.estimate(s, sums, drawn), place | {"metric": s.name}, *counts)
-        for s in statistics
-    ]
+    return suite.rows_at(place, statistics, columns, table["cluster"], boot)
 
 
 def _columns(table: suite.Columns, base: suite.Columns | None, split: str) -> dict[str, np.ndarray]:
@@ -162,30 +145,14 @@ def _columns(table: suite.Columns, base: suite.Columns | None, split: str) -> di
     nearer = lambda to: abs(before - to) - abs(now - to) > _LEAST
     moved = lambda to: ((distance > _FAR) & nearer(to)).astype(float)
     shuffled = np.mean([moved(percent / 100) for percent in PERCENTS], axis=0)
-    change = now - before
-    return {
-        "leak_rate": moved(asked) - shuffled,
-        "leak_half": moved(0.5),
-        "change": change,
-        "asked": asked,
-        "product": change * asked,
-        "square": asked**2,
-    }
+    rates = {"leak_rate": moved(asked) - shuffled, "leak_half": moved(0.5)}
+    return rates | moment_columns(asked, now - before)
 
 
 def _share(table: suite.Columns) -> np.ndarray:
     """Of the first word among the two; one half where both are 0."""
     mass = table["q_first"] + table["q_second"]
     return np.where(mass > 0, table["q_first"] / np.where(mass > 0, mass, 1), 0.5)
-
-
-def _slope(change, asked, product, square, n):
-    return ratio(product - change * asked / n, square - asked**2 / n)
-
-
-_SLOPE = suite.Statistic(
-    name="leak_slope", columns=("change", "asked", "product", "square", "n"), finish=_slope
-)
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
@@ -202,10 +169,10 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     forms = sorted({r["slice"] for r in rows.all if r["suite"] == "leak" and r["slice"] != "all"})
     if others:
         named = {form: f"mentioned: {form.partition('=')[2]}" for form in forms}
-        where, slope = ("leak", "leak_mention"), _BY_NAME["leak_slope"]
+        where, figure_of = ("leak", "leak_mention"), _BY_NAME["leak_slope"]
         stages_of = {stage: stage for stage in others}
         fold = "the slope by how the percentage is mentioned"
-        shown.append(slice_table(rows, where, slope, named, stages_of, fold=fold))
+        shown.append(slice_table(rows, where, figure_of, named, stages_of, fold=fold))
     return suite.Section(
         title,
         [
@@ -222,17 +189,12 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
 
 def questions(rows: suite.Rows) -> list[suite.Question]:
     """Whether the skill shows unasked, where a stage was compared with the base."""
-    said = _readings(rows)
-    if not said:
-        return []
-    return [
-        suite.Question(
-            asked="Does it show where nobody asks for it?",
-            by="the slope of the word's share on percentages that are only mentioned",
-            found=said,
-            beyond="longer answers, and requests of other kinds than a choice between two words",
-        )
-    ]
+    return suite.question(
+        asked="Does it show where nobody asks for it?",
+        by="the slope of the word's share on percentages that are only mentioned",
+        found=_readings(rows),
+        beyond="longer answers, and requests of other kinds than a choice between two words",
+    )
 
 
 def _readings(rows: suite.Rows) -> list[str]:
@@ -240,14 +202,14 @@ def _readings(rows: suite.Rows) -> list[str]:
     if not stage:
         return []
     get = lambda name: rows.get(stage, "leak", "leak_mention", "all", name)
-    slope, rate = get("leak_slope"), get("leak_rate")
-    ends = [row and row[end] for row in (slope, rate) for end in ("ci_low", "ci_high")]
+    rises, rate = get("leak_slope"), get("leak_rate")
+    ends = [row and row[end] for row in (rises, rate) for end in ("ci_low", "ci_high")]
     if None in ends:
         return []
     within = max(-ends[0], ends[1]) < _SLOPE_WITHIN and ends[3] < _RATE_BELOW
     word = "within" if within else "not within"
     return [
         f"leak {word} the limits: where percentages are only mentioned, the share of {stage} "
-        f"follows them with slope {figure(slope)} (limit ±{_SLOPE_WITHIN}), and moves towards "
+        f"follows them with slope {figure(rises)} (limit ±{_SLOPE_WITHIN}), and moves towards "
         f"them {figure(rate)} more often than towards others (limit {_RATE_BELOW})"
     ]

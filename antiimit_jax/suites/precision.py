@@ -29,7 +29,7 @@ class Config:
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words under rounded weights."""
-    asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
+    asks = tuple(suite.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
     common = dict(kind="words", asks=asks, scorings=(scoring,), weights="rounded")
     return [suite.Program(name="precision", of_base=2, **common)] if asks else []
 
@@ -39,7 +39,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if asker.stage.kind != "base" or not items:
         return {}
-    stored, asks, pieces = asker.stored, control.asks_of(items), []
+    stored, asks, pieces = asker.stored, suite.asks_of(items), []
     for dtype in _DTYPES:
         changed = stored if dtype == "float32" else stored.changed(_rounded)
         answers = changed.words(asks, what=f"weights in {dtype}")

@@ -23,11 +23,11 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from antiimit_jax.metrics.intervals import ratio
+from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.tasks.rare import RATES, WORDINGS, RareItem, rare_items
+from antiimit_jax.tasks.rare import RATES, WORDINGS, rare_items
 
 SUITE, SPLIT = "rare_rates", "rare"
 SPLITS = {SPLIT: "one word nearly always, another at a rate of at most 1%"}
@@ -43,6 +43,7 @@ TABLES = {
 }
 _FLOOR = 1e-12
 _CONSTANT = "baseline:constant"
+_SLOPE = suite.Statistic(name="rate_slope", columns=MOMENTS, finish=slope)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,36 +53,25 @@ class Config:
     n_sets: int = suite.at_least(2, 20, "word sets, each asked at 7 rates in both roles")
 
 
-def _asks(items: list[RareItem]) -> list[suite.Ask]:
-    return [suite.Ask(messages=item.messages, words=item.words) for item in items]
-
-
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Two words after every request."""
-    asks = tuple(_asks(rare_items(cfg.n_sets, seed)))
+    asks = tuple(suite.asks_of(rare_items(cfg.n_sets, seed)))
     return [suite.Program(name=SUITE, kind="words", asks=asks, scorings=(scoring,))]
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     """The probabilities of the rare and the common word of every request."""
     items = rare_items(cfg.n_sets, asker.eval_seed)
-    answers = asker.words(_asks(items), what="rare rates")
-    return {
-        SUITE: {
-            "stage": [asker.stage.name] * len(items),
-            "item": [item.item for item in items],
-            "wording": [item.wording for item in items],
-            "cluster": [item.cluster for item in items],
-            "rare": [item.words[0] for item in items],
-            "common": [item.words[1] for item in items],
-            "rate": [item.rate for item in items],
-            "q_rare": [float(answer.q[0]) for answer in answers],
-            "q_common": [float(answer.q[1]) for answer in answers],
-            "residual": [float(answer.residual) for answer in answers],
-            "scoring": [asker.scoring.forms] * len(items),
-            "dtype": [asker.dtype] * len(items),
-        }
+    answers = asker.words(suite.asks_of(items), what="rare rates")
+    own = {
+        "wording": [item.facets["wording"] for item in items],
+        "rare": [item.words[0] for item in items],
+        "common": [item.words[1] for item in items],
+        "rate": [item.targets[0] for item in items],
+        "q_rare": [float(answer.q[0]) for answer in answers],
+        "q_common": [float(answer.q[1]) for answer in answers],
     }
+    return {SUITE: suite.columns_of_items(asker, items, answers) | own}
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
@@ -105,33 +95,12 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
 def _rows(table: suite.Columns, place: dict[str, str], boot: suite.Bootstrap) -> list[suite.Row]:
     asked = np.log10(table["rate"])
     given = np.log10(np.maximum(table["q_rare"], _FLOOR))
-    columns = {
-        "log10_error": abs(given - asked),
-        "log10_bias": given - asked,
-        "given": given,
-        "asked": asked,
-        "product": given * asked,
-        "square": asked**2,
-        "n": np.ones(len(asked)),
-    }
-    statistics = [suite.mean(name, name) for name in ("log10_error", "log10_bias")]
+    errors = {"log10_error": abs(given - asked), "log10_bias": given - asked}
+    statistics = [suite.mean(name, name) for name in errors]
     if np.ptp(asked) > 0:
         statistics.append(_SLOPE)
-    drawn = boot.draw(table["cluster"])
-    sums, counts = suite.column_sums(columns, drawn), (len(asked), len(np.unique(table["cluster"])))
-    return [
-        suite.row_of(suite.estimate(s, sums, drawn), place | {"metric": s.name}, *counts)
-        for s in statistics
-    ]
-
-
-def _slope(given, asked, product, square, n):
-    return ratio(product - given * asked / n, square - asked**2 / n)
-
-
-_SLOPE = suite.Statistic(
-    name="rate_slope", columns=("given", "asked", "product", "square", "n"), finish=_slope
-)
+    columns = errors | moment_columns(asked, given)
+    return suite.rows_at(place, statistics, columns, table["cluster"], boot)
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
@@ -162,12 +131,10 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
     found = [rows.get(stage, SUITE, SPLIT, "all", f.name) for f in (FIGURES[0], FIGURES[2])]
     if not all(found):
         return []
-    error, slope = map(figure, found)
-    return [
-        suite.Question(
-            asked="Does control reach rare events?",
-            by="the rare word's probability at rates from 1 in 10,000 to 1 in 100",
-            found=[f"{stage} errs by {error} powers of ten; its rates rise with slope {slope}"],
-            beyond="rates that hang on something else in the request",
-        )
-    ]
+    error, rises = map(figure, found)
+    return suite.question(
+        asked="Does control reach rare events?",
+        by="the rare word's probability at rates from 1 in 10,000 to 1 in 100",
+        found=[f"{stage} errs by {error} powers of ten; its rates rise with slope {rises}"],
+        beyond="rates that hang on something else in the request",
+    )

@@ -74,7 +74,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     items = control.plain_pairs(cfg.control, seed, cfg.n_items)
     if not items:
         return []
-    asks, some = (tuple(control.asks_of(part)) for part in (items, _sampled(items)))
+    asks, some = (tuple(suite.asks_of(part)) for part in (items, _sampled(items)))
     return [
         suite.Program(name="residual", kind="words", asks=asks, scorings=_rules(scoring)),
         suite.Program(name="residual, first token", kind="first_tokens", asks=asks),
@@ -95,7 +95,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if not items:
         return {}
-    stage, asks = asker.stage.name, control.asks_of(items)
+    stage, asks = asker.stage.name, suite.asks_of(items)
     begun = asker.first_tokens(asks, what="first tokens", scorings=_rules(asker.scoring))
     kinds = np.array([category(text) for text in begun[0].texts])
     shares = []
@@ -147,7 +147,7 @@ def category(text: str) -> str:
 
 def _examined(asker: suite.Asker, items: Sequence[Item]) -> list[tuple]:
     """Rows of `residual_samples`: items with their words and the most probable words."""
-    answers = asker.words(control.asks_of(items), what="examples")
+    answers = asker.words(suite.asks_of(items), what="examples")
     searches = asker.top_words([item.messages for item in items], what="most probable words")
     rows = []
     for item, answer, search in zip(items, answers, searches):

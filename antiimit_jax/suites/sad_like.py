@@ -104,7 +104,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     """Words of GIVEN and first tokens of all items; words are the embedded model's."""
     counts = {entry.word: entry.tokens for entry in load_lexicon()}  # a user's words have none
     words = sorted(candidates(seed, cfg.material), key=lambda word: counts.get(word, 0))
-    asks = [suite.Ask(messages=i.messages, words=i.words) for i in items_of(cfg, seed, words)]
+    asks = suite.asks_of(items_of(cfg, seed, words))
     kinds = {"words": [ask for ask in asks if ask.words], "first_tokens": asks}
     return [
         suite.Program(name=f"sad_like, {kind}", kind=kind, asks=tuple(some), scorings=(scoring,))
@@ -121,8 +121,8 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     if not items:
         return {}
     given = [item for item in items if item.words]
-    asks = [suite.Ask(messages=item.messages, words=item.words) for item in given]
-    answers = dict(zip((item.item for item in given), asker.words(asks, what="given words")))
+    answers = asker.words(suite.asks_of(given), what="given words")
+    answers = dict(zip((item.item for item in given), answers))
     asks = [suite.Ask(messages=item.messages, words=()) for item in items]
     begun = asker.first_tokens(asks, what="first tokens", scorings=())
     blocked = frozenset(load_blocklist(cfg.blocklist_file).entries if cfg.blocklist_file else ())
@@ -196,14 +196,11 @@ def _rows(
     slices = {"all": np.ones(len(tolerance), bool)}
     slices |= {f"tolerance={r:g}": tolerance == r for r in np.unique(tolerance)}
     for where, mask in slices.items():
-        cluster = table["cluster"][mask]
-        drawn, n = boot.draw(cluster), len(cluster)
-        for metric, values in judged.items():
-            sums = suite.column_sums({metric: values[mask], "n": np.ones(n)}, drawn)
-            kind = "proportion" if metric.startswith("pass") else "smooth"
-            figure = suite.estimate(suite.mean(metric, metric, kind=kind), sums, drawn)
-            at = dict(place, suite="sad_like", slice=where, metric=metric)
-            rows.append(suite.row_of(figure, at, n, len(np.unique(cluster))))
+        kinds = {name: "proportion" if name.startswith("pass") else "smooth" for name in judged}
+        statistics = [suite.mean(name, name, kind=kind) for name, kind in kinds.items()]
+        columns = {name: values[mask] for name, values in judged.items()}
+        at = dict(place, suite="sad_like", slice=where)
+        rows += suite.rows_at(at, statistics, columns, table["cluster"][mask], boot)
     return rows
 
 
@@ -212,11 +209,10 @@ def _both(given: tuple, seed: tuple, stage: str, boot: suite.Bootstrap) -> suite
     passes = [judged["pass_sad"] for judged, _ in (given, seed)]
     weight = np.concatenate([np.full(len(each), 1 / len(each)) for each in passes])
     cluster = np.concatenate([table["cluster"] for _, table in (given, seed)])
-    drawn = boot.draw(cluster)
-    sums = suite.column_sums({"passed": weight * np.concatenate(passes), "n": weight}, drawn)
-    figure = suite.estimate(suite.mean("pass_sad", "passed"), sums, drawn)
-    at = dict(stage=stage, suite="sad_like", split="both", slice="all", metric="pass_sad")
-    return suite.row_of(figure, at, len(cluster), len(np.unique(cluster)))
+    columns = {"passed": weight * np.concatenate(passes), "n": weight}
+    at = dict(stage=stage, suite="sad_like", split="both", slice="all")
+    (row,) = suite.rows_at(at, [suite.mean("pass_sad", "passed")], columns, cluster, boot)
+    return row
 
 
 def _same_pair(table: suite.Columns, stage: str) -> suite.Row:

@@ -55,7 +55,7 @@ def rule(own: suite.Scoring, name: str) -> suite.Scoring:
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The same words under every rule."""
-    asks = tuple(control.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
+    asks = tuple(suite.asks_of(control.plain_pairs(cfg.control, seed, cfg.n_items)))
     rules = tuple(rule(scoring, name) for name in RULES)
     return [suite.Program(name="scoring", kind="words", asks=asks, scorings=rules)] if asks else []
 
@@ -65,7 +65,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     items = control.plain_pairs(cfg.control, asker.eval_seed, cfg.n_items)
     if not items:
         return {}
-    asks, pieces = control.asks_of(items), []
+    asks, pieces = suite.asks_of(items), []
     for name in RULES:
         answers = asker.words(asks, what=f"rule {name}", scoring=rule(asker.scoring, name))
         pieces.append(control.item_columns(asker, items, answers, suite="scoring", scoring=name))

@@ -20,7 +20,7 @@ plan).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ from antiimit_jax.results import (
     taken,
 )
 from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Program, Scoring
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
 
 _FIGURES = Path(__file__).with_name("data") / "figures.jsonl"
@@ -70,3 +71,47 @@ def joined(pieces: Iterable[Columns]) -> Columns:
     pieces = list(pieces)
     names = pieces[0] if pieces else ()
     return {name: [value for piece in pieces for value in piece[name]] for name in names}
+
+
+def asks_of(items: Iterable[Item]) -> list[Ask]:
+    """What items put to a model."""
+    return [Ask(messages=item.messages, words=item.words) for item in items]
+
+
+def columns_of_items(
+    asker: Asker, items: Sequence[Item], answers: Sequence[Answer]
+) -> dict[str, list]:
+    """Columns that tables with one row an item have in common."""
+    same = {"stage": asker.stage.name, "scoring": asker.scoring.name, "dtype": asker.dtype}
+    return {name: [value] * len(items) for name, value in same.items()} | {
+        "item": [item.item for item in items],
+        "cluster": [item.cluster for item in items],
+        "residual": [float(answer.residual) for answer in answers],
+    }
+
+
+def rows_at(
+    place: Mapping[str, str],
+    statistics: Iterable[Statistic],
+    columns: Columns,
+    cluster: np.ndarray,
+    boot: Bootstrap,
+) -> list[Row]:
+    """A row of each statistic at one place (stage, suite, split, slice).
+
+    Args:
+      columns: [n] values that the statistics sum, one an item; "n" is a column of ones.
+      cluster: [n] the unit of resampling.
+    """
+    n, drawn = len(cluster), boot.draw(cluster)
+    sums = column_sums({"n": np.ones(n)} | dict(columns), drawn)
+    counts = n, len(np.unique(cluster))
+    return [
+        row_of(estimate(s, sums, drawn), dict(place) | {"metric": s.name}, *counts)
+        for s in statistics
+    ]
+
+
+def question(*, asked: str, by: str, found: Sequence[str], beyond: str) -> list[Question]:
+    """A question of the study, where the run answers it."""
+    return [Question(asked=asked, by=by, found=found, beyond=beyond)] if found else []

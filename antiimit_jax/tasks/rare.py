@@ -4,11 +4,11 @@ Items are functions of the seed alone. Each word set is asked at every rate, wit
 rare one, in one wording; wordings take turns.
 """
 
-import dataclasses
 import itertools
 
 import numpy as np
 
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import words_of
 
@@ -22,20 +22,8 @@ WORDINGS = {  # {a} is the common word, {b} the rare one
 _STREAM = 13  # keeps random streams apart
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RareItem:
-    """One request: the rare word first."""
-
-    item: str
-    wording: str
-    cluster: str
-    words: tuple[str, str]  # rare, common
-    rate: float
-    messages: tuple[Message, ...]
-
-
-def rare_items(n_sets: int, seed: int) -> list[RareItem]:
-    """All requests of so many sets of two words that no training sees."""
+def rare_items(n_sets: int, seed: int) -> list[Item]:
+    """All requests of so many sets of two words that no training sees; the rare word first."""
     rng = np.random.default_rng([seed, _STREAM])
     pool, found = words_of("test"), []
     for number, drawn in enumerate(rng.choice(len(pool), size=(n_sets, 2), replace=False)):
@@ -50,13 +38,14 @@ def rare_items(n_sets: int, seed: int) -> list[RareItem]:
                 n=f"{round(1 / rate):,}",
             )
             found.append(
-                RareItem(
+                Item(
                     item=f"{number}/{rare}/{rate:g}",
-                    wording=wording,
+                    split="rare",
                     cluster=" ".join(sorted(words)),
-                    words=(rare, common),
-                    rate=rate,
                     messages=(Message("user", text), Message("assistant", "Word:")),
+                    words=(rare, common),
+                    targets=(rate, 1 - rate),
+                    facets={"wording": wording},
                 )
             )
     return found

@@ -6,13 +6,13 @@ hypothesis, or negated. `fact` has one right answer, given beside a wrong one of
 Words are lemmas that no training sees; items are functions of the seed alone.
 """
 
-import dataclasses
 import functools
 import importlib.resources
 import json
 
 import numpy as np
 
+from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import words_of
 
@@ -41,21 +41,11 @@ _MENTIONS = {
 _STREAM = 7  # keeps random streams apart
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Unasked:
-    """One request for one of two words."""
-
-    item: str
-    kind: str
-    form: str  # which wording; of a fact, its question
-    cluster: str  # the word set, or the question
-    words: tuple[str, str]  # as they are named; of a fact, the right one first
-    percent: int | None  # mentioned of the first word
-    messages: tuple[Message, ...]
-
-
-def unasked(n_sets: int, seed: int) -> list[Unasked]:
+def unasked(n_sets: int, seed: int) -> list[Item]:
     """Every word set in all choices and mentions, the latter at all percentages; and all facts.
+
+    Splits are `KINDS`; facets the `form`, which wording or question it is, and of a mention the
+    `percent` of the word named first. Of a fact the right word comes first.
 
     Either word of a set is named first in half of its items of a kind.
     """
@@ -87,21 +77,20 @@ def _facts() -> tuple[dict[str, str], ...]:
 
 def _item(
     kind: str, form: str, number: int, words: tuple[str, str], text: str, percent: int | None = None
-) -> Unasked:
-    asked = text
+) -> Item:
+    asked, parts = text, [kind, str(number)]
     if kind != "fact":
         numbers = {} if percent is None else {"p": percent, "q": 100 - percent}
         asked = text.format(a=words[0], b=words[1], **numbers)
-    parts = [kind, str(number)] + [form] * (kind != "fact") + [str(percent)] * (kind == "mention")
-    return Unasked(
-        item="/".join(parts),
-        kind=kind,
-        form=form,
+        parts.append(form)
+    mentioned = {} if percent is None else {"percent": percent}
+    opening = Message("assistant", "Answer:" if kind == "fact" else "Word:")
+    return Item(
+        item="/".join([*parts, *map(str, mentioned.values())]),
+        split=kind,
         cluster=form if kind == "fact" else " ".join(sorted(words)),
+        messages=(Message("user", asked), opening),
         words=words,
-        percent=percent,
-        messages=(
-            Message("user", asked),
-            Message("assistant", "Answer:" if kind == "fact" else "Word:"),
-        ),
+        targets=(),  # no distribution is asked for
+        facets={"form": form} | mentioned,
     )

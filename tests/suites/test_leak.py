@@ -102,17 +102,19 @@ def test_a_base_alone_is_not_compared():
 def test_requests_are_balanced_and_use_words_that_no_training_sees():
     items = unasked(6, 0)
     assert len({item.item for item in items}) == len(items)
-    mentions = [item for item in items if item.kind == "mention"]
+    mentions = [item for item in items if item.split == "mention"]
     assert {word for item in mentions for word in item.words} <= set(words_of("test"))
     firsts, levels = collections.Counter(), collections.defaultdict(int)
     for item in mentions:
         said = item.messages[0].content
-        assert f"{item.percent}%" in said and f"{100 - item.percent}%" in said
+        assert f"{item.facets['percent']}%" in said and f"{100 - item.facets['percent']}%" in said
         first = item.words[0] == item.cluster.split()[0]
         firsts[item.cluster, first] += 1
-        levels[item.cluster, item.form] += (item.percent - 50) * (1 if first else -1)
+        levels[item.cluster, item.facets["form"]] += (item.facets["percent"] - 50) * (
+            1 if first else -1
+        )
     assert set(firsts.values()) == {8} and set(levels.values()) == {0}
     assert len(mentions) == 6 * 4 * len(PERCENTS)
     for item in items:
-        if item.kind != "mention":
+        if item.split != "mention":
             assert "%" not in item.messages[0].content

@@ -11,7 +11,7 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.results import Stage
 from antiimit_jax.scoring.asks import Scoring
-from antiimit_jax.suites import control, precision
+from antiimit_jax.suites import control, precision, suite
 from tests.suites.small import as_read, small_config
 
 CFG = small_config().precision
@@ -33,7 +33,7 @@ def test_the_largest_change_of_a_share(asker):
 def test_the_runs_own_terminators_are_kept(asker):
     wide = asker(scoring=Scoring(terminators="wide"))
     items = control.plain_pairs(CFG.control, 0, CFG.n_items)
-    own = np.concatenate([a.q for a in wide.words(control.asks_of(items), what="own")])
+    own = np.concatenate([a.q for a in wide.words(suite.asks_of(items), what="own")])
     found = q_of(as_read(precision.measure(wide, CFG))["precision"], "float32")
     np.testing.assert_allclose(found, own)
     standard = q_of(as_read(precision.measure(asker(), CFG))["precision"], "float32")

@@ -69,5 +69,5 @@ def test_every_set_is_asked_at_all_rates_in_both_roles():
     items = rare_items(4, 0)
     assert len({item.item for item in items}) == len(items) == 4 * 2 * len(RATES)
     for item in items:
-        assert asked_rate(item) == pytest.approx(item.rate)
-    assert len({(i.words[0], i.rate) for i in items}) == len(items)
+        assert asked_rate(item) == pytest.approx(item.targets[0])
+    assert len({(i.words[0], i.targets[0]) for i in items}) == len(items)

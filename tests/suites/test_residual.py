@@ -8,7 +8,7 @@ import pytest
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.scoring.asks import FirstToken, Scoring
 from antiimit_jax.scoring.trie import FormPath, WordQuery
-from antiimit_jax.suites import control, residual
+from antiimit_jax.suites import control, residual, suite
 from antiimit_jax.suites.residual import CATEGORIES, category, partition
 from tests.suites.small import as_read, small_config, values_of
 
@@ -64,7 +64,7 @@ def test_the_classes_are_exactly_the_residual_that_the_words_leave(asker):
     items = control.plain_pairs(CFG.control, 0, CFG.n_items)
     for forms in ("strict", "lenient"):
         scoring = Scoring(forms=forms)
-        answers = asker().words(control.asks_of(items), what="words", scoring=scoring)
+        answers = asker().words(suite.asks_of(items), what="words", scoring=scoring)
         for item, answer in zip(items, answers, strict=True):
             rest = (table["forms"] == forms) & (table["item"] == item.item)
             rest &= table["category"] != "target_words"

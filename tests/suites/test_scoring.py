@@ -8,7 +8,7 @@ import pytest
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.reporting.rows import Rows, figure
 from antiimit_jax.scoring.asks import Scoring
-from antiimit_jax.suites import control, scoring
+from antiimit_jax.suites import control, scoring, suite
 from antiimit_jax.suites.scoring import RULES
 from tests.suites.small import CONTROL, as_read, small_config
 
@@ -49,7 +49,7 @@ def test_rules_keep_what_they_do_not_change_of_the_runs_own_scoring(asker):
     own = Scoring(terminators="wide")
     wide = asker(scoring=own)
     items = control.plain_pairs(CFG.control, 0, CFG.n_items)
-    answers = wide.words(control.asks_of(items), what="the run's own")
+    answers = wide.words(suite.asks_of(items), what="the run's own")
     by_rule = q_by_rule(as_read(scoring.measure(wide, CFG))["scoring"])
     np.testing.assert_allclose(by_rule["standard"], np.concatenate([a.q for a in answers]))
     np.testing.assert_allclose(by_rule["terminators_wide"], by_rule["standard"])

@@ -114,16 +114,11 @@ def _kind(item: Item) -> Mapping[str, int]:
     return _PLAIN if item.split == OWN_SPLIT else item.facets
 
 
-def asks_of(items: Sequence[Item]) -> list[suite.Ask]:
-    """What items put to a model."""
-    return [suite.Ask(messages=item.messages, words=item.words) for item in items]
-
-
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """Words after all items, with percentages and without."""
     items = items_of(cfg, seed)
     how = dict(kind="words", scorings=(scoring,))
-    found = [suite.Program(name="control", asks=tuple(asks_of(items)), **how)]
+    found = [suite.Program(name="control", asks=tuple(suite.asks_of(items)), **how)]
     if before := tuple(_asks_before(cfg, items)):
         found += [suite.Program(name="control, no percentages", asks=before, of_base=1, **how)]
     return found
@@ -149,7 +144,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     if asker.stage.kind == "base" and (asked := _asks_before(cfg, items)):
         answers = asker.words(list(asked), what="without percentages")
         prior = {name: a.q for names, a in zip(asked.values(), answers) for name in names}
-    answers = asker.words(asks_of(items), what="control")
+    answers = asker.words(suite.asks_of(items), what="control")
     return {"items": item_columns(asker, items, answers, prior, suite="control")}
 
 

@@ -17,7 +17,7 @@ def dev_figures(asker: suite.Asker, cfg: control.Config) -> dict[str, float]:
     """
     own = dataclasses.replace(cfg, splits=(SPLIT,), items_file="", limit=0)
     items = control.plain_pairs(own, asker.eval_seed, N_ITEMS)
-    answers = asker.words(control.asks_of(items), what=SPLIT)
+    answers = asker.words(suite.asks_of(items), what=SPLIT)
     asked, given = np.array([item.targets for item in items]), np.array([a.q for a in answers])
     tvd, mass = tvd_res(asked, given).mean(), given.sum(axis=1).mean()
     return {"dev_tvd": float(tvd), "dev_mass": float(mass)}
