@@ -94,7 +94,8 @@ def test_headline_and_tables_repeat_the_rows(full_run, words):
         assert number(rows[f"baseline:{baseline}", "tvd_res"]["value"]) in words
     assert f"{rows['tuned', 'tvd_res']['value']:.3f}" in words
     assert "fewer steps than the tuned adapter" in words
-    assert words.count("One seed") == 1 and "one seed" not in words
+    assert words.count("One seed") == 1  # elsewhere only where it keeps a verdict back
+    assert words.count("one seed") == words.count("one seed: no verdict") > 0
 
 
 def test_sections_stand_in_order(page):
@@ -112,6 +113,7 @@ def test_sections_stand_in_order(page):
         "residual-1",
         "drift",
         "training",
+        "verdicts",
         "settings",
     ]
     titles = re.findall(r"<h([2-4])>([^<]*)</h", page)
