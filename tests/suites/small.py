@@ -32,7 +32,12 @@ FEW = {
     "scoring": {"n_items": 8},
     "precision": {"n_items": 8},
     "residual": {"n_items": 6},
-    "ladder": {"rungs": ("L3", "L8", "L11"), "n_sets": 2},
+    "ladder": {
+        "rungs": ("L3", "L7", "L8", "L9", "L12", "L13"),
+        "n_sets": 2,
+        "n_thoughts": 2,
+        "thought_tokens": 4,
+    },
     "sad_like": {"n_pairs": 1, "n_seeds": 2, "n_shots": 1},
     "deviate": {"n_starts": 1},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},

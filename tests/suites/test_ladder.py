@@ -11,6 +11,7 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
@@ -188,18 +189,17 @@ def test_a_model_answers_all_rungs_of_one_word(asker):
     assert {row["split"] for row in rows if row["metric"] == "stated"} == set(AT_ONCE)
 
 
-def test_a_model_answers_the_rungs_with_figures_of_their_own(asker):
-    cfg = ladder.Config(rungs=tuple(page.OWN), n_sets=1, n_thoughts=2, thought_tokens=4)
-    tables = as_read(ladder.measure(asker(), cfg))
+def test_a_run_holds_and_shows_the_rungs_with_figures_of_their_own(run):
+    tables = run_files.read_tables(run, ladder.TABLES)
     assert set(tables) == set(ladder.TABLES)
     for table in tables.values():
         for name in {"q", "q_word", "q_other", "q_1", "q_2", "q_3"} & set(table):
             assert (table[name] > 0).all() and (table[name] < 1).all()
-    rows = ladder.score(tables, cfg, BOOT)
+    rows = [row for row in run_files.read_metrics(run)["rows"] if row["suite"] == "ladder"]
     found = {(row["split"], row["metric"]) for row in rows}
     assert found >= {(rung, name) for rung in ("L0", "L9", "L13") for name in ("tvd_res", "stated")}
     assert found >= {(rung, name) for rung, names in page.OWN.items() for name in names}
-    section = ladder.section(tables, Rows(rows, [BASE]))
+    section = ladder.section(tables, Rows(rows))
     titles = {table.title for table in section.tables}
     assert titles >= {f"{rung}: {RUNGS[rung]}" for rung in page.OWN}
     assert all(table.body for table in section.tables)
