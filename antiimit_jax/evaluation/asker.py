@@ -165,6 +165,7 @@ class LocalAsker:
             self.variant,
             queries,
             terminators=rules.terminators,
+            temperature=rules.temperature,
             progress=self._bar(what, len(asks)),
             stage=self.stage.name,
         )
