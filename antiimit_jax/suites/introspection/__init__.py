@@ -52,6 +52,7 @@ __all__ = ["SPLITS", "TASKS"]
 
 SUITE = "introspection"
 NEEDS = ("words", "token_counts", "stored", "changed")
+ASKS_OTHER = True
 FIGURES = suite.figures(SUITE)
 HEADLINE = FIGURES[:1]
 TABLES = {
