@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -16,9 +17,11 @@ from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.suites import introspection, suite
+from antiimit_jax.suites.introspection.arm import training_items
 from antiimit_jax.suites.introspection.scores import TASKS
 from antiimit_jax.suites.introspection.truth import truth_of
-from antiimit_jax.tasks.self_report import ASKED, Request, SelfItem, self_items
+from antiimit_jax.tasks.self_report import ASKED, Request, SelfItem, self_items, texts_of
+from antiimit_jax.tasks.user_items import load_items
 from tests.suites.small import as_read, values_of
 
 CFG = introspection.Config(n_texts=75, n_other=24)
@@ -192,6 +195,22 @@ def test_the_verdict_is_floor_until_an_adapter_trained_on_it_raised_the_score():
         )
         (question,) = introspection.questions(Rows(rows, [m.stage for m in models + more]))
         assert said in question.found[0]
+
+
+def test_the_training_arm_teaches_the_model_s_own_shares_of_other_words(tmp_path):
+    lines = training_items(Model(A, 0), 10)
+    file = tmp_path / "items.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    items = load_items(str(file)).entries
+    assert len(items) == 40
+    first = texts_of("trained", 10, 0)[0]
+    shares = dict(zip(first.words, does(A, first.doing)))
+    for item in items[:4]:
+        expected = [shares[word] / sum(shares.values()) for word in item.words]
+        assert item.targets == pytest.approx(expected)
+    assert len({item.words for item in items[:4]}) == 4
+    asked = {word for item in ITEMS if item.task == "next_word" for word in item.options}
+    assert not asked & {word for item in items for word in item.words}
 
 
 def test_every_option_stands_in_every_place_equally_often():
