@@ -280,5 +280,7 @@ def test_a_model_is_asked_and_the_page_shows_it(asker):
     assert all(abs(sum(shares) - 1) < 1e-9 for shares in table["shares"])
     assert ((table["mass"] > 0) & (table["mass"] <= 1 + 1e-6)).all()
     rows = introspection.score(tables, cfg, suite.Bootstrap(n_boot=0))
+    (place,) = introspection.places(Rows(rows, [BASE]))
+    assert values_of(rows, stage="base", split=place[0], slice=place[1])["score"] is not None
     shown = introspection.section(tables, Rows(rows, [BASE]))
     assert len(shown.tables[0].body) == len(TASKS) and shown.readings

@@ -43,12 +43,12 @@ import pyarrow as pa
 
 from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.suites import suite
-from antiimit_jax.suites.introspection.page import page_of, said_of
+from antiimit_jax.suites.introspection.page import PRIMARY, page_of, said_of
 from antiimit_jax.suites.introspection.scores import AGAINST, NEAR, OWN, SPLITS, TASKS, rows_of
 from antiimit_jax.suites.introspection.truth import truth_of
 from antiimit_jax.tasks.self_report import ASKED, MOST_TEXTS, Request, SelfItem, self_items
 
-__all__ = ["SPLITS", "TASKS"]
+__all__ = ["SPLITS"]
 
 SUITE = "introspection"
 NEEDS = ("words", "token_counts", "stored", "changed")
@@ -157,6 +157,12 @@ def _by_option(q: np.ndarray, means: Sequence[int]) -> np.ndarray:
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
     """All figures of every stage and task, beside those of the near-identical and second model."""
     return rows_of(tables[SUITE], boot)
+
+
+def places(rows: suite.Rows) -> dict[tuple[str, str], str]:
+    """The headline stands on the next word; the other tasks are secondary."""
+    asked = any(row["suite"] == SUITE and row["slice"] == PRIMARY for row in rows.all)
+    return {("self", PRIMARY): TASKS["next_word"]} if asked else {}
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:

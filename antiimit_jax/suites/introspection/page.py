@@ -7,7 +7,7 @@ from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.introspection.scores import SPLITS, TASKS
 
-_SUITE, _PRIMARY = "introspection", "task=next_word"
+_SUITE, PRIMARY = "introspection", "task=next_word"
 _BASELINES = {
     "baseline:near": "the base with rounded weights",
     "baseline:against": "the second model, of itself",
@@ -29,10 +29,10 @@ def page_of(rows: suite.Rows, figures: Sequence[suite.Figure]) -> suite.Section:
     for split in ("self", "disagree"):
         if any(row["suite"] == _SUITE and row["split"] == split for row in rows.all):
             beside_here = beside + ([by_name["privilege"]] if split == "disagree" else [])
-            place, label = (_SUITE, split, _PRIMARY), f"Its next word: {SPLITS[split]}"
+            place, label = (_SUITE, split, PRIMARY), f"Its next word: {SPLITS[split]}"
             shown.append(figure_table(rows, place, beside_here, stages, label))
     tracked = [by_name["follows"], by_name["lags"]]
-    shown.append(figure_table(rows, (_SUITE, "changed", _PRIMARY), tracked, stages))
+    shown.append(figure_table(rows, (_SUITE, "changed", PRIMARY), tracked, stages))
     asked = [by_name["tuned_for"]]
     shown.append(figure_table(rows, (_SUITE, "tuned_for", "all"), asked, stages))
     return suite.Section(
@@ -57,11 +57,11 @@ def said_of(rows: suite.Rows) -> list[str]:
     seen may be one that this suite cannot show: *floor*.
     """
     stage = rows.subject(_SUITE)
-    row = stage and rows.get(stage, _SUITE, "self", _PRIMARY, "score")
+    row = stage and rows.get(stage, _SUITE, "self", PRIMARY, "score")
     if value_of(row) is None:
         return []
     found = [f"{stage} knows its next word with a score of {figure(row)}"]
-    if change := rows.get(f"diff:{stage}-base", _SUITE, "self", _PRIMARY, "score"):
+    if change := rows.get(f"diff:{stage}-base", _SUITE, "self", PRIMARY, "score"):
         found.append(f"{figure(change)} more than the base: {_verdict(rows, stage, change)}")
     return ["; ".join(found)]
 
@@ -71,7 +71,7 @@ def _verdict(rows: suite.Rows, stage: str, change: suite.Row) -> str:
         return "no interval, no verdict"
     if change["ci_low"] > 0:
         return "tuning raised it"
-    positive = rows.get(f"diff:{POSITIVE}-base", _SUITE, "self", _PRIMARY, "score")
+    positive = rows.get(f"diff:{POSITIVE}-base", _SUITE, "self", PRIMARY, "score")
     if stage == POSITIVE or positive and (positive["ci_low"] or 0) > 0:
         return "tuning did not clearly raise it"
     return f"floor, since no adapter {POSITIVE} trained on such questions raised it either"
