@@ -157,7 +157,8 @@ def test_who_tells_of_another_has_no_privilege():
     rows = rows_of(Model(A, B, other=Model(B, A)), cfg=FEW)
     for task in FEW.tasks:
         apart = at(rows, task, "disagree")
-        assert apart["privilege"] < 0 and apart["over_other_direct"] == pytest.approx(0, abs=1e-6)
+        assert at(rows, task)["score"] < 1 and apart["privilege"] < 0
+        assert apart["over_other_direct"] == pytest.approx(0, abs=1e-6)
 
 
 def test_who_names_options_by_their_place_knows_nothing():
@@ -176,6 +177,7 @@ def test_after_tuning_one_tells_what_one_does_now_or_did_before(tells, follows, 
         assert found == {"follows": follows, "lags": lags}
     change = at(rows, "next_word", stage="diff:tuned-base")["score"]
     assert change == pytest.approx(0, abs=1e-9) if tells == B else change < -0.5
+    assert (at(rows, "next_word", stage="tuned")["score"] < 1) == (tells == A)
     near = at(rows, "next_word", stage="tuned")["over_near_identical"]  # the base
     assert near > 0.5 if tells == B else near == 0
 
@@ -189,7 +191,8 @@ def test_another_seed_is_the_near_identical_model_of_an_adapter():
 def test_the_verdict_is_floor_until_an_adapter_trained_on_it_raised_the_score():
     positive = Stage(name="introspection", kind="other")
     models = [Model(A, 0), Model(B, 0, TUNED)]
-    for more, said in ([[], "floor"], [[Model(A, A, positive)], "not clearly raise"]):
+    raised = [Model(A, A, positive)]
+    for more, said in ([], "floor"), (raised, "not clearly raise"):
         rows = rows_of(
             *models, *more, cfg=dataclasses.replace(CFG, tasks=("next_word",)), n_boot=100
         )
@@ -211,6 +214,14 @@ def test_the_training_arm_teaches_the_model_s_own_shares_of_other_words(tmp_path
     assert len({item.words for item in items[:4]}) == 4
     asked = {word for item in ITEMS if item.task == "next_word" for word in item.options}
     assert not asked & {word for item in items for word in item.words}
+
+
+def test_two_models_trained_on_it_are_an_experiment_of_another_name():
+    positive = Stage(name="introspection", kind="other")
+    rows = rows_of(Model(A, A, other=Model(B, B)), Model(C, C, positive), cfg=FEW)
+    untrained, trained = (at(rows, "next_word", "disagree", s) for s in ("base", "introspection"))
+    assert untrained["privilege"] > 0.5 and "privilege_trained" not in untrained
+    assert trained["privilege_trained"] > 0.5 and "privilege" not in trained
 
 
 def test_every_option_stands_in_every_place_equally_often():

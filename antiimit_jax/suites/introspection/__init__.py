@@ -5,7 +5,8 @@
 
 Eleven tasks (`TASKS`) ask a model about itself; the truth of each is what the very same model does,
 read from exact probabilities or its tokenizer (`tasks.self_report`). Every option stands in every
-place equally often. A twelfth question asks what the model was tuned for.
+place equally often. `own_distribution` is read from the answers to `own_probability`. A twelfth
+question asks what the model was tuned for. How unexpected a departure is, says the suite `deviate`.
 
 Rows stand on slice "task=NAME" of these splits:
   self      all items. `score` is 0 for who knows no more than a reference and 1 for who knows all
@@ -23,15 +24,16 @@ Rows stand on slice "task=NAME" of these splits:
             now, and `lags`, how often what the base does.
   tuned_for `tuned_for`, the share of the right description among three wrong ones of its length.
             It is right for stages tuned by this toolkit; the base's share is what guessing gives.
-`diff:STAGE-base` rows hold the paired change of `score`. The untrained privilege is that of two
-models as they are; for the trained one give two adapters trained on the same questions.
+`diff:STAGE-base` rows hold the paired change of `score`. Two models that were both trained on such
+questions (`launch.self_items`) are another experiment than two as they are: give one as
+`--adapter=introspection=DIR`, the other as `--against`; the figure is then `privilege_trained`.
 
-What known models score (tests):
-                                 score  privilege  over_other_direct  follows  lags
-  knows what it does               1     above 0       above 0           1      0
-  tells what the other does      below    below            0
-  tells what the base does                                               0      1
-  names options by their place    ~0        0
+What known models score (tests; the last line is the mean of five tasks):
+                                 score    privilege  over_other_direct  follows  lags
+  knows what it does               1       above 0       above 0           1      0
+  tells what the other does     below 1    below 0          0
+  tells what the base does      below 1                                    0      1
+  names options by their place  below .1
 A second model needs no tokenizer in common with the first, since all that is read are words.
 """
 
@@ -117,7 +119,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
         if cfg.near != _NONE:
             near = asker.stored.changed(lambda params: apply_ruler(cfg.near, params))
             pieces.append(_answered(near, asker, items, NEAR))
-            del near  # a whole model, not to be kept beside the next
+            del near  # a whole model
         if asker.other is not None:
             pieces.append(_answered(asker.other, asker, items, AGAINST))
     return {SUITE: suite.joined(pieces)}

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.suites.introspection.scores import SPLITS, TASKS
+from antiimit_jax.suites.introspection.scores import POSITIVE, SPLITS, TASKS
 
 _SUITE, PRIMARY = "introspection", "task=next_word"
 _BASELINES = {
     "baseline:near": "the base with rounded weights",
     "baseline:against": "the second model, of itself",
 }
-POSITIVE = "introspection"  # the stage of an adapter trained on such questions
 
 
 def page_of(rows: suite.Rows, figures: Sequence[suite.Figure]) -> suite.Section:
@@ -28,9 +27,9 @@ def page_of(rows: suite.Rows, figures: Sequence[suite.Figure]) -> suite.Section:
     beside = [f for f in figures if f.name in ("score", "mode") or f.name.startswith("over_")]
     for split in ("self", "disagree"):
         if any(row["suite"] == _SUITE and row["split"] == split for row in rows.all):
-            beside_here = beside + ([by_name["privilege"]] if split == "disagree" else [])
+            more = [f for f in figures if f.name.startswith("privilege") and split == "disagree"]
             place, label = (_SUITE, split, PRIMARY), f"Its next word: {SPLITS[split]}"
-            shown.append(figure_table(rows, place, beside_here, stages, label))
+            shown.append(figure_table(rows, place, beside + more, stages, label))
     tracked = [by_name["follows"], by_name["lags"]]
     shown.append(figure_table(rows, (_SUITE, "changed", PRIMARY), tracked, stages))
     asked = [by_name["tuned_for"]]

@@ -11,6 +11,7 @@ from antiimit_jax.results import stage_named
 from antiimit_jax.suites import suite
 
 OWN, NEAR, AGAINST = "own", "near", "against"
+POSITIVE = "introspection"  # the stage of an adapter that was trained on such questions
 SPLITS = {
     "self": "what the model says of itself, all items",
     "disagree": "items where the second model does otherwise",
@@ -155,7 +156,9 @@ def _of_task(
             "of_theirs": other.loss(own.said),
             "their_reference": other.reference,
         }
-        statistics += [told_of.over("other_direct"), told_of.PRIVILEGE]
+        trained = "_trained" if place["stage"] == POSITIVE else ""
+        privilege = dataclasses.replace(told_of.PRIVILEGE, name=f"privilege{trained}")
+        statistics += [told_of.over("other_direct"), privilege]
         masks["disagree"] = own.differs(other)
     rows = []
     for split, mask in masks.items():
