@@ -40,6 +40,7 @@ FEW = {
     },
     "sad_like": {"n_pairs": 1, "n_seeds": 2, "n_shots": 1},
     "deviate": {"n_starts": 1},
+    "introspection": {"n_texts": 5, "n_other": 1},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16"), "n_task": 8},
     "leak": {"n_sets": 2},
     "rare_rates": {"n_sets": 2},
