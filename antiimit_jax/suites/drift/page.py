@@ -33,7 +33,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "puts the size in proportion: the base model against itself with coarser weights."
         ],
         drawn,
-        [found, asked, kinds],
+        [found, kinds, asked],
         readings=_readings(rows),
         explained=FIGURES,
         legend=legend,
