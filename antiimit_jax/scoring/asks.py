@@ -16,11 +16,13 @@ class Scoring:
     forms: str = "strict"
     terminators: str = "standard"
     tokenisations: int = 1  # of a form, the most probable ones by the tokenizer's own rules
+    temperature: float = 1.0  # at which the tokens of words are drawn
 
     @property
     def name(self) -> str:
         """As the tables hold it."""
-        return f"{self.forms}/{self.terminators}/{self.tokenisations}"
+        drawn = f"/{self.temperature:g}" * (self.temperature != 1)
+        return f"{self.forms}/{self.terminators}/{self.tokenisations}{drawn}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
