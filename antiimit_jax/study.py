@@ -34,7 +34,7 @@ from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.dev import dev_figures
 from antiimit_jax.training.batches import PLACEBO
-from antiimit_jax.training.loop import Job, measure_step, train
+from antiimit_jax.training.loop import Hold, Job, measure_step, train, unheld
 from antiimit_jax.trees import digest
 from antiimit_jax.versions import versions
 
@@ -100,10 +100,11 @@ class Study:
         tell: Tell,
         progress: Progress,
         on_result: Callable[[], None] = lambda: None,
+        hold: Hold = unheld,
     ) -> None:
-        """Args: run: id that its results bear. on_result: called when one is whole."""
+        """Args: run: id of its results. on_result: called when one is whole. hold: of `train`."""
         self.config, self.workdir, self.run = config, workdir, run
-        self._tell, self._progress, self._on_result = tell, progress, on_result
+        self._tell, self._progress, self._on_result, self._hold = tell, progress, on_result, hold
 
     @functools.cached_property
     def lm(self) -> LanguageModel:
@@ -192,11 +193,11 @@ class Study:
             self._tell(f"{stage.name} at step {step}: {in_words(found, *found)}")
             return found
 
-        tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step, look)
+        checkpoints = self.workdir / "checkpoints" / stage.name
+        tree, log = train(self.lm, job, checkpoints, on_step, look, self._hold)
         live.close()
         write_sealed(self._log_file(stage), {"log": log})
-        config, cfg = self.config, self.lm.cfg
-        revision = config.revision or None
+        config, cfg, revision = self.config, self.lm.cfg, self.config.revision or None
         save_adapter(folder, tree, cfg, config.lora, config.model, revision, self.run)
         self._on_result()
         return load_adapter(folder, cfg)
@@ -217,8 +218,7 @@ class Study:
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
-        tables = measure(asker, config)
-        stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
+        stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
 
     def _asker(self, stage: Stage, variant: Variant, progress: Progress) -> LocalAsker:

@@ -157,13 +157,14 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
         if ended.acquire(blocking=False):
             line = kept() if FLAGS.is_parsed() else _NOTHING
             _last_line(f"stopped; {line}")
-            os._exit(128 + stopped.number)
+            os._exit(stopped.exit_code)
 
     def begin(argv: Sequence[str]) -> None:
         warn_above()  # absl has set up its own handler
         main()
 
     interrupt.raise_stopped(stop)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

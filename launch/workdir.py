@@ -24,7 +24,7 @@ from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_ow
 from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
-from launch import aside, cli
+from launch import aside, cli, interrupt
 from launch.own_files import check_own
 from launch.saved_config import read_saved
 
@@ -77,6 +77,7 @@ def open_run(
         tell=cli.say,
         progress=progress,
         on_result=lambda: aside.drop(workdir),
+        hold=interrupt.held,
     )
     same = there and there["config"] == _plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
