@@ -11,6 +11,7 @@ from antiimit_jax.suites import (
     residual,
     sad_like,
     scoring,
+    seed_words,
 )
 
 SUITES = {
@@ -20,6 +21,7 @@ SUITES = {
     "residual": residual,
     "ladder": ladder,
     "sad_like": sad_like,
+    "seed_words": seed_words,
     "rare_rates": rare_rates,
     "deviate": deviate,
     "drift": drift,

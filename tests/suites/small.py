@@ -37,6 +37,7 @@ FEW = {
     "deviate": {"n_starts": 1},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16")},
     "leak": {"n_sets": 2},
+    "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
     "rare_rates": {"n_sets": 2},
     "n_boot": 50,
 }
