@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
 from antiimit_jax.results import BASE, Stage
-from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring
+from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring, TextAnswer
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
 from antiimit_jax.scoring.lexicon_search import Lexicon, LexiconSearch
@@ -33,15 +33,6 @@ from antiimit_jax.text.formats import Message, Prompt, neutral_tokens
 
 Tree = Any
 Chats = Sequence[tuple[Message, ...]]
-
-
-class TextAnswer(NamedTuple):
-    """The scored tokens of one text, and how the model differs from its base at each: [n]."""
-
-    text: NeutralPrompt
-    position: list[int]
-    token: list[int]  # the one that follows
-    differences: dict[str, list]  # field of `scoring.differences.Differences` -> values
 
 
 class Asker(Protocol):
@@ -104,6 +95,10 @@ class Asker(Protocol):
         """The same model without an adapter."""
 
     @property
+    def other(self) -> Asker | None:
+        """A second model to compare with, where the run has one (`--against`)."""
+
+    @property
     def stored(self) -> Asker:
         """The base in float32, with weights as precise as the checkpoint's."""
 
@@ -122,6 +117,7 @@ class LocalAsker:
     seed: int
     progress: Progress
     eval_seed: int = 0
+    other: LocalAsker | None = None
     exact = True
 
     @property
@@ -169,6 +165,7 @@ class LocalAsker:
             self.variant,
             queries,
             terminators=rules.terminators,
+            temperature=rules.temperature,
             progress=self._bar(what, len(asks)),
             stage=self.stage.name,
         )

@@ -24,7 +24,7 @@ from antiimit_jax.scoring.lexicon_search import (
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
-from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.scoring.word_probs import words_at
 from antiimit_jax.text.formats import Prompt
 
 Tree = Any
@@ -114,6 +114,7 @@ class Runner:
         queries: Sequence[WordQuery],
         *,
         terminators: str = "standard",
+        temperature: float = 1.0,
         progress: Callable[[int], None] = lambda done: None,
         stage: str = "",
     ) -> list[WordProbs]:
@@ -134,7 +135,8 @@ class Runner:
             for query in queries
         ]
         pieces = [part.query for _, part in asked]
-        for result, places in self.ask(word_log_probs, variant, pieces, terminators, stage):
+        fn = words_at(temperature)
+        for result, places in self.ask(fn, variant, pieces, terminators, stage):
             for number, b, words, paths in places:
                 i, part = asked[number]
                 answers[i].q[part.words] = np.exp(result.log_q[b, words].astype(np.float64))

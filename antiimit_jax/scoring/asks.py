@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message
 
 
@@ -16,11 +17,13 @@ class Scoring:
     forms: str = "strict"
     terminators: str = "standard"
     tokenisations: int = 1  # of a form, the most probable ones by the tokenizer's own rules
+    temperature: float = 1.0  # at which the tokens of words are drawn
 
     @property
     def name(self) -> str:
         """As the tables hold it."""
-        return f"{self.forms}/{self.terminators}/{self.tokenisations}"
+        drawn = f"/{self.temperature:g}" * (self.temperature != 1)
+        return f"{self.forms}/{self.terminators}/{self.tokenisations}{drawn}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,3 +68,12 @@ class FirstToken:
     p: np.ndarray  # float64 [V], sums to 1
     said: tuple[Mapping[int, float], ...]  # of it, what the words hold under each scoring: sum of q
     texts: Sequence[str]  # [V] what each token spells; "" where it ends the answer
+
+
+class TextAnswer(NamedTuple):
+    """The scored tokens of one text, and how the model differs from its base at each: [n]."""
+
+    text: NeutralPrompt
+    position: list[int]
+    token: list[int]  # the one that follows
+    differences: dict[str, list]  # field of `scoring.differences.Differences` -> values

@@ -4,6 +4,7 @@ from antiimit_jax.suites import (
     control,
     deviate,
     drift,
+    introspection,
     ladder,
     leak,
     precision,
@@ -24,6 +25,7 @@ SUITES = {
     "seed_words": seed_words,
     "rare_rates": rare_rates,
     "deviate": deviate,
+    "introspection": introspection,
     "drift": drift,
     "leak": leak,
 }
