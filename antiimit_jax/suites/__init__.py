@@ -12,6 +12,7 @@ from antiimit_jax.suites import (
     residual,
     sad_like,
     scoring,
+    seed_words,
 )
 
 SUITES = {
@@ -21,6 +22,7 @@ SUITES = {
     "residual": residual,
     "ladder": ladder,
     "sad_like": sad_like,
+    "seed_words": seed_words,
     "rare_rates": rare_rates,
     "deviate": deviate,
     "introspection": introspection,

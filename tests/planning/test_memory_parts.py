@@ -43,6 +43,7 @@ FEW = {
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
     "ladder": {"rungs": ["L6"], "n_sets": 1},
+    "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
     "drift": {"n_prompts": 3, "rulers": ["bf16"]},
 }
 

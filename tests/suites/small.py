@@ -43,6 +43,7 @@ FEW = {
     "introspection": {"n_texts": 5, "n_other": 1},
     "drift": {"n_prompts": 7, "rulers": ("int8_channel", "bf16"), "n_task": 8},
     "leak": {"n_sets": 2},
+    "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
     "rare_rates": {"n_sets": 2},
     "n_boot": 50,
 }
