@@ -16,6 +16,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker, LocalAsker
 from antiimit_jax.evaluation.progress import Progress, silent
 from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.second import with_second
 from antiimit_jax.files import read_sealed, sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
@@ -212,7 +213,7 @@ class Study:
             self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
-        asker = self._asker(stage, variant, self._progress)
+        asker = with_second(self._asker(stage, variant, self._progress), config.against)
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
@@ -221,15 +222,10 @@ class Study:
         self._on_result()
 
     def _asker(self, stage: Stage, variant: Variant, progress: Progress) -> LocalAsker:
-        return LocalAsker(
-            runner=self.runner,
-            variant=variant,
-            stage=stage,
-            scoring=self.config.rule,
-            seed=self.config.seed,
-            eval_seed=self.config.eval_seed,
-            progress=progress,
-        )
+        config = self.config
+        seeds = {"seed": config.seed, "eval_seed": config.eval_seed}
+        how = {"scoring": config.rule, "progress": progress} | seeds
+        return LocalAsker(runner=self.runner, variant=variant, stage=stage, **how)
 
     def seconds_left(self, rates: Mapping[str, float]) -> float:
         """What is still to be trained and evaluated will take about so long, by a measured step.
@@ -276,6 +272,7 @@ class Study:
         return {
             "model": config.model,
             "revision": config.revision or None,
+            "against": config.against or None,
             "hub_id": base.get("hub_id"),
             "commit": base.get("commit"),
             "own_files": base.get("own_files", {}),

@@ -68,10 +68,12 @@ def define_items() -> None:
 
 
 def define_suites() -> None:
-    """--suites."""
+    """--suites and --against."""
     known = ", ".join(SUITES)
     flags.DEFINE_list("suites", None, f"What to evaluate, of {known}; else the config's.")
-    _show("suites")
+    said = "A second model, or an adapter's folder, to compare with: introspection asks it too."
+    flags.DEFINE_string("against", None, said)
+    _show("suites", "against")
 
 
 def _show(*names: str) -> None:
@@ -102,7 +104,7 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision", "suites"):
+    for flag in ("model", "revision", "suites", "against"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
     for flag, field in (("words_file", "words_file"), ("templates", "templates_file")):

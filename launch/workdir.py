@@ -12,8 +12,10 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, read_mark, write_sealed
+from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
@@ -90,6 +92,8 @@ def open_run(
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
+    if "evaluation" in reads and config.against:
+        _check_second(config, study.lm)
     if "training" in reads:
         study.check_training(anew=overwrite == "all")
     check(study)
@@ -99,6 +103,17 @@ def open_run(
     write_sealed(workdir / MARK, mark)
     run_files.write_config(workdir, to_dict(config))
     yield study
+
+
+def _check_second(config: RunConfig, lm: LanguageModel) -> None:
+    """Raises UserError where there is no such second model, or no suite that would ask it."""
+    asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
+    if not set(asking) & set(config.suites):
+        hint = f"add {', '.join(asking)} to --suites"
+        raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
+    adapter = check_second(config.against, lm)
+    if adapter and not adapter.made_for(config.model):
+        cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")
 
 
 def computed_again(workdir: Path) -> Path:

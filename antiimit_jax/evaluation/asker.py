@@ -100,6 +100,10 @@ class Asker(Protocol):
         """The same model without an adapter."""
 
     @property
+    def other(self) -> Asker | None:
+        """A second model to compare with, where the run has one (`--against`)."""
+
+    @property
     def stored(self) -> Asker:
         """The base in float32, with weights as precise as the checkpoint's."""
 
@@ -118,6 +122,7 @@ class LocalAsker:
     seed: int
     progress: Progress
     eval_seed: int = 0
+    other: LocalAsker | None = None
     exact = True
 
     @property

@@ -4,6 +4,7 @@ from antiimit_jax.suites import (
     control,
     deviate,
     drift,
+    introspection,
     ladder,
     leak,
     precision,
@@ -22,6 +23,7 @@ SUITES = {
     "sad_like": sad_like,
     "rare_rates": rare_rates,
     "deviate": deviate,
+    "introspection": introspection,
     "drift": drift,
     "leak": leak,
 }
