@@ -43,7 +43,7 @@ FEW = {
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
     "ladder": {"rungs": ["L6"], "n_sets": 1},
-    "drift": {"n_prompts": 3, "rulers": ["bf16"]},
+    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0},
 }
 
 
