@@ -52,7 +52,8 @@ def run_cell(run: RunConfig, folder: Path) -> None:
 
 def kept() -> str:
     """What a stopped sweep has in its folder."""
-    return f"the cells in {cli.FLAGS.workdir} stay; the same command goes on from there"
+    command = f"the same command{' without --overwrite' if cli.FLAGS.overwrite else ''}"
+    return f"the cells in {cli.FLAGS.workdir} stay; {command} goes on from there"
 
 
 def main() -> None:
