@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between, free, shared
+from antiimit_jax.fields import between, free, shared, unweighed
 from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
@@ -78,12 +78,7 @@ class Mixture:
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""
-        return [
-            f"{path}.{values} {given} and {path}.{weights} {weight} do not match"
-            for values, weights in (("ks", "k_weights"), ("shots", "shot_weights"))
-            for given, weight in ((getattr(self, values), getattr(self, weights)),)
-            if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
-        ]
+        return unweighed(self, path, ks="k_weights", shots="shot_weights")
 
     @property
     def material(self) -> Material:

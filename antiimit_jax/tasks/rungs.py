@@ -53,6 +53,7 @@ _KS = (3, 4, 5, 10)
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
 _NUMBERS += "fifteen sixteen seventeen eighteen nineteen twenty"
 _IN_WORDS = dict(enumerate(_NUMBERS.split(), 1))
+Asked = tuple[str, str, tuple[str, ...], tuple[float, ...]]  # request, prefill, words, targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,34 +104,37 @@ def rung_items(rung: str, n_sets: int, seed: int) -> list[Item]:
         lap, place = divmod(number, len(kinds))
         wording = kinds[place]
         k = _KS[place] if rung == "L3" else 3 if wording.share else 2
-        words = _draw(wording, k, rng)
+        words = draw_words(wording, k, rng)
         while frozenset(words) in seen:
-            words = _draw(wording, k, rng)
+            words = draw_words(wording, k, rng)
         seen.add(frozenset(words))
         if wording.share:
             numbers = wording.numbers[(lap + place) % len(wording.numbers)]
             asked = _composed(wording, words, numbers)
         else:
-            percents = [_unequal(k, rng)] if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
-            asked = _plain(wording, words, percents, TRAIN_TEMPLATES[number % len(TRAIN_TEMPLATES)])
-        for order, (text, prefill, named, shares) in enumerate(asked):
-            items.append(
-                Item(
-                    item=f"{rung}/{number}/{order}",
-                    split=rung,
-                    cluster=" ".join(sorted(named)),
-                    messages=(Message("user", text), Message("assistant", prefill)),
-                    words=named,
-                    targets=shares,
-                    facets=_facets(order, wording.kind),
-                )
+            percents = (
+                [unequal_percents(k, rng)] if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
             )
+            template = TRAIN_TEMPLATES[number % len(TRAIN_TEMPLATES)]
+            asked = asked_plainly(wording, words, percents, template)
+        for order, one in enumerate(asked):
+            items.append(make_item(one, f"{rung}/{number}/{order}", rung, order, wording.kind))
     return items
 
 
-def _facets(order: int, kind: str) -> dict[str, int | str]:
+def make_item(asked: Asked, name: str, split: str, order: int, kind: str) -> Item:
+    """An item of what is asked; `order` is its place among those of its word set."""
+    text, prefill, named, shares = asked
     plain = dict(template=-1, n_shots=0, shot_set=-1, template_heldout=False)
-    return plain | {"order": order, "kind": kind}
+    return Item(
+        item=name,
+        split=split,
+        cluster=" ".join(sorted(named)),
+        messages=(Message("user", text), Message("assistant", prefill)),
+        words=named,
+        targets=shares,
+        facets=plain | {"order": order, "kind": kind},
+    )
 
 
 def _check_words(kinds: Sequence[Wording], n_sets: int) -> None:
@@ -142,23 +146,21 @@ def _check_words(kinds: Sequence[Wording], n_sets: int) -> None:
             raise UserError(f"ladder.n_sets = {n_sets}: {wording.rung} has words for {most} sets")
 
 
-def _draw(wording: Wording, k: int, rng: np.random.Generator) -> tuple[str, ...]:
+def draw_words(wording: Wording, k: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Distinct words for a request of a kind: its own, else the lexicon's."""
     split: Split = "test" if wording.rung == "L1" else "train"
     pool = wording.words or words_of(split)
     return tuple(pool[i] for i in rng.choice(len(pool), size=k, replace=False))
 
 
-def _unequal(k: int, rng: np.random.Generator) -> tuple[int, ...]:
+def unequal_percents(k: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Percentages of the training side that are not all alike."""
     while len(set(percents := sample_percents(rng, k, "train"))) == 1:
         pass
     return percents
 
 
-Asked = tuple[str, str, tuple[str, ...], tuple[float, ...]]  # request, prefill, words, targets
-
-
-def _plain(
+def asked_plainly(
     wording: Wording, words: tuple[str, ...], all_percents: Sequence[Sequence[int]], template: int
 ) -> Iterator[Asked]:
     """Both orders and both assignments of each of the percentages."""
