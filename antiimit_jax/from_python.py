@@ -8,6 +8,7 @@ from typing import Any, overload
 from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.second import with_second
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting.report import schemas
@@ -126,7 +127,8 @@ def evaluate(
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
     config = from_dict(values)
     stages = [BASE] + ([_OWN] if model.variant.adapter else [])
-    found = [measure(model.asker(s, config), config) for s in stages]
+    askers = (with_second(model.asker(stage, config), config.against) for stage in stages)
+    found = [measure(asker, config) for asker in askers]
     tables = {
         name: columns_of(to_table(name, joined(f[name] for f in found if name in f), schema))
         for name, schema in schemas(SUITES).items()

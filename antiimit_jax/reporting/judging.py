@@ -110,14 +110,15 @@ def judged(
         verdict = NO_DATA
     elif control and control.verdict == NO_DATA:
         verdict = NO_DATA
-    elif control and control.verdict != SUPPORTED:
+    elif control and control.figure.low is not None and control.verdict != SUPPORTED:
         verdict = FLOOR
     elif NOT_SUPPORTED in said:
         verdict = NOT_SUPPORTED
     elif NO_DATA in said:
         verdict = NO_DATA
     else:
-        verdict = SUPPORTED if said == {SUPPORTED} and not needed else UNDECIDED
+        whole = all(part.verdict == SUPPORTED for part in every) and not needed
+        verdict = SUPPORTED if whole else UNDECIDED
     if verdict not in (NO_DATA, FLOOR) and (few := len(figures.tuned)) < LEAST_SEEDS:
         verdict = f"{'one seed' if few == 1 else 'two seeds'}: no verdict"
     missing = [note or "not in this run" for note in notes] + list(needed)

@@ -113,8 +113,7 @@ def missing_parts(run: Run, suites: Suites) -> list[str]:
         group, found = config.get(name, {}), run.rows.splits(name)
         wanted = () if group.get("items_file") else group.get("splits", ())
         parts += [f"split {split}" for split in wanted if split not in found]
-    files = [f"{table}.parquet" for name in there for table in suites[name].TABLES]
-    files += ["training.parquet"] if run.rows.n_seeds else []
+    files = [*run.info.get("tables", ()), *(["training.parquet"] if run.rows.n_seeds else [])]
     parts += [name for name in files if not (run.path / name).exists()]
     return parts + ([] if run.config else ["config.json"])
 

@@ -34,7 +34,7 @@ _SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
 SPLITS = tuple(_SIDES)
 REPORTED = tuple(split for split in SPLITS if split != "dev_words")
 N_SHOT_SETS = 8
-_EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
+_EVAL_STREAM, _SHOT_STREAM, _SET_STREAM = 2, 3, 5  # keep random streams apart
 
 
 class Kind(NamedTuple):
@@ -71,6 +71,9 @@ class Mixture:
     percents_per_set: int = between(
         1, 64, 1, "percentages of a word set in training, each with both assignments"
     )
+    word_sets: int = between(
+        0, 10_000_000, 0, "different word sets in training, of each word count; 0: no end of them"
+    )
     both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
@@ -104,8 +107,7 @@ class Mixture:
         while True:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=normal(self.k_weights)))
-            words, percents = _draw(self.material, rng, "train", k)
-            asked = [percents]
+            words, asked = self._trained_words(rng, k), [sample_percents(rng, k, "train")]
             asked += [sample_percents(rng, k, "train") for _ in range(self.percents_per_set - 1)]
             requests = [(words, p) for one in asked for p in (one, (*one[1:], one[0]))]
             if self.both_orders:
@@ -113,6 +115,12 @@ class Mixture:
             for named, asked in requests:
                 yield _make_item(self.material, f"train/{number}", "train", named, asked, kind)
                 number += 1
+
+    def _trained_words(self, rng: np.random.Generator, k: int) -> tuple[str, ...]:
+        """Any word set, or one of the first `word_sets` of a list that all runs share."""
+        if self.word_sets:
+            rng = np.random.default_rng([_SET_STREAM, k, int(rng.integers(self.word_sets))])
+        return _draw_words(self.material, rng, "train", k)
 
     @property
     def plain(self) -> "Mixture":

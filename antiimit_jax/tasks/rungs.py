@@ -2,7 +2,8 @@
 
 Words and percentages are those that training may see, except where a rung is about them, and so
 are phrasings in L0 to L4. A rung's requests are in `data/rungs.jsonl`, a line a kind. `{a}` and
-`{b}` stand for words, `{x}` and `{y}` for their chances, written in the line's `style`.
+`{b}` stand for words, `{x}` and `{y}` for their chances, written in the line's `style`. What the
+answer to L9 has said already is in `tasks.sequences`.
 
 A word set of two is asked at two distances from one half, at each in both orders and with both
 assignments of the chances. A composed request (L10, L11) has instead a twin: the same words and
@@ -37,10 +38,15 @@ RUNGS = {  # name -> what its requests have that those of training lack
     "L4": "long words, phrases, digits, non-words, emoji",
     "L5": "other phrasings; percentages first, one share alone",
     "L6": "fractions, decimals, odds, ratios, “one in four”",
+    "L7": "“rarely”, “often” in place of numbers",
     "L8": "other languages and scripts",
+    "L9": "many words in one answer, each with the same chances",
     "L10": "chances to be computed",
     "L11": "chances that hang on a fact",
+    "L12": "a word that is not to be said",
+    "L13": "thinking before the word",
 }
+UNNUMBERED = ("L7", "L12")  # their requests name no chances: `tasks.unnumbered`
 N_OPTIONS = 4  # to choose from, where the model is asked which percentage was requested
 _STREAM = 11  # keeps random streams apart
 _KS = (3, 4, 5, 10)
@@ -246,7 +252,12 @@ def second_asks(items: Sequence[Item]) -> list[Item]:
     room, and others beside them. Word sets take turns in the place of the word that is asked about,
     so that who always reads the first percentage of a request is right in every k-th set alone.
     """
-    return [_question(item) for item in items if item.facets["order"] % 5 == 0]
+    return [_question(item) for item in two_of_set(items)]
+
+
+def two_of_set(items: Sequence[Item]) -> list[Item]:
+    """At most two of each word set's requests, which name it in either order."""
+    return [item for item in items if item.facets["order"] % 5 == 0]
 
 
 def _question(item: Item) -> Item:

@@ -36,6 +36,7 @@ from antiimit_jax.training.terms import Term, make_batch, make_terms
 Tree = Any
 OnStep = Callable[[dict[str, Any]], None]
 Look = Callable[[int, Tree], dict[str, float]]  # (step, adapter on the host) -> columns of the log
+Hold = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 _INIT_STREAM = 21
 
 
@@ -77,12 +78,18 @@ class Job:
         )
 
 
+def unheld() -> contextlib.AbstractContextManager[Callable[[], bool]]:
+    """The `Hold` of a training that goes on to its end."""
+    return contextlib.nullcontext(lambda: False)
+
+
 def train(
     lm: LanguageModel,
     job: Job,
     folder: Path,
     on_step: OnStep = lambda row: None,
     look: Look = lambda step, adapter: {},
+    hold: Hold = unheld,
 ) -> tuple[Tree, Log]:
     """Trains an adapter to its end, from its last checkpoint if there is one.
 
@@ -92,6 +99,8 @@ def train(
       folder: of its checkpoints.
       on_step: called with the log row of each step, of restored ones too.
       look: measures the adapter after every `eval_every` steps.
+      hold: the context that steps run in. What it gives says whether to save and leave after the
+        step that runs; then it raises at its end.
 
     Returns:
       The adapter as host arrays and the log: one row a step with adapter, step, loss, the terms'
@@ -104,7 +113,11 @@ def train(
     cfg, name = job.train, job.name
     optimizer, state = _beginning(lm, job)
     # The next batch is made ahead, while a step runs.
-    with contextlib.closing(Checkpoints(folder)) as checkpoints, ThreadPoolExecutor(1) as ahead:
+    with (
+        hold() as told,
+        contextlib.closing(Checkpoints(folder)) as checkpoints,
+        ThreadPoolExecutor(1) as ahead,
+    ):
         state, log = checkpoints.restore(state) or (state, [])
         for row in log:
             on_step(row)
@@ -127,10 +140,13 @@ def train(
                 row |= look(done, jax.device_get(stepper.held(state).adapter))
             log.append(row)
             on_step(row)
-            stop = stuck >= cfg.max_skips or done == job.steps
+            leave = told()
+            stop = leave or stuck >= cfg.max_skips or done == job.steps
             if stop or done % cfg.checkpoint_every == 0:
                 checkpoints.save(stepper.held(state), log)
             _check_finite(job, done, stuck, folder)
+            if leave:
+                break
         return jax.device_get(stepper.held(state).adapter), log
 
 

@@ -133,6 +133,12 @@ def test_anti_imitation_is_what_is_added_to_the_base(keyed, verdict):
     assert judged.found[0] == "seed score less the base's 0.200 [0.186, 0.214]"
 
 
+def test_a_score_without_interval_leaves_anti_imitation_undecided():
+    rows = [row("base", SEED, 0.1, None), row("base", DEVIATE, 0.1)]
+    rows += each(SEED, 0.3, None) + each(DEVIATE, 0.4) + [row("rule_keyed", SEED, 0.5, None)]
+    assert found("F4", rows, others=("rule_keyed",)).verdict == "undecided"
+
+
 def ladder(**changes: float) -> list:
     values = dict.fromkeys(F5_RUNGS, 0.9) | changes
     return [r for rung, value in values.items() for r in each(ratio(rung), value, 0.1)]
