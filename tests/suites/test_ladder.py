@@ -11,7 +11,6 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.metrics.resampling import Bootstrap
-from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
@@ -187,22 +186,6 @@ def test_a_model_answers_all_rungs_of_one_word(asker):
         assert (table["q"] > 0).all() and (table["q"] < 1).all()
     rows = ladder.score(tables, cfg, BOOT)
     assert {row["split"] for row in rows if row["metric"] == "stated"} == set(AT_ONCE)
-
-
-def test_a_run_holds_and_shows_the_rungs_with_figures_of_their_own(run):
-    tables = run_files.read_tables(run, ladder.TABLES)
-    assert set(tables) == set(ladder.TABLES)
-    for table in tables.values():
-        for name in {"q", "q_word", "q_other", "q_1", "q_2", "q_3"} & set(table):
-            assert (table[name] > 0).all() and (table[name] < 1).all()
-    rows = [row for row in run_files.read_metrics(run)["rows"] if row["suite"] == "ladder"]
-    found = {(row["split"], row["metric"]) for row in rows}
-    assert found >= {(rung, name) for rung in ("L0", "L9", "L13") for name in ("tvd_res", "stated")}
-    assert found >= {(rung, name) for rung, names in page.OWN.items() for name in names}
-    section = ladder.section(tables, Rows(rows))
-    titles = {table.title for table in section.tables}
-    assert titles >= {f"{rung}: {RUNGS[rung]}" for rung in page.OWN}
-    assert all(table.body for table in section.tables)
 
 
 def test_a_word_without_tokens_is_refused_with_the_field_to_change(asker, monkeypatch):
