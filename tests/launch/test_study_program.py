@@ -310,4 +310,4 @@ def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path)
     assert "drift.parquet" in above and "training.parquet" in above
     assert "No drift figures" not in page  # nothing is said of suites besides
     suites = {row["suite"] for row in json.loads((copy / "metrics.json").read_text())["rows"]}
-    assert suites == {"control", "scoring", "precision", "residual", "leak"}
+    assert suites == {"control", "scoring", "precision", "residual", "leak", "sad_like", "ladder"}
