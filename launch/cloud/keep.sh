@@ -17,7 +17,7 @@ if [ ! -d "$folder" ] && [ -f "$archive" ]; then
 fi
 "$@" &
 child=$!
-trap 'kill -TERM "$child" 2> /dev/null' TERM
+trap 'interrupted=1; kill -TERM "$child" 2> /dev/null' TERM
 (
   trap exit TERM # once a copy that has begun is whole
   while :; do
@@ -27,7 +27,14 @@ trap 'kill -TERM "$child" 2> /dev/null' TERM
   done
 ) &
 copier=$!
-while wait "$child"; code=$?; kill -0 "$child" 2> /dev/null; do :; done # a trap ends `wait`
+code=127
+while :; do # a trap ends `wait` early; a code that was told already is 127 then
+  interrupted=""
+  wait "$child" 2> /dev/null
+  got=$?
+  [ "$got" -eq 127 ] || code=$got
+  [ -n "$interrupted" ] || break
+done
 kill "$copier"
 wait "$copier" 2> /dev/null
 copy || echo "keep.sh: $archive could not be written" >&2

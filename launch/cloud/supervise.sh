@@ -7,11 +7,18 @@ file=$1
 shift
 rm -f "$file"
 child="" ended=""
-trap 'ended=1; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM
+trap 'ended=1 interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM
 while :; do
   "$@" &
   child=$!
-  while wait "$child"; code=$?; kill -0 "$child" 2> /dev/null; do :; done # a trap ends `wait`
+  code=127
+  while :; do # a trap ends `wait` early; a code that was told already is 127 then
+    interrupted=""
+    wait "$child" 2> /dev/null
+    got=$?
+    [ "$got" -eq 127 ] || code=$got
+    [ -n "$interrupted" ] || break
+  done
   [ "$code" -eq 33 ] && [ -z "$ended" ] || break
   echo "supervise.sh: ended by SIGTERM; starting it again"
   sleep "${SUPERVISE_PAUSE:-5}"
