@@ -3,6 +3,8 @@
 # a copy of FOLDER in ARCHIVE, a tar file that may lie in a mounted bucket: every five minutes and at
 # the end. Where FOLDER is not there it is made from ARCHIVE first. Ends with the command's code.
 set -uo pipefail
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/code_of.sh"
 archive=$1 folder=$2
 shift 2
 
@@ -27,14 +29,8 @@ trap 'interrupted=1; kill -TERM "$child" 2> /dev/null' TERM
   done
 ) &
 copier=$!
-code=127
-while :; do # a trap ends `wait` early; a code that was told already is 127 then
-  interrupted=""
-  wait "$child" 2> /dev/null
-  got=$?
-  [ "$got" -eq 127 ] || code=$got
-  [ -n "$interrupted" ] || break
-done
+code_of "$child"
+code=$?
 kill "$copier"
 wait "$copier" 2> /dev/null
 copy || echo "keep.sh: $archive could not be written" >&2

@@ -3,6 +3,8 @@
 # says that SIGTERM ended it and that the same command goes on. FILE gets the last code.
 # Its own SIGTERM goes to the command, which is not started again then.
 set -uo pipefail
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/code_of.sh"
 file=$1
 shift
 rm -f "$file"
@@ -11,14 +13,8 @@ trap 'ended=1 interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null
 while :; do
   "$@" &
   child=$!
-  code=127
-  while :; do # a trap ends `wait` early; a code that was told already is 127 then
-    interrupted=""
-    wait "$child" 2> /dev/null
-    got=$?
-    [ "$got" -eq 127 ] || code=$got
-    [ -n "$interrupted" ] || break
-  done
+  code_of "$child"
+  code=$?
   [ "$code" -eq 33 ] && [ -z "$ended" ] || break
   echo "supervise.sh: ended by SIGTERM; starting it again"
   sleep "${SUPERVISE_PAUSE:-5}"

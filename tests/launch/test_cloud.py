@@ -55,7 +55,7 @@ def calls(folder: Path) -> list[str]:
 def test_scripts_are_clean_for_shellcheck():
     shellcheck = Path(sys.executable).with_name("shellcheck")
     files = [*CLOUD.glob("*.sh"), CLOUD / "slurm.sbatch"]
-    assert len(files) == 5
+    assert len(files) == 6
     result = subprocess.run([shellcheck, "-s", "bash", *files], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
