@@ -10,7 +10,7 @@ however many a step holds. All leaves of a batch are [A, ...]: A microbatches wh
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,12 +25,11 @@ from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.text.formats import Message, build_prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.targets import SAMPLED, Shares, Transform
 
-_ITEM_STREAM, _OWN_STREAM, _TASK_STREAM = 1, 4, 5
-_LABEL_STREAM, _PLACEBO_STREAM = 11, 12  # 13: `anchor`
+_ITEM_STREAM, _OWN_STREAM, _TASK_STREAM = 1, 4, 5  # 11 and 12: `targets`, 13: `anchor`
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
-Shares = tuple[float, ...]  # of one item's words
 Asked = tuple[list[Item], list[WordQuery]]
 
 
@@ -57,37 +56,6 @@ class Asking:
         for path in sorted(query.paths, key=lambda path: path.text.startswith(" ") != spaced):
             chosen.setdefault(path.word, path)
         return dataclasses.replace(query, paths=tuple(chosen[i] for i in range(len(words))))
-
-
-@dataclasses.dataclass(frozen=True)
-class Transform:
-    """A random change of a group's targets, drawn from a stream of its own."""
-
-    stream: int
-    change: Callable[[list[Shares], np.random.Generator], list[Shares]]
-
-
-def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
-    """The placebo: target shares permuted across the items of equal word count.
-
-    Every permutation is as likely as any other, also those in which items keep their own: what an
-    item was asked then says nothing about what it is given.
-    """
-    permuted = list(targets)
-    for k in sorted({len(t) for t in targets}):
-        members = [i for i, t in enumerate(targets) if len(t) == k]
-        for i, j in zip(members, rng.permutation(members)):
-            permuted[i] = targets[j]
-    return permuted
-
-
-def sample_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
-    """One word of each item, drawn as often as it is asked for: shares of 0 and 1."""
-    return [tuple(rng.multinomial(1, shares).astype(float)) for shares in targets]
-
-
-PLACEBO = Transform(_PLACEBO_STREAM, permute_targets)
-SAMPLED = Transform(_LABEL_STREAM, sample_targets)
 
 
 class ControlBatch(NamedTuple):

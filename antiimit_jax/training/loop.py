@@ -19,7 +19,7 @@ from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.parallel import compiler_options, place, scatter
-from antiimit_jax.training.batches import Asking, Transform
+from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
@@ -31,6 +31,7 @@ from antiimit_jax.training.step import (
     make_schedule,
     make_step,
 )
+from antiimit_jax.training.targets import Transform
 from antiimit_jax.training.terms import Term, make_batch, make_terms
 
 Tree = Any

@@ -16,7 +16,8 @@ from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.output_control import Item, Mixture
 from antiimit_jax.tasks.rungs import wordings
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
-from antiimit_jax.training.batches import ControlBatch, permute_targets
+from antiimit_jax.training.batches import ControlBatch
+from antiimit_jax.training.targets import permute_targets
 from tests.training.small_model import TRAIN
 from tests.unpack import unpack
 

@@ -13,9 +13,9 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.tasks.output_control import Mixture
-from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import Job, train
+from antiimit_jax.training.targets import PLACEBO
 
 CFG = TrainConfig(
     mixture=Mixture(templates=(0, 5)),
