@@ -2,9 +2,9 @@
 
     python -m launch.self_items --model=M --out=self.jsonl
     python -m launch.finetune --model=M --items=self.jsonl --adapters=tuned --workdir=runs/self
-    python -m launch.evaluate --adapter=introspection=runs/self/adapter --suites=introspection ...
+    python -m launch.evaluate --adapter=self_trained=runs/self/adapter --suites=introspection ...
 
-An adapter of the name "introspection" that does not raise the suite's score of the next word says
+An adapter of the name "self_trained" that does not raise the suite's score of the next word says
 that the suite can show nothing of this model: its verdicts are then "floor".
 """
 
@@ -12,10 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.evaluation.asker import LocalAsker
+from antiimit_jax.configured import asker_of, load_model
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.files import json_text, replace_file
-from antiimit_jax.language_model import load_language_model
 from antiimit_jax.results import BASE
 from antiimit_jax.suites.introspection.arm import training_items
 from antiimit_jax.tasks.self_report import MOST_TEXTS
@@ -28,17 +27,8 @@ flags.DEFINE_integer("n_texts", 400, "Texts, each asked about in four orders.", 
 
 def main() -> None:
     config, out = cli.run_config(), Path(cli.needed("out")).expanduser()
-    lm = load_language_model(
-        config.model,
-        revision=config.revision or None,
-        dtype=config.dtype,
-        prompt_format=config.prompt_format,
-        prompt_date=config.prompt_date,
-    )
-    runner = Runner(lm, weights=config.weights)
-    seeds = dict(seed=config.seed, eval_seed=config.eval_seed)
-    how = dict(scoring=config.rule, progress=cli.bar) | seeds
-    asker = LocalAsker(runner=runner, variant=runner.base, stage=BASE, **how)
+    runner = Runner(load_model(config), weights=config.weights)
+    asker = asker_of(runner, runner.base, BASE, config, cli.bar)
     lines = [json_text(line) for line in training_items(asker, cli.FLAGS.n_texts)]
     replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
