@@ -10,7 +10,10 @@ from antiimit_jax.reporting.rows import Rows, number
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 NO_DATA, FLOOR = "no data", "floor"
-LEAST_SEEDS = 3
+LEAST_SEEDS = 3  # of training, that a verdict needs
+RULER = "ruler:int8_channel"  # below whose drift a tuned model's is to be
+LEAK_SLOPE, LEAK_RATE, LEAK_ITEMS = 0.02, 0.01, 400  # within, below, on so many items or more
+SELF_TRAINED = "self_trained"  # the adapter that is trained to predict itself
 Place = tuple[str, str, str, str]  # suite, split, slice, metric
 
 

@@ -17,15 +17,26 @@ from collections.abc import Sequence
 
 from antiimit_jax.metrics.hypotheses import holm, less, over_seeds, p_above, posterior
 from antiimit_jax.metrics.intervals import Estimate
-from antiimit_jax.reporting.judging import NO_DATA, SUPPORTED, Figures, Part, Place, Verdict, judged
+from antiimit_jax.reporting.judging import (
+    LEAK_ITEMS,
+    LEAK_RATE,
+    LEAK_SLOPE,
+    NO_DATA,
+    RULER,
+    SELF_TRAINED,
+    SUPPORTED,
+    Figures,
+    Part,
+    Place,
+    Verdict,
+    judged,
+)
 from antiimit_jax.reporting.rows import Rows, number
 from antiimit_jax.results import Line, Section, Table
 
 VERDICTS = "verdicts.json"
 F5_RUNGS = ("L5", "L6", "L8", "L9", "L10", "L11")
 F6_RUNGS = ("L10", "L11")  # trained on by neither arm
-RULER = "ruler:int8_channel"
-_LEAST_LEAK_ITEMS = 400
 _PASS, _GAMMA = (("control", "heldout_both", "all", name) for name in ("pass_05", "gamma"))
 _KL = ("drift", "neutral", "all", "kl_base_tuned")
 _LEAK_SLOPE, _LEAK_RATE = (
@@ -97,18 +108,18 @@ def _elsewhere(figures: Figures) -> Verdict:
     rate = figures.tuned_mean(_LEAK_RATE)
     parts = [
         Part("KL less the ruler's", figures.tuned_mean(_KL, f"diff:{{}}-{RULER}"), high=0.0),
-        Part("leak slope", figures.tuned_mean(_LEAK_SLOPE), low=-0.02, high=0.02),
-        Part("leak rate", rate, high=0.01),
+        Part("leak slope", figures.tuned_mean(_LEAK_SLOPE), low=-LEAK_SLOPE, high=LEAK_SLOPE),
+        Part("leak rate", rate, high=LEAK_RATE),
     ]
     counts = [row["n"] for name in figures.tuned if (row := figures.rows.get(name, *_LEAK_RATE))]
-    few = counts and min(counts) < _LEAST_LEAK_ITEMS
-    needed = [f"leak rate on {min(counts)} items, {_LEAST_LEAK_ITEMS} needed"] if few else []
+    few = counts and min(counts) < LEAK_ITEMS
+    needed = [f"leak rate on {min(counts)} items, {LEAK_ITEMS} needed"] if few else []
     return judged(
         figures,
         "F2",
         "tuned models behave normally elsewhere",
         "KL from the base below that of int8 weights per channel, paired; leak slope within ±.02; "
-        f"leak rate below .01 on at least {_LEAST_LEAK_ITEMS} items",
+        f"leak rate below .01 on at least {LEAK_ITEMS} items",
         parts,
         needed=needed,
     )
@@ -119,7 +130,7 @@ def _introspection(figures: Figures) -> Verdict:
         Part("score less the base's", figures.tuned_mean(_SELF, "diff:{}-base"), low=0.0),
         Part("privilege", figures.tuned_mean(_PRIVILEGE), low=0.0),
     ]
-    control = Part("self_trained", figures.of("diff:self_trained-base", _SELF), low=0.0)
+    control = Part(SELF_TRAINED, figures.of(f"diff:{SELF_TRAINED}-base", _SELF), low=0.0)
     return judged(
         figures,
         "F3",

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
+from antiimit_jax.reporting.judging import LEAK_ITEMS, LEAK_RATE, LEAK_SLOPE
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
@@ -53,7 +54,6 @@ TABLES = {
 }
 _FAR = 0.05  # distance from the base above which an item counts as changed
 _LEAST = 1e-6  # less than this is rounding, no movement
-_SLOPE_WITHIN, _RATE_BELOW, _LEAST_ITEMS = 0.02, 0.01, 400
 _OBEYS = "baseline:obeys"
 _SLOPE = suite.Statistic(name="leak_slope", columns=MOMENTS, finish=slope)
 
@@ -207,9 +207,9 @@ def within_limits(rows: suite.Rows, stage: str) -> bool | None:
     ends = [row and row[end] for row in (rises, rate) for end in ("ci_low", "ci_high")]
     if None in ends:
         return None
-    if max(-ends[0], ends[1]) < _SLOPE_WITHIN and ends[3] < _RATE_BELOW:
-        return True if rate["n"] >= _LEAST_ITEMS else None
-    outside = max(ends[0], -ends[1]) > _SLOPE_WITHIN or ends[2] > _RATE_BELOW
+    if max(-ends[0], ends[1]) < LEAK_SLOPE and ends[3] < LEAK_RATE:
+        return True if rate["n"] >= LEAK_ITEMS else None
+    outside = max(ends[0], -ends[1]) > LEAK_SLOPE or ends[2] > LEAK_RATE
     return False if outside else None
 
 
@@ -229,6 +229,6 @@ def _readings(rows: suite.Rows) -> list[str]:
     return [
         f"leak {words[within_limits(rows, stage)]} the limits: where percentages are only "
         f"mentioned, the share of {stage} follows them with slope {figure(rises)} (limit "
-        f"±{_SLOPE_WITHIN}), and moves towards them {figure(rate)} more often than towards others "
-        f"(limit {_RATE_BELOW}, of {_LEAST_ITEMS} items or more)"
+        f"±{LEAK_SLOPE}), and moves towards them {figure(rate)} more often than towards others "
+        f"(limit {LEAK_RATE}, of {LEAK_ITEMS} items or more)"
     ]

@@ -189,7 +189,7 @@ def test_another_seed_is_the_near_identical_model_of_an_adapter():
 
 
 def test_the_verdict_is_floor_until_an_adapter_trained_on_it_raised_the_score():
-    positive = Stage(name="introspection", kind="other")
+    positive = Stage(name="self_trained", kind="other")
     models = [Model(A, 0), Model(B, 0, TUNED)]
     raised = [Model(A, A, positive)]
     for more, said in ([], "floor"), (raised, "not clearly raise"):
@@ -217,9 +217,9 @@ def test_the_training_arm_teaches_the_model_s_own_shares_of_other_words(tmp_path
 
 
 def test_two_models_trained_on_it_are_an_experiment_of_another_name():
-    positive = Stage(name="introspection", kind="other")
+    positive = Stage(name="self_trained", kind="other")
     rows = rows_of(Model(A, A, other=Model(B, B)), Model(C, C, positive), cfg=FEW)
-    untrained, trained = (at(rows, "next_word", "disagree", s) for s in ("base", "introspection"))
+    untrained, trained = (at(rows, "next_word", "disagree", s) for s in ("base", "self_trained"))
     assert untrained["privilege"] > 0.5 and "privilege_trained" not in untrained
     assert trained["privilege_trained"] > 0.5 and "privilege" not in trained
 

@@ -24,9 +24,10 @@ from scipy.special import rel_entr
 
 from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.metrics.drift import DriftTokens, drift_rows, paired_drift_rows
+from antiimit_jax.reporting.judging import RULER
 from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import control, suite
-from antiimit_jax.suites.drift.labels import FIGURES, HEADLINE, RULER, SPLIT, SPLITS, SUITE, TASK
+from antiimit_jax.suites.drift.labels import FIGURES, HEADLINE, SPLIT, SPLITS, SUITE, TASK
 from antiimit_jax.suites.drift.page import questions, section
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import NeutralPrompt, anchor_categories, load_neutral

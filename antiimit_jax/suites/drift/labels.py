@@ -2,7 +2,7 @@
 
 from antiimit_jax.suites import suite
 
-SUITE, SPLIT, TASK, RULER = "drift", "neutral", "task", "ruler:int8_channel"
+SUITE, SPLIT, TASK = "drift", "neutral", "task"
 SPLITS = {SPLIT: "text that asks for no distribution", TASK: "requests of output control"}
 LABELS = {
     "int8_channel": "base, int8 weights per channel (the ruler)",

@@ -4,13 +4,12 @@ import numpy as np
 
 from antiimit_jax.evaluation.rulers import RULERS
 from antiimit_jax.metrics.intervals import clustered_mean
+from antiimit_jax.reporting.judging import LEAST_SEEDS, RULER
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import leak, suite
-from antiimit_jax.suites.drift.labels import BY_ANCHOR, FIGURES, LABELS, RULER, SPLIT, SUITE, TASK
+from antiimit_jax.suites.drift.labels import BY_ANCHOR, FIGURES, LABELS, SPLIT, SUITE, TASK
 from antiimit_jax.tasks.neutral import anchor_categories, load_neutral
-
-_SEEDS = 3  # of training, that a verdict needs
 
 
 def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
@@ -76,11 +75,11 @@ def _readings(rows: suite.Rows) -> list[str]:
         return [said]
     rule = "holds" if all(parts) else "fails" if False in parts else "is open"
     seeds = rows.n_seeds
-    few = f"; {seeds or 'no'} training seed{'s' * (seeds != 1)} of the {_SEEDS} for a verdict"
+    few = f"; {seeds or 'no'} training seed{'s' * (seeds != 1)} of the {LEAST_SEEDS} for a verdict"
     return [
         said,
         f"decision rule {rule}: drift below the ruler, leak within its limits"
-        + few * (seeds < _SEEDS),
+        + few * (seeds < LEAST_SEEDS),
     ]
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from antiimit_jax.reporting.judging import SELF_TRAINED
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.suites.introspection.scores import POSITIVE, SPLITS, TASKS
+from antiimit_jax.suites.introspection.scores import SPLITS, TASKS
 
 _SUITE, PRIMARY = "introspection", "task=next_word"
 _BASELINES = {
@@ -70,7 +71,7 @@ def _verdict(rows: suite.Rows, stage: str, change: suite.Row) -> str:
         return "no interval, no verdict"
     if change["ci_low"] > 0:
         return "tuning raised it"
-    positive = rows.get(f"diff:{POSITIVE}-base", _SUITE, "self", PRIMARY, "score")
-    if stage == POSITIVE or positive and (positive["ci_low"] or 0) > 0:
+    positive = rows.get(f"diff:{SELF_TRAINED}-base", _SUITE, "self", PRIMARY, "score")
+    if stage == SELF_TRAINED or positive and (positive["ci_low"] or 0) > 0:
         return "tuning did not clearly raise it"
-    return f"floor, since no adapter {POSITIVE} trained on such questions raised it either"
+    return f"floor, since no adapter {SELF_TRAINED} trained on such questions raised it either"

@@ -7,11 +7,11 @@ import numpy as np
 
 from antiimit_jax.metrics import introspection as told_of
 from antiimit_jax.metrics.introspection import Kind, Told
+from antiimit_jax.reporting.judging import SELF_TRAINED
 from antiimit_jax.results import stage_named
 from antiimit_jax.suites import suite
 
 OWN, NEAR, AGAINST = "own", "near", "against"
-POSITIVE = "introspection"  # the stage of an adapter that was trained on such questions
 SPLITS = {
     "self": "what the model says of itself, all items",
     "disagree": "items where the second model does otherwise",
@@ -156,7 +156,7 @@ def _of_task(
             "of_theirs": other.loss(own.said),
             "their_reference": other.reference,
         }
-        trained = "_trained" if place["stage"] == POSITIVE else ""
+        trained = "_trained" if place["stage"] == SELF_TRAINED else ""
         privilege = dataclasses.replace(told_of.PRIVILEGE, name=f"privilege{trained}")
         statistics += [told_of.over("other_direct"), privilege]
         masks["disagree"] = own.differs(other)
