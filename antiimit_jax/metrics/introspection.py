@@ -9,7 +9,7 @@ classifier that sees the question alone. All are judged by one loss against the 
     number        a number                    distance
     distribution  shares of options           TVD
 
-    score = 1 - sum of losses / sum of reference losses: 0 knows no more than the reference, 1 all.
+    score = 1 - sum of losses / sum of reference losses: 0 is as good as the reference, 1 no loss.
 
 The reference of choices and buckets is who names options as often as they are true among the items
 of a group, so that score = (accuracy - r) / (1 - r) with r the sum of squared frequencies
@@ -89,7 +89,7 @@ class Told:
 
     @property
     def reference(self) -> np.ndarray:
-        """[n] loss of who knows no more than the task; see the module."""
+        """[n] loss of who has the task alone; see the module."""
         truth = self.truth
         match self.kind:
             case "choice" | "bucket":

@@ -74,7 +74,7 @@ def write_sweep(root: Path, sweep: Sweep) -> None:
     done = {
         folder: run_files.rows_of(run_files.read_metrics(folder))
         for folder in sweep.folders(root)
-        if (folder / "metrics.json").is_file()
+        if (folder / run_files.METRICS).is_file()
     }
     lines = ["\t".join(("series", "cell", *ROW_KEYS))]
     for folder, rows in done.items():

@@ -63,7 +63,6 @@ _HOLDS = 0.9  # the least component from which on all requirements count as met
 _SHOWN = 6  # seeds with their words
 _NOTHING = ["", " "]  # names of words where fewer than two were found
 _STAND_ON_THE_SET = ("dependence", "seed_score", "all_hold", "geometric")
-_NO_INTERVAL = "a text drawn twice would agree with itself: no interval"
 _MINIMUM = "a minimum has no jackknife interval: see its components"
 
 
@@ -151,7 +150,7 @@ def _of_the_set(
     n, only = len(judged), lambda value, note: suite.Estimate(value=float(value), note=note)
     pairs = [frozenset(seed.pair) for seed in judged]
     same = [a == b for a, b in itertools.combinations(pairs, 2)]
-    figures = {"collision": only(np.mean(same), _NO_INTERVAL)} if same else {}
+    figures = {"collision": only(np.mean(same), suite.DRAWN_TWICE)} if same else {}
     if n < metrics.LEAST_SEEDS:
         missing = suite.Estimate(value=None, note=f"needs {metrics.LEAST_SEEDS} seeds, has {n}")
         return figures | dict.fromkeys(_STAND_ON_THE_SET, missing)

@@ -51,6 +51,7 @@ from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Program, Scoring
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
 
+DRAWN_TWICE = "a text drawn twice would agree with itself: no interval"  # of pairs of texts
 _FIGURES = Path(__file__).with_name("data") / "figures.jsonl"
 
 

@@ -9,9 +9,9 @@ place equally often. `own_distribution` is read from the answers to `own_probabi
 question asks what the model was tuned for. How unexpected a departure is, says the suite `deviate`.
 
 Rows stand on slice "task=NAME" of these splits:
-  self      all items. `score` is 0 for who knows no more than a reference and 1 for who knows all
-            (`metrics.introspection`); `mode` the same of a rule of thumb: the commonest truth, the
-            commoner word, obeying the request.
+  self      all items. `score` is 0 for who does no better than a reference and 1 for who is always
+            right (`metrics.introspection`); `mode` the same of a rule of thumb: the commonest
+            truth, the commoner word, obeying the request.
             What a score is above that of others who are asked, or known, on the same items:
             `over_near_identical`: the same model with rounded weights, of an adapter another seed,
             else the base; `over_input_only`: logistic regression on the words of the question,
@@ -47,8 +47,8 @@ from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.introspection.page import PRIMARY, page_of, said_of
 from antiimit_jax.suites.introspection.scores import AGAINST, NEAR, OWN, SPLITS, TASKS, rows_of
-from antiimit_jax.suites.introspection.truth import truth_of
-from antiimit_jax.tasks.self_report import ASKED, MOST_TEXTS, Request, SelfItem, self_items
+from antiimit_jax.suites.introspection.truth import ask_of, shares_of, truth_of
+from antiimit_jax.tasks.self_report import ASKED, MOST_TEXTS, SelfItem, self_items
 
 __all__ = ["SPLITS"]
 
@@ -97,14 +97,10 @@ def _items(cfg: Config, seed: int) -> list[SelfItem]:
     return self_items(cfg.tasks, cfg.n_texts, cfg.n_other, seed)
 
 
-def _ask(request: Request) -> suite.Ask:
-    return suite.Ask(messages=request.messages, words=request.words)
-
-
 def _asks(items: Sequence[SelfItem]) -> list[suite.Ask]:
     """All that is asked, once: several questions are about the same doing."""
     asked = (r for item in items for r in (*item.doing, *(how.request for how in item.readings)))
-    return list(dict.fromkeys(map(_ask, asked)))
+    return list(dict.fromkeys(map(ask_of, asked)))
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
@@ -136,10 +132,10 @@ def _answered(
     rule = (asker.scoring.name, asked.dtype)
     rows = []
     for item in items:
-        done = [said[_ask(request)] for request in item.doing]
+        done = [said[ask_of(request)] for request in item.doing]
         tokens = next(counts) if item.spelled else 0
         direct, value = truth_of(item, [answer.q for answer in done], tokens)
-        answers = [(said[_ask(how.request)], how.means) for how in item.readings]
+        answers = [(said[ask_of(how.request)], how.means) for how in item.readings]
         shares = np.mean([_by_option(answer.q, means) for answer, means in answers], axis=0)
         mass = float(np.mean([answer.q.sum() for answer, _ in answers]))
         mass_done = float(np.mean([answer.q.sum() for answer in done])) if done else None
@@ -152,7 +148,7 @@ def _answered(
 def _by_option(q: np.ndarray, means: Sequence[int]) -> np.ndarray:
     """[options] shares of what was said, from the probabilities of words in their order."""
     shares = np.empty(len(q))
-    shares[list(means)] = q / q.sum() if q.sum() > 0 else 1 / len(q)
+    shares[list(means)] = shares_of(q)
     return shares
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from antiimit_jax.suites import suite
+from antiimit_jax.suites.introspection.truth import ask_of, shares_of
 from antiimit_jax.tasks.self_report import text_items, texts_of
 
 
@@ -15,11 +16,10 @@ def training_items(asker: suite.Asker, n_texts: int) -> list[dict[str, Any]]:
     """
     texts = texts_of("trained", n_texts, asker.eval_seed)
     items = list(text_items(("next_word",), texts))
-    doing = [item.doing[0] for item in items]
-    asks = [suite.Ask(messages=one.messages, words=one.words) for one in doing]
+    asks = [ask_of(item.doing[0]) for item in items]
     found = []
     for item, answer in zip(items, asker.words(asks, what="its own next words")):
-        shares = (answer.q / answer.q.sum()).tolist()
+        shares = shares_of(answer.q).tolist()
         for how in item.readings:
             turns = [dataclasses.asdict(message) for message in how.request.messages]
             own = {"words": list(how.request.words), "targets": [shares[i] for i in how.means]}

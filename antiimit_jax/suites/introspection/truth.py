@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from antiimit_jax.tasks.self_report import SelfItem
+from antiimit_jax.suites import suite
+from antiimit_jax.tasks.self_report import Request, SelfItem
 
 NAN = float("nan")
+
+
+def ask_of(request: Request) -> suite.Ask:
+    """A request as an asker takes it."""
+    return suite.Ask(messages=request.messages, words=request.words)
 
 
 def truth_of(item: SelfItem, done: Sequence[np.ndarray], tokens: int) -> tuple[list[float], float]:
@@ -26,7 +32,7 @@ def truth_of(item: SelfItem, done: Sequence[np.ndarray], tokens: int) -> tuple[l
             return [], float(tokens)
         case "deviation":
             return _departures([float(p[0]) for p in done]), NAN
-    shares = _shares(done[0])
+    shares = shares_of(done[0])
     match item.task:
         case "own_probability" | "control":
             return [], float(100 * shares[item.subject])
@@ -43,8 +49,8 @@ def truth_of(item: SelfItem, done: Sequence[np.ndarray], tokens: int) -> tuple[l
     return shares.tolist(), NAN
 
 
-def _shares(q: np.ndarray) -> np.ndarray:
-    """[words] of their own mass; equal ones where it is 0."""
+def shares_of(q: np.ndarray) -> np.ndarray:
+    """[words] shares of their own mass; equal ones where it is 0."""
     return q / q.sum() if q.sum() > 0 else np.full(len(q), 1 / len(q))
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from antiimit_jax.text.formats import Message
 
+T = TypeVar("T")
 STREAM = 17  # keeps random streams apart
 TENS = tuple(str(percent) for percent in range(0, 101, 10))
 
@@ -33,7 +34,7 @@ class SelfItem:
     item: str
     cluster: str
     group: str  # items whose truths are alike: the mode is taken within it
-    text: str  # the input, all that somebody sees who knows no model
+    text: str  # the input, all that somebody sees who has no model
     doing: tuple[Request, ...]  # what the truth is read from
     options: tuple[str, ...]
     readings: tuple[Reading, ...]  # every option stands in every place equally often
@@ -54,7 +55,7 @@ def in_all_places(
     """A question in as many orders as it has options, each of which is rotated on by one place."""
     found = []
     for first in range(len(options)):
-        means = tuple((first + j) % len(options) for j in range(len(options)))
+        means = tuple(turned(range(len(options)), first))
         named = [options[i] for i in means]
         found.append(Reading(request(asking(named), opening, named), means))
     return tuple(found)
@@ -70,7 +71,7 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def turned(words: Sequence[str], by: int) -> list[str]:
-    """The words from one of them on, the others after it in a circle."""
-    by %= len(words)
-    return list(itertools.chain(words[by:], words[:by]))
+def turned(listed: Sequence[T], by: int) -> list[T]:
+    """All from one of them on, the others after it in a circle."""
+    by %= len(listed)
+    return list(itertools.chain(listed[by:], listed[:by]))

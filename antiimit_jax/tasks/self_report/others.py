@@ -15,6 +15,7 @@ from antiimit_jax.tasks.self_report.items import (
     in_all_places,
     listed,
     request,
+    turned,
 )
 from antiimit_jax.text.lexicon import words_of
 
@@ -187,7 +188,7 @@ def training_items(n: int, rng: np.random.Generator) -> Iterator[SelfItem]:
 
 
 def _by_letter(options: Sequence[str], first: int) -> Reading:
-    means = tuple((first + j) % len(options) for j in range(len(options)))
+    means = tuple(turned(range(len(options)), first))
     lines = [f"{letter}: {options[i]}" for letter, i in zip(_LETTERS, means)]
     asked = "\n".join(
         [
