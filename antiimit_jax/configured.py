@@ -18,6 +18,7 @@ def load_model(config: RunConfig) -> LanguageModel:
         config.model,
         revision=config.revision or None,
         dtype=config.dtype,
+        quantize=config.quantize,
         prompt_format=config.prompt_format,
         prompt_date=config.prompt_date,
     )

@@ -89,13 +89,18 @@ class Evaluation:
     config: RunConfig
 
 
-def load(model: str, *, adapter: str | Path = "", dtype: str = "auto") -> Model:
+def load(
+    model: str, *, adapter: str | Path = "", dtype: str = "auto", quantize: str = "none"
+) -> Model:
     """A model by alias, hub id, folder or GGUF file, with the adapter of a folder.
+
+    Args:
+      quantize: "int8" or "nf4" to hold the layers' matrices in fewer bits.
 
     Raises:
       UserError: what does not exist or does not fit.
     """
-    lm = load_language_model(model, dtype=dtype)
+    lm = load_language_model(model, dtype=dtype, quantize=quantize)
     runner = Runner(lm)
     read = load_adapter(Path(adapter), lm.cfg) if adapter else None
     variant = runner.adapted(read.tree, read.scale) if read else runner.base

@@ -10,7 +10,8 @@ from antiimit_jax.gguf_cache import GgufCache, Opened
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.gguf import GgufCheckpoint
-from antiimit_jax.models.weights import Source, find_model, load_params
+from antiimit_jax.models.quantized import FORMATS, check_format, quantize_layers
+from antiimit_jax.models.weights import Source, find_model, load_config, load_params
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
@@ -31,6 +32,7 @@ class LanguageModel:
     tokenizer: Tokenizer
     terminators: Terminators
     prompt_format: str  # "chat" or "base"
+    quantize: str = "none"  # how `params` hold the layers' matrices, see `models.quantized`
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """Messages in this model's format."""
@@ -62,6 +64,7 @@ def load_language_model(
     *,
     revision: str | None = None,
     dtype: str = "float32",
+    quantize: str = "none",
     prompt_format: str = "auto",
     prompt_date: str = PROMPT_DATE,
 ) -> LanguageModel:
@@ -71,6 +74,8 @@ def load_language_model(
       model: alias, hub id, folder or GGUF file.
       dtype: of the matrices; norms and biases stay float32. "auto" is decided by
         `models.weights.fitting_dtype`.
+      quantize: "none", or "int8" or "nf4": how the layers' matrices are held, widened to `dtype`
+        where they are multiplied.
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
       prompt_date: what chat templates take for today.
@@ -82,12 +87,18 @@ def load_language_model(
         raise UserError(f"prompt_format {prompt_format!r}: one of {', '.join(PROMPT_FORMATS)}")
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
+    if quantize not in FORMATS:
+        raise UserError(f"quantize {quantize!r}: one of {', '.join(FORMATS)}")
     if not is_date(prompt_date):
         raise UserError(f"prompt_date {prompt_date!r}: a date as 2026-01-31")
     source = find_model(model, revision)
+    if quantize != "none":
+        check_format(load_config(source), quantize, model)
     PROCESS.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
     cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
+    if quantize != "none":
+        quantize_layers(params, quantize)
     try:
         tokenizer.fit(cfg.vocab_size)
     except UserError as error:
@@ -103,14 +114,15 @@ def load_language_model(
         tokenizer=tokenizer,
         terminators=build_terminators(tokenizer, cfg.vocab_size),
         prompt_format=prompt_format,
+        quantize=quantize,
     )
 
 
 def in_float32(lm: LanguageModel) -> LanguageModel:
-    """The same model read again in float32, as precise as its checkpoint."""
+    """The same model read again in float32 and not quantised, as precise as its checkpoint."""
     cache = GgufCache(lm.source.path, "float32")
     _, params, _ = cache.read() or _open(lm.source, "float32", cache)
-    return dataclasses.replace(lm, params=params)
+    return dataclasses.replace(lm, params=params, quantize="none")
 
 
 def _open(source: Source, dtype: str, cache: GgufCache) -> Opened:

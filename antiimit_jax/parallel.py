@@ -24,6 +24,7 @@ def place(tree: Tree, devices: Devices | None = None, axes: Tree = None) -> Tree
     Args:
       axes: a tree of integers: the axis along which the devices share an array, so that each gets
         its own slice and nothing else; -1 copies it to every device, as does leaving `axes` out.
+        An integer may stand for all arrays of a quantised matrix.
     """
     devices = list(devices or jax.local_devices())
     sharding = _one_each(devices)
@@ -39,7 +40,9 @@ def place(tree: Tree, devices: Devices | None = None, axes: Tree = None) -> Tree
         shape = (len(devices), *shards[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
-    return jax.tree.map(put, tree) if axes is None else jax.tree.map(put, tree, axes)
+    if axes is None:
+        return jax.tree.map(put, tree)
+    return jax.tree.map(put, tree, jax.tree.broadcast(axes, tree))
 
 
 def scatter(tree: Tree, devices: Devices) -> Tree:

@@ -23,6 +23,7 @@ from antiimit_jax.fields import (
 from antiimit_jax.json_files import UserFile
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.models.weights import fitting_dtype
 from antiimit_jax.parallel import WEIGHTS
 from antiimit_jax.results import BASE, Stage, adapter_stage
@@ -51,6 +52,7 @@ class _Common:
         PROMPT_DATE, "a date as 2026-01-31", is_date, "today's date in chat templates"
     )
     dtype: str = one_of(DTYPES, "auto", "of the weights in evaluation")
+    quantize: str = one_of(FORMATS, "none", "the layers' matrices in fewer bits, adapters on top")
     weights: str = one_of(WEIGHTS, "replicated", "on devices: a copy each, or a slice each")
     forms: str = one_of(FORMS, "strict", "what counts as saying a word")
     terminators: str = one_of(POLICIES, "standard", "what ends a word")
@@ -67,6 +69,13 @@ class _Common:
     def __post_init__(self) -> None:
         for name in ("train", *SUITES):
             object.__setattr__(self, name, share(getattr(self, name), self))
+
+    def problems(self, path: str) -> list[str]:
+        """Quantised weights lie whole on every device."""
+        if self.quantize == "none" or self.weights == "replicated":
+            return []
+        both = f"quantize = {self.quantize!r} and weights = {self.weights!r}"
+        return [f"{both} do not go together: set quantize to none or weights to replicated"]
 
     def of(self, suite: str) -> Any:
         """The configuration of a suite."""

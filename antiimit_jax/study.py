@@ -26,7 +26,7 @@ from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.planning.duration import StepSpeed, study_seconds
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
-from antiimit_jax.reporting.identity import PACKAGES
+from antiimit_jax.reporting.identity import packages
 from antiimit_jax.reporting.report import schemas, write_report
 from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
 from antiimit_jax.reporting.training_section import in_words
@@ -274,10 +274,11 @@ class Study:
             "stages": [vars(stage) for stage in there],
             "tables": {file.name: sha256(file) for file in files if file.exists()},
             "dtype": config.dtype,
+            "quantize": config.quantize if config.quantize != "none" else None,
             "seed": config.seed,
             "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
-            "versions": versions(PACKAGES),
+            "versions": versions(packages(config.quantize)),
             "device": f"{devices[0].device_kind} x{len(devices)}",
         }
 

@@ -14,6 +14,7 @@ import sys
 import jax
 from absl import flags
 
+from antiimit_jax.models.quantized import check_format
 from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
 from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import find_hardware
@@ -41,6 +42,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", machine.devices)  # to compile for
     model = find_planned(run.model)
     run.lora.check(model.cfg)
+    check_format(model.cfg, run.quantize, run.model)
     cli.say(f"compiling {run.model} for shapes alone")
     shaper = Shaper(model.tokenizer(), model.prompt_format)
     estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)

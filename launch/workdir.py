@@ -85,7 +85,8 @@ def open_run(
         yield study
         return
     own = read_own_files(config, reads)
-    mark |= {"config": _plain(config), "identity": identity(study.lm.source, cli.say)}
+    of_model = identity(study.lm.source, config.quantize, cli.say)
+    mark |= {"config": _plain(config), "identity": of_model}
     files = there["identity"].get("files", {}) if bound else {}
     files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
     mark["identity"]["files"] = files | {name: held.sha256 for name, held in own.items()}

@@ -130,7 +130,7 @@ class LocalAsker:
 
     @property
     def stored(self) -> LocalAsker:
-        if self.dtype == "float32":
+        if self.dtype == "float32" and self.runner.lm.quantize == "none":
             return self.base
         lm = in_float32(self.runner.lm)
         runner = Runner(lm, self.runner.devices, weights=self.runner.weights)

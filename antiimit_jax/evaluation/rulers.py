@@ -1,15 +1,17 @@
 """Rulers: known small changes of the base's weights, so that a drift has something to stand beside.
 
 Each takes the tree of numpy arrays and gives one of the same shapes in float32; matrices change,
-norms and biases do not.
+norms and biases do not. A run with quantised weights has a ruler more: what they stand for.
 """
 
+import functools
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
 
+from antiimit_jax.models.quantized import FORMATS, rounded_to
 from antiimit_jax.models.weights import is_matrix
 
 Tree = Any
@@ -53,12 +55,18 @@ def _rounded(w: np.ndarray, axis: int) -> np.ndarray:
     return (np.round(w / scale) * scale).astype(np.float32)
 
 
+def own(how: str, name: str, w: np.ndarray) -> np.ndarray:
+    """The layers' matrices as a run with `quantize` = how holds them, widened to float32."""
+    return rounded_to(how, w) if name == "kernel" else w
+
+
 RULERS = {change.__name__: change for change in (int8_channel, int8_block, bf16, noise)}
+OWN = {f"own_{how}": functools.partial(own, how) for how in FORMATS if how != "none"}
 
 
 def apply_ruler(ruler: str, params: Tree) -> Tree:
     """The base's parameters [float32 tree] as a ruler changes them."""
-    change = RULERS[ruler]
+    change = (RULERS | OWN)[ruler]
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
         w = np.asarray(w, np.float32)

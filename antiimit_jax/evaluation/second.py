@@ -9,6 +9,7 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.models.peft_config import CONFIG_FILE
+from antiimit_jax.models.quantized import check_format
 from antiimit_jax.models.weights import find_model, load_config
 from antiimit_jax.results import Stage
 
@@ -26,7 +27,7 @@ def check_second(name: str, lm: LanguageModel) -> Adapter | None:
         folder = Path(name).expanduser()
         if (folder / CONFIG_FILE).is_file():
             return load_adapter(folder, lm.cfg)
-        load_config(find_model(name))
+        check_format(load_config(find_model(name)), lm.quantize, name)
     except UserError as error:
         raise UserError(f"--against={name}: {_plain(error, name)}") from error
     return None
@@ -47,9 +48,9 @@ def with_second(asker: LocalAsker, name: str) -> LocalAsker:
     if adapter := check_second(name, runner.lm):
         variant = runner.adapted(adapter.tree, adapter.scale)
     else:
-        how = dict(dtype=asker.dtype, prompt_date=runner.lm.tokenizer.prompt_date)
+        first, how = runner.lm, dict(dtype=asker.dtype, quantize=runner.lm.quantize)
         try:
-            lm = load_language_model(name, **how)
+            lm = load_language_model(name, prompt_date=first.tokenizer.prompt_date, **how)
         except UserError as error:
             raise UserError(f"--against={name}: {_plain(error, name)}") from error
         runner = Runner(lm, runner.devices, weights=runner.weights)

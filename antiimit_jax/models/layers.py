@@ -1,4 +1,4 @@
-"""The parts of a decoder block: matmul, norm, attention, gated MLP.
+"""The parts of a decoder block: linear layer, norm, attention, gated MLP.
 
 Letters as in `decoder`. Activations are flat, [M, D] over all tokens of a batch: thin LoRA matmuls
 on three dimensions run badly on CPUs, and shared prefixes and sequences share every matmul.
@@ -14,39 +14,13 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.matmul import matmul
+from antiimit_jax.models.quantized import Kernel
 from antiimit_jax.models.rope import apply_rope
 
 Array = jax.Array
 SAVED = "matmul"  # what a backward pass finds; norms, softmax and activations are computed again
 _BLOCK = 128  # queries of a shared prefix that look at the same keys
-
-
-@jax.custom_vjp
-def matmul(x: Array, w: Array) -> Array:
-    """x [M, in] @ w [in, out] -> [M, out] in x's dtype, multiplied in w's dtype.
-
-    With bfloat16 weights and float32 activations both passes multiply in bfloat16 and accumulate in
-    float32; plain autodiff would widen the weights to float32 in the backward pass.
-    """
-    return _dot(x, w, (1, 0))
-
-
-def _dot(x: Array, w: Array, contract: tuple[int, int]) -> Array:
-    dims = (((contract[0],), (contract[1],)), ((), ()))
-    return jax.lax.dot_general(x.astype(w.dtype), w, dims, preferred_element_type=x.dtype)
-
-
-def _matmul_fwd(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x, w), (x, w)
-
-
-def _matmul_bwd(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, w = saved
-    dw = jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    return _dot(g, w, (1, 1)), dw.astype(w.dtype)
-
-
-matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 class Linear(nn.Module):
@@ -63,7 +37,9 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = self.get_variable("params", "kernel")
+        if not isinstance(kernel, Kernel):
+            kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         y = matmul(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

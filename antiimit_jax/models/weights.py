@@ -28,6 +28,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_sound, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
+from antiimit_jax.models.quantized import is_kernel
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
 from antiimit_jax.trees import flat, nested
 
@@ -252,6 +253,9 @@ def is_matrix(path: tuple) -> bool:
 
 
 def cast_matrices(params: Any, dtype: str) -> Any:
-    """The parameters with matrices in `dtype`; norms, biases and what has it as they are."""
+    """The parameters with matrices in `dtype`; norms, biases and what has it as they are.
+
+    Of quantised matrices it is the dtype that they are widened to.
+    """
     narrow = lambda path, w: w.astype(dtype) if is_matrix(path) and w.dtype != dtype else w
-    return jax.tree_util.tree_map_with_path(narrow, params)
+    return jax.tree_util.tree_map_with_path(narrow, params, is_leaf=is_kernel)

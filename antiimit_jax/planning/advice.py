@@ -45,7 +45,8 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     need_with = lambda changes: peak(estimate(apply(run, changes)))
     phases, chosen = estimate(run), []
     need = most = peak(phases)
-    hopeless = estimator.weights("bfloat16", machine.devices) > machine.at_most
+    shards = machine.devices if run.quantize == "none" else 1
+    hopeless = estimator.weights("bfloat16", shards, run.quantize) > machine.at_most
     if need.total > machine.at_most and not hopeless:
         chosen = _changes(program, run, machine)
         need = need_with(chosen)
@@ -125,7 +126,7 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     """What could be given up, the least painful first; only what is not given up already."""
     weights = [
         ("dtype", "bfloat16"),  # in evaluation; training has its own
-        *([("weights", "sharded")] if machine.devices > 1 else []),
+        *([("weights", "sharded")] if machine.devices > 1 and run.quantize == "none" else []),
     ]
     evaluating = [
         ("drift.rulers", ()),

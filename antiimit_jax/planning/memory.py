@@ -21,6 +21,7 @@ import optax
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.quantized import abstract_quantized
 from antiimit_jax.models.sharding import split_axes
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import DataParallel
@@ -60,17 +61,22 @@ def peak(phases: Sequence[Phase]) -> Phase:
 
 
 @functools.cache
-def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
-    """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32."""
+def abstract_params(cfg: ModelConfig, dtype: str, quantize: str = "none") -> Tree:
+    """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32.
+
+    Args:
+      quantize: how the layers' matrices are held, as in `models.quantized`.
+    """
 
     def init() -> Tree:
         tokens = jnp.zeros((1, 2), jnp.int32)
         return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
 
     kept = lambda path: jnp.dtype(dtype if is_matrix(path) else jnp.float32)
-    return jax.tree_util.tree_map_with_path(
+    params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, kept(path)), jax.eval_shape(init)
     )
+    return params | {"layers": abstract_quantized(params["layers"], quantize)}
 
 
 def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
@@ -102,7 +108,13 @@ def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
         shape = [size // n if i == axis else size for i, size in enumerate(np.shape(whole))]
         return jax.ShapeDtypeStruct((n, *shape), whole.dtype)
 
-    return jax.tree.map(leaf, tree, *(() if axes is None else (axes,)))
+    every = () if axes is None else (jax.tree.broadcast(axes, tree),)
+    return jax.tree.map(leaf, tree, *every)
+
+
+def _cast(layers: Tree, cast: Tree) -> Tree:
+    """What of the layers has another dtype after a cast, and so lies there twice."""
+    return jax.tree.map(lambda old, new: None if new.dtype == old.dtype else new, layers, cast)
 
 
 class Estimator:
@@ -117,9 +129,10 @@ class Estimator:
         self._known: dict[tuple, int] = {}
 
     @functools.cache
-    def weights(self, dtype: str, shards: int = 1) -> int:
+    def weights(self, dtype: str, shards: int = 1, quantize: str = "none") -> int:
         """Bytes of the weights on one of the devices that share them."""
-        return n_bytes(self._placed(abstract_params(self.cfg, dtype), shards)) // shards
+        params = abstract_params(self.cfg, dtype, quantize)
+        return n_bytes(self._placed(params, shards)) // shards
 
     def _placed(self, params: Tree, shards: int) -> Tree:
         return placed(params, shards, split_axes(self.cfg, shards))
@@ -130,17 +143,17 @@ class Estimator:
     def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter: every program of every suite."""
         shards, phases = self._shards(run), []
-        resident = self._resident(_EVALUATING, run.dtype, shards)
+        resident = self._resident(_EVALUATING, run, shards)
         stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
         for program in programs_of(run):
             parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
             dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
             if dtype:  # beside the stored weights in float32, where the run's own are others
                 parts = {f"weights {program.weights}": self.weights(dtype, shards)}
-                if run.dtype != "float32":
+                if (run.dtype, run.quantize) != ("float32", "none"):
                     parts["weights as stored"] = self.weights("float32", shards)
-            base = self._variables(run, "float32" if dtype else run.dtype)
             own = self._variables(run, dtype)
+            base = self._variables(run, "float32") if dtype else {"params": own["params"]}
             fn, given = {
                 "words": (word_log_probs, (own, stops)),
                 "first_tokens": (next_token_probs, (own, stops)),
@@ -156,13 +169,14 @@ class Estimator:
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
         shards, dtype = self._shards(run), run.train.dtype
-        layers = abstract_params(self.cfg, dtype)["layers"]
-        trained = abstract_params(self.cfg, run.dtype) | {"layers": layers}  # `training_params`
+        read = abstract_params(self.cfg, run.dtype, run.quantize)
+        layers = abstract_params(self.cfg, dtype, run.quantize)["layers"]
+        trained = read | {"layers": layers}  # `training_params`
         state, step = self._step(run, trained)
         if self._on_cpu:
-            parts = self._resident(_TRAINING, run.dtype, shards)
+            parts = self._resident(_TRAINING, run, shards)
             if dtype != run.dtype:
-                parts[f"layers cast to {dtype}"] = n_bytes(layers)
+                parts[f"layers cast to {dtype}"] = n_bytes(_cast(read["layers"], layers))
         else:
             parts = self._kept(run) if run.train.eval_every else {}
             parts["weights in training"] = n_bytes(self._placed(trained, shards)) // shards
@@ -177,22 +191,26 @@ class Estimator:
 
     def _kept(self, run: RunConfig) -> dict[str, int]:
         """The evaluated weights, which training and its looks at dev_words keep."""
-        return {"weights kept for evaluating": self.weights(run.dtype, self._shards(run))}
+        kept = self.weights(run.dtype, self._shards(run), run.quantize)
+        return {"weights kept for evaluating": kept}
 
-    def _resident(self, program: int, dtype: str, shards: int) -> dict[str, int]:
+    def _resident(self, program: int, run: RunConfig, shards: int) -> dict[str, int]:
         """What lies there throughout: the weights; on a CPU also the program, and what was read.
 
         A CPU's device takes over whole arrays that were read, so that these exist once.
         """
         shared = f", shared by {shards}" if shards > 1 else ""
-        weights = {f"weights ({dtype}{shared})": self.weights(dtype, shards)}
-        read = {"program": program, f"weights ({dtype})": self.weights(dtype)}
+        dtype, quantize = run.dtype, run.quantize
+        name = dtype if quantize == "none" else f"{quantize}, else {dtype}"
+        weights = {f"weights ({name}{shared})": self.weights(dtype, shards, quantize)}
+        read = {"program": program, f"weights ({name})": self.weights(dtype, 1, quantize)}
         return read | weights if self._on_cpu else weights
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
-        shards = self._shards(run)
-        params = {"params": self._placed(abstract_params(self.cfg, dtype or run.dtype), shards)}
+        shards, quantize = self._shards(run), "none" if dtype else run.quantize
+        tree = abstract_params(self.cfg, dtype or run.dtype, quantize)
+        params = {"params": self._placed(tree, shards)}
         return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
 
     def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
@@ -213,7 +231,7 @@ class Estimator:
         optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(train, run.forms, run.seed)
         n = n_step_devices(train.accumulate, run.weights, self._devices)
-        key = ("step", run.dtype, train, run.lora, n, shards, shape_key(batch))
+        key = ("step", run.dtype, run.quantize, train, run.lora, n, shards, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
             asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)

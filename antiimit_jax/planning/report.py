@@ -7,6 +7,7 @@ from typing import Any
 
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.planning.advice import Change, Verdict, Way, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
@@ -162,6 +163,7 @@ def _notes(plan: Plan) -> list[str]:
     parts = [part for verdict in verdicts for phase in verdict.phases for part in phase.parts]
     halves = any("bfloat16" in part for part in parts) or any(v.changes for v in verdicts)
     slow = halves and not machine.bfloat16
+    quantised = any(how in part for part in parts for how in FORMATS if how != "none")
     notes = {
         note: note,
         f"not compared with the published file: {unverified}": unverified,
@@ -172,6 +174,8 @@ def _notes(plan: Plan) -> list[str]:
         "temporaries are XLA's for CPUs; other compilers lay them out differently": kind != "cpu",
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
         "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
+        "with --config.quantize=int8 the layers' matrices take half of bfloat16, with nf4 a "
+        "third; the drift page then says what that costs": not (plan.way.programs or quantised),
         f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
         "the time is by this machine's rate of matmuls": plan.seconds is not None,
     }

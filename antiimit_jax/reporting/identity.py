@@ -16,18 +16,27 @@ from antiimit_jax.trees import digest, flat
 from antiimit_jax.versions import versions
 
 PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+_QUANTISING = ("qwix",)  # has a part in the results of runs with quantised weights alone
 _READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")  # of a model's folder
 _SHOW_ONLY = ("reporting", "planning", "export")  # rooms that change no result
 _LARGE = 32 * 2**20  # bytes; the hash of such a file is kept
 _SETTLED = 2.0  # seconds after its last change from which a file's times tell of its contents
 
 
-def identity(source: Source, tell: Callable[[str], None]) -> dict[str, dict[str, str]]:
+def packages(quantize: str) -> tuple[str, ...]:
+    """The packages that results with weights in a format are made with."""
+    return PACKAGES if quantize == "none" else PACKAGES + _QUANTISING
+
+
+def identity(
+    source: Source, quantize: str, tell: Callable[[str], None]
+) -> dict[str, dict[str, str]]:
     """{"model": file -> SHA-256, "code": package -> version, "source" the hash of ours}.
 
     Weights, tokenizer and chat template are among the model's files.
 
     Args:
+      quantize: format of the weights in the run.
       tell: said when files are so large that it takes time.
     """
     folder = source.path
@@ -40,7 +49,7 @@ def identity(source: Source, tell: Callable[[str], None]) -> dict[str, dict[str,
         tell(f"hashing {size / 1e9:.0f} GB of the model; this is done once")
     now = {file.name: known[file] or sha256(file) for file in files}
     _keep(kept | {_key(file): now[file.name] for file in files if _may_be_kept(file)})
-    return {"model": now, "code": versions(PACKAGES) | {"source": _source_hash()}}
+    return {"model": now, "code": versions(packages(quantize)) | {"source": _source_hash()}}
 
 
 def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

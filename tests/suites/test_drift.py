@@ -189,3 +189,21 @@ def test_rulers_of_a_model_read_in_bfloat16_start_from_its_checkpoint(asker, mod
     )
     assert kl > 0
     np.testing.assert_allclose(kl, expected, rtol=1e-3)
+
+
+def test_a_run_with_quantised_weights_has_what_they_cost_beside_the_rulers(asker, model):
+    held = Runner(load_language_model(str(model), quantize="int8"), jax.local_devices()[:2])
+    cfg = small_config(model, quantize="int8").drift
+    assert cfg.measured == ("int8_channel", "bf16", "own_int8")
+    assert not dataclasses.replace(cfg, rulers=()).measured and CFG.measured == CFG.rulers
+    cfg = dataclasses.replace(cfg, rulers=("int8_channel",), n_task=0)
+    tables = as_read(drift.measure(asker(runner=held), cfg))
+    rows = drift.score(tables, cfg, Bootstrap(n_boot=0))
+    own, ruler = (
+        values_of(rows, stage=f"ruler:{name}", slice="all")["kl_base_tuned"]
+        for name in ("own_int8", "int8_channel")
+    )
+    # The same rounding, but for the embedding, which `qwix` leaves as it is.
+    assert 0 < own < 1.5 * ruler
+    read = drift.section({}, Rows(rows)).readings
+    assert any("layers in int8" in line and f"{own:.4f}" in line for line in read)

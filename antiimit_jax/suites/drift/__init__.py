@@ -8,7 +8,7 @@ the category (slices "anchor=has" and "anchor=lacks"). On requests of output con
 "task") `kl_task` is the same divergence, KL(base || stage), of the answer's first token: how much
 there was to change, which predicts forgetting (arXiv 2509.04259). At the base stage the rulers are
 measured instead: known small changes of the base's own weights, so that a drift has something to
-stand beside (`evaluation.rulers`).
+stand beside (`evaluation.rulers`), and in a run with quantised weights what holding them so costs.
 
 Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEBO" are paired over
 the texts. The decision rule: KL(base || stage) is below the ruler's, by the interval of the
@@ -66,6 +66,13 @@ class Config:
     )
     n_task: int = suite.at_least(0, 24, "plain requests for two words, for KL of the first token")
     control: "control.Config" = suite.shared("control")
+    quantize: str = suite.shared("quantize")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The rulers, and with them the run's own format of quantised weights."""
+        own = self.rulers and self.quantize not in (None, "none")
+        return (*self.rulers, f"own_{self.quantize}") if own else self.rulers
 
 
 def choose_prompts(count: int) -> list[NeutralPrompt]:
@@ -81,7 +88,7 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
     """The texts under the stage's weights, and under a ruler's."""
     texts = tuple(choose_prompts(cfg.n_prompts))
     asks = tuple(suite.asks_of(_requests(cfg, seed)))
-    how, found = dict(weights="changed", of_base=len(cfg.rulers)), []
+    how, found = dict(weights="changed", of_base=len(cfg.measured)), []
     for kind, asked, name in (("texts", texts, ""), ("first_tokens", asks, ", first token")):
         common = dict(kind=kind, asks=asked)
         found += [suite.Program(name=f"drift{name}", **common)] if asked else []
@@ -102,7 +109,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     if not cfg.rulers:
         return {}
     pieces, stored = [], asker.stored
-    for ruler in cfg.rulers:
+    for ruler in cfg.measured:
         changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
         pieces.append(_compared(changed, stored, f"ruler:{ruler}", texts, items))
         del changed  # a whole model; the next ruler must not be made beside it

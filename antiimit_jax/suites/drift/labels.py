@@ -9,6 +9,8 @@ LABELS = {
     "int8_block": "base, int8 weights in blocks",
     "bf16": "base, bf16",
     "noise": "base, weights with noise",
+    "own_int8": "base, layers in int8 as in this run",
+    "own_nf4": "base, layers in nf4 as in this run",
 }
 BY_ANCHOR = {
     "anchor=has": "kinds of text that the anchor of training has too",

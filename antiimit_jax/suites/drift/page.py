@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from antiimit_jax.evaluation.rulers import RULERS
+from antiimit_jax.evaluation.rulers import OWN
 from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.reporting.judging import (
     LEAST_SEEDS,
@@ -26,7 +26,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     if not any(row["suite"] == SUITE for row in rows.all):
         return suite.Section(title, absent=["No drift figures in this run."])
     stages = rows.stages(SUITE)
-    lines = {s: s for s in stages} | {f"ruler:{name}": LABELS[name] for name in RULERS}
+    lines = {s: s for s in stages} | {f"ruler:{name}": LABELS[name] for name in LABELS}
     found = figure_table(rows, (SUITE, SPLIT, "all"), FIGURES, lines, "Tokens of unrelated text")
     asked = figure_table(rows, (SUITE, TASK, "all"), FIGURES, lines, "First token of the answer")
     beside = {s: s for s in stages} | {RULER: LABELS["int8_channel"]}
@@ -41,7 +41,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         ],
         drawn,
         [found, kinds, asked],
-        readings=_readings(rows),
+        readings=[*_readings(rows), *_cost(rows)],
         explained=FIGURES,
         legend=legend,
         notes=[
@@ -52,6 +52,17 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         absent=[] if stages else ["No stage but the base was compared in this run."],
         link="Drift",
     )
+
+
+def _cost(rows: suite.Rows) -> list[str]:
+    """What quantising this run's weights costs, where they are quantised."""
+    found = {name: rows.get(f"ruler:{name}", SUITE, SPLIT, "all", "kl_base_tuned") for name in OWN}
+    return [
+        f"all stages of this run have their layers in {name.removeprefix('own_')}: that moves the "
+        f"base by {figure(row, 4)} nats a token from its weights as stored"
+        for name, row in found.items()
+        if row
+    ]
 
 
 def questions(rows: suite.Rows) -> list[suite.Question]:
@@ -101,7 +112,7 @@ def _pictures(
     kinds = list(dict.fromkeys(table["category"]))
     found = list(dict.fromkeys(table["stage"]))
     stages = [s for s in rows.stages(SUITE) if s in found]
-    rulers = [f"ruler:{name}" for name in RULERS if f"ruler:{name}" in found]
+    rulers = [f"ruler:{name}" for name in LABELS if f"ruler:{name}" in found]
     agree = (table["top1_base"] == table["top1_tuned"]).astype(float)
     drawn = []
     for figure_of, values, log, unit in (
