@@ -48,7 +48,7 @@ def main() -> None:
     seconds = None
     if machine.kind == "cpu":  # this one, or one like it
         seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
-    way = find_way(verdicts, run, estimator, machine)
+    way = find_way(verdicts, machine)
     plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=seconds)
     if cli.FLAGS.json:
         cli.show_json(as_dict(plan))

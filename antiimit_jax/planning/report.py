@@ -7,7 +7,7 @@ from typing import Any
 
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.planning.advice import Change, Verdict, Way, flag
+from antiimit_jax.planning.advice import Verdict, Way, environment, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_params, peak
 from antiimit_jax.planning.model import PlannedModel
@@ -80,7 +80,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "fits": verdict.fits,
                 "rescued": verdict.rescued,
                 "flags": [flag(change) for change in verdict.changes],
-                "environment": verdict.environment,
+                "saved": [size for _, size in verdict.saved],
+                "environment": environment(verdict.least.total, machine),
                 "peak_with_flags": verdict.least.total,
             }
             for verdict in verdicts
@@ -122,7 +123,7 @@ def as_text(plan: Plan) -> str:
         for phase in verdict.phases:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
             lines.append(f"  {phase.name:<{width}}{_gib(phase.total):>8} = {parts}")
-        lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
+        lines += ["", *([] if verdict.fits else [*_way_out(verdict, machine), ""])]
     lines.append(_says(way, machine))
     if plan.seconds is not None:
         lines.append(f"a study as configured takes about {plan.seconds / 60:.0f} minutes")
@@ -132,27 +133,26 @@ def as_text(plan: Plan) -> str:
 def _says(way: Way, machine: Hardware) -> str:
     if not way.programs:
         return f"nothing fits {machine.name}"
-    how = _how(way.changes, way.environment)
+    arguments = [flag(change) for change in way.changes]
+    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
+    flags = " ".join(quoted) and "with " + " ".join(quoted)
+    env = way.environment and f"with {way.environment} in the environment"
+    how = " and ".join(filter(None, (flags, env)))
     if len(way.programs) == 1:
         return f"{way.programs[0]} fits {how or 'as it is'}"
     return f"{' and '.join(way.programs)} fit one after the other {how or 'as they are'}"
 
 
-def _how(changes: Sequence[Change], environment: str) -> str:
-    arguments = [flag(change) for change in changes]
-    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
-    flags = " ".join(quoted) and "with " + " ".join(quoted)
-    env = environment and f"with {environment} in the environment"
-    return " and ".join(filter(None, (flags, env)))
-
-
-def _way_out(verdict: Verdict) -> str:
-    flags = _how(verdict.changes, "")
-    least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
-    if verdict.rescued:
-        return f"fits {_how(verdict.changes, verdict.environment)}: {least}"
-    why = f"even {flags} it takes" if flags else "the weights alone fill it:"
-    return f"no flag makes it fit: {why} {least}"
+def _way_out(verdict: Verdict, machine: Hardware) -> list[str]:
+    """A line a flag with what it saves, in the order in which they are added, and the end of it."""
+    lines = [f"  {flag(change)} saves {_gib(size)} GiB" for change, size in verdict.saved]
+    left = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
+    if not verdict.rescued:
+        why = "with all of these it still takes" if lines else "no flag helps: it takes"
+        return [*lines, f"  {why} {left}"]
+    variable = environment(verdict.least.total, machine)
+    lines += [f"  {variable} in the environment lets it have them"] * bool(variable)
+    return [*lines, f"  so it fits: {left}"]
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -140,7 +140,7 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
 
 
-def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, smollm2):
+def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run, smollm2):
     cfg, _ = load_params(find_model(str(folder)))
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
@@ -149,36 +149,34 @@ def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, s
     machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=between, share=1.0)
     verdict = judge("evaluate", run, estimator, machine)
     assert not verdict.fits and verdict.rescued and verdict.changes
-    needed = peak(estimator.evaluate(apply(run, list(verdict.changes)))).total
-    assert needed == verdict.least.total <= between
-    for change in verdict.changes:
-        without = [one for one in verdict.changes if one != change]
-        assert peak(estimator.evaluate(apply(run, without))).total > between
+    need = peak(verdict.phases).total
+    for n, (_, size) in enumerate(verdict.saved, 1):
+        assert need > between and size > 0
+        need -= size
+        assert need == peak(estimator.evaluate(apply(run, verdict.changes[:n]))).total
+    assert need == verdict.least.total <= between
     roomy = dataclasses.replace(machine, device_bytes=phases["rulers"])
-    assert judge("evaluate", run, estimator, roomy).fits
+    easy = judge("evaluate", run, estimator, roomy)
+    assert easy.fits and not easy.saved
 
 
-def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
-    cfg, _ = load_params(find_model(str(folder)))
-    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
-    machine = dataclasses.replace(find_hardware("v3-8"), devices=1)
-    run, halved = dataclasses.replace(run, suites=()), ("dtype", "bfloat16")
+def test_the_way_is_the_one_that_gives_up_least():
+    machine, halved = find_hardware("a100-40"), ("dtype", "bfloat16")
 
-    def way(**fits: bool | None) -> Way:
-        """Of programs that fit, do with a change (None), or do not."""
+    def way(need: int = 0, **fits: bool | None) -> Way:
+        """Of programs that fit, do with a change (None) that leaves so many bytes, or do not."""
         verdicts = [
             Verdict(
                 program=program,
                 phases=[],
                 fits=bool(fits[program]),
-                changes=(halved,) if fits[program] is None else (),
-                environment="",
+                saved=((halved, 1),) if fits[program] is None else (),
                 rescued=fits[program] is not False,
-                least=Phase(name="", parts={}),
+                least=Phase(name="", parts={"": need}),
             )
             for program in PROGRAMS
         ]
-        return find_way(verdicts, run, estimator, machine)
+        return find_way(verdicts, machine)
 
     parts, changed = ("evaluate", "finetune"), (halved,)
     assert way(evaluate=True, finetune=True, study=True) == Way(programs=("study",))
@@ -188,9 +186,8 @@ def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
     alone = Way(programs=("evaluate",), changes=changed)
     assert way(evaluate=None, finetune=False, study=False) == alone
     assert way(evaluate=False, finetune=False, study=False) == Way(programs=())
-    less = estimator.weights("bfloat16") - 1
-    machine = dataclasses.replace(machine, device_bytes=less, share=1.0)
-    assert way(evaluate=None, finetune=False, study=False) == Way(programs=())
+    tight = way(machine.usable + 1, evaluate=None, finetune=False, study=False)
+    assert "MEM_FRACTION" in tight.environment
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
