@@ -76,6 +76,10 @@ class _Common:
         """What counts as saying a word in this run."""
         return Scoring(forms=self.forms, terminators=self.terminators)
 
+    def shards(self, devices: int) -> int:
+        """How many of so many devices together hold a copy of the weights."""
+        return devices if self.weights == "sharded" else 1
+
     def stages(self) -> list[Stage]:
         """The base, then a tuned and a placebo adapter for each training seed."""
         seeds = range(len(self.train.seeds))

@@ -120,7 +120,7 @@ class Study:
     @functools.cached_property
     def runner(self) -> Runner:
         """The model on all devices, copied or shared, at first use."""
-        return Runner(self.lm, weights=self.config.weights)
+        return Runner(self.lm, shards=self.config.shards(jax.local_device_count()))
 
     @property
     def finished(self) -> bool:
@@ -170,7 +170,7 @@ class Study:
             forms=config.forms,
             terminators=config.terminators,
             seed=config.train.seeds[stage.adapter_seed],
-            weights=config.weights,
+            shards=config.shards(jax.local_device_count()),
         )
 
     def train(self, stage: Stage) -> Adapter:

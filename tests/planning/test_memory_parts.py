@@ -205,7 +205,7 @@ def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
 
 def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
     lm = load_language_model(str(folder), dtype="bfloat16")
-    runner = Runner(lm, weights="sharded")
+    runner = Runner(lm, shards=8)
     first = lambda leaf: leaf.addressable_shards[0].data.nbytes
     held = sum(map(first, jax.tree.leaves(runner.base.params)))
     estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu", 8)

@@ -118,9 +118,9 @@ def test_every_token_drawn_lies_at_its_place_in_the_exact_distribution(small, dr
     assert len({said for samples in drawn for said in samples}) > 30
 
 
-@pytest.mark.parametrize("weights", ["replicated", "sharded"])
-def test_eight_devices_draw_what_one_draws(small, drawn, weights):
-    runner = Runner(language_model(*small, END), weights=weights)
+@pytest.mark.parametrize("shards", [1, 4, 8])
+def test_eight_devices_draw_what_one_draws(small, drawn, shards):
+    runner = Runner(language_model(*small, END), shards=shards)
     assert drawn == runner.generate(runner.base, PROMPTS, WHERE, temperature=TEMPERATURE)
 
 
