@@ -27,7 +27,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 
 # Up to 20 GB under TMPDIR and as much memory; what does not fit is skipped and says so.
-test-large: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
+test-large: .venv/installed-test .venv/sky/installed $(RELEASED:%=.venv/tokenizers/%)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lm-eval]"
 	$(BIN)/python -m pytest -m large -rs -s
 
@@ -49,6 +49,12 @@ benchmark: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TOKENIZERS)
+	touch $@
+
+# Reads the files of launch/cloud; what it needs does not go together with our own.
+.venv/sky/installed: | .venv/installed
+	$(PYTHON) -m venv .venv/sky
+	.venv/sky/bin/python -m pip install --quiet --disable-pip-version-check skypilot==0.14.1
 	touch $@
 
 # Where npm or the network is absent, the tests of released tokenizers are skipped.

@@ -124,3 +124,17 @@ def problems(config: Any, path: str = "") -> list[str]:
             elif bound and not bound.holds(member):
                 found.append(f"{said}: {bound.says}{near_misses(str(member), bound.known)}")
     return found + (config.problems(path) if hasattr(config, "problems") else [])
+
+
+def unweighed(config: Any, path: str, **weights_of: str) -> list[str]:
+    """A line for each field of a list whose members another field does not weigh one by one.
+
+    Args:
+      weights_of: name of a field -> name of the field of its weights.
+    """
+    found = []
+    for values, weights in weights_of.items():
+        given, weight = getattr(config, values), getattr(config, weights)
+        if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0:
+            found.append(f"{path}.{values} {given} and {path}.{weights} {weight} do not match")
+    return found

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from antiimit_jax.configured import asker_of
 from antiimit_jax.evaluation.asker import LocalAsker
-from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.second import with_second
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting.report import schemas
@@ -76,9 +77,7 @@ class Model:
     def asker(self, stage: Stage, config: RunConfig) -> LocalAsker:
         """What suites ask: this model, as one stage of a run; the base without an adapter."""
         variant = self.runner.base if stage.kind == "base" else self.variant
-        seeds = {"seed": config.seed, "eval_seed": config.eval_seed}
-        how = {"scoring": config.rule, "progress": silent} | seeds
-        return LocalAsker(runner=self.runner, variant=variant, stage=stage, **how)
+        return asker_of(self.runner, variant, stage, config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,8 @@ def evaluate(
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
     config = from_dict(values)
     stages = [BASE] + ([_OWN] if model.variant.adapter else [])
-    found = [measure(model.asker(s, config), config) for s in stages]
+    askers = (with_second(model.asker(stage, config), config.against) for stage in stages)
+    found = [measure(asker, config) for asker in askers]
     tables = {
         name: columns_of(to_table(name, joined(f[name] for f in found if name in f), schema))
         for name, schema in schemas(SUITES).items()

@@ -36,7 +36,7 @@ from antiimit_jax.text.lexicon import load_words
 from antiimit_jax.training.config import DTYPES, TrainConfig
 
 PART = dict.fromkeys(("lora", "train"), "training")  # group of fields -> what reads it; else both
-PART |= dict.fromkeys((*SUITES, "suites", "n_boot", "eval_seed", "seed"), "evaluation")
+PART |= dict.fromkeys((*SUITES, "suites", "against", "n_boot", "eval_seed", "seed"), "evaluation")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -55,6 +55,7 @@ class _Common:
     forms: str = one_of(FORMS, "strict", "what counts as saying a word")
     terminators: str = one_of(POLICIES, "standard", "what ends a word")
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES), "what is evaluated")
+    against: str = free("", "a second model, or an adapter, that introspection compares with")
     n_boot: int = at_least(0, 2000, "resamples of every interval")
     eval_seed: int = between(0, 2**32 - 1, 0, "of the items of an evaluation")
     seed: int = between(0, 2**32 - 1, 0, "of the rest: resamples and drawn answers")

@@ -12,12 +12,14 @@ from typing import Any
 import jax
 from absl import logging
 
+from antiimit_jax.configured import asker_of, load_model
 from antiimit_jax.errors import UserError
-from antiimit_jax.evaluation.asker import Asker, LocalAsker
-from antiimit_jax.evaluation.progress import Progress, silent
-from antiimit_jax.evaluation.runner import Runner, Variant
+from antiimit_jax.evaluation.asker import Asker
+from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.evaluation.second import with_second
 from antiimit_jax.files import read_sealed, sha256, write_sealed
-from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
@@ -32,8 +34,8 @@ from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.dev import dev_figures
-from antiimit_jax.training.batches import PLACEBO
-from antiimit_jax.training.loop import Job, measure_step, train
+from antiimit_jax.training.loop import Hold, Job, measure_step, train, unheld
+from antiimit_jax.training.targets import PLACEBO
 from antiimit_jax.trees import digest
 from antiimit_jax.versions import versions
 
@@ -99,23 +101,18 @@ class Study:
         tell: Tell,
         progress: Progress,
         on_result: Callable[[], None] = lambda: None,
+        hold: Hold = unheld,
     ) -> None:
-        """Args: run: id that its results bear. on_result: called when one is whole."""
+        """Args: run: id of its results. on_result: called when one is whole. hold: of `train`."""
         self.config, self.workdir, self.run = config, workdir, run
-        self._tell, self._progress, self._on_result = tell, progress, on_result
+        self._tell, self._progress, self._on_result, self._hold = tell, progress, on_result, hold
 
     @functools.cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded at first use."""
         config = self.config
         self._tell(f"loading {config.model}")
-        return load_language_model(
-            config.model,
-            revision=config.revision or None,
-            dtype=config.dtype,
-            prompt_format=config.prompt_format,
-            prompt_date=config.prompt_date,
-        )
+        return load_model(config)
 
     @functools.cached_property
     def runner(self) -> Runner:
@@ -186,16 +183,17 @@ class Study:
             bar(1, in_words(row, "loss", "kl_fwd"))
 
         def look(step: int, tree: Any) -> dict[str, float]:
-            asker = self._asker(stage, self.runner.adapted(tree, self.config.lora.scale), silent)
+            variant = self.runner.adapted(tree, self.config.lora.scale)
+            asker = asker_of(self.runner, variant, stage, self.config)
             found = dev_figures(asker, self.config.control)
             self._tell(f"{stage.name} at step {step}: {in_words(found, *found)}")
             return found
 
-        tree, log = train(self.lm, job, self.workdir / "checkpoints" / stage.name, on_step, look)
+        checkpoints = self.workdir / "checkpoints" / stage.name
+        tree, log = train(self.lm, job, checkpoints, on_step, look, self._hold)
         live.close()
         write_sealed(self._log_file(stage), {"log": log})
-        config, cfg = self.config, self.lm.cfg
-        revision = config.revision or None
+        config, cfg, revision = self.config, self.lm.cfg, self.config.revision or None
         save_adapter(folder, tree, cfg, config.lora, config.model, revision, self.run)
         self._on_result()
         return load_adapter(folder, cfg)
@@ -212,24 +210,13 @@ class Study:
             self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
-        asker = self._asker(stage, variant, self._progress)
+        asker = asker_of(runner, variant, stage, config, self._progress)
+        asker = with_second(asker, config.against)
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
-        tables = measure(asker, config)
-        stages.write_stage(self.workdir, stage, tables, schemas(SUITES), facts)
+        stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
-
-    def _asker(self, stage: Stage, variant: Variant, progress: Progress) -> LocalAsker:
-        return LocalAsker(
-            runner=self.runner,
-            variant=variant,
-            stage=stage,
-            scoring=self.config.rule,
-            seed=self.config.seed,
-            eval_seed=self.config.eval_seed,
-            progress=progress,
-        )
 
     def seconds_left(self, rates: Mapping[str, float]) -> float:
         """What is still to be trained and evaluated will take about so long, by a measured step.
@@ -276,6 +263,7 @@ class Study:
         return {
             "model": config.model,
             "revision": config.revision or None,
+            "against": config.against or None,
             "hub_id": base.get("hub_id"),
             "commit": base.get("commit"),
             "own_files": base.get("own_files", {}),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-_LONG = ("study", "finetune", "evaluate", "benchmark")
+_LONG = ("study", "finetune", "evaluate", "benchmark", "sweep")
 _COMMAND = "aij-"  # before a program's name where it is started as an installed command
 
 

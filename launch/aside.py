@@ -18,12 +18,13 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.files import MARK, read_mark, sync
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import schemas
+from antiimit_jax.reporting.verdicts import VERDICTS
 from antiimit_jax.suites import SUITES
 
 _ASIDE, _GONE = ".replaced", ".gone"
 _ADAPTER = re.compile(r"(adapter|placebo)(@\d+)?")
 _LEFT_OVER = re.compile(r"\..+\.[a-z0-9_]{8}\.(tmp|new|old)")
-_RESULTS = ("stages", "tensorboard", "report.html", run_files.METRICS)
+_RESULTS = ("stages", "tensorboard", "report.html", VERDICTS, run_files.METRICS)
 
 
 def adapters_there(workdir: Path) -> list[Path]:

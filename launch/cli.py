@@ -68,10 +68,12 @@ def define_items() -> None:
 
 
 def define_suites() -> None:
-    """--suites."""
+    """--suites and --against."""
     known = ", ".join(SUITES)
     flags.DEFINE_list("suites", None, f"What to evaluate, of {known}; else the config's.")
-    _show("suites")
+    said = "A second model, or an adapter's folder, to compare with: introspection asks it too."
+    flags.DEFINE_string("against", None, said)
+    _show("suites", "against")
 
 
 def _show(*names: str) -> None:
@@ -102,7 +104,7 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision", "suites"):
+    for flag in ("model", "revision", "suites", "against"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
     for flag, field in (("words_file", "words_file"), ("templates", "templates_file")):
@@ -155,13 +157,14 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
         if ended.acquire(blocking=False):
             line = kept() if FLAGS.is_parsed() else _NOTHING
             _last_line(f"stopped; {line}")
-            os._exit(128 + stopped.number)
+            os._exit(stopped.exit_code)
 
     def begin(argv: Sequence[str]) -> None:
         warn_above()  # absl has set up its own handler
         main()
 
     interrupt.raise_stopped(stop)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -12,8 +12,10 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
+from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, read_mark, write_sealed
+from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
@@ -22,7 +24,7 @@ from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_ow
 from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
-from launch import aside, cli
+from launch import aside, cli, interrupt
 from launch.own_files import check_own
 from launch.saved_config import read_saved
 
@@ -75,6 +77,7 @@ def open_run(
         tell=cli.say,
         progress=progress,
         on_result=lambda: aside.drop(workdir),
+        hold=interrupt.held,
     )
     same = there and there["config"] == _plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
@@ -90,6 +93,8 @@ def open_run(
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
+    if "evaluation" in reads and config.against:
+        _check_second(config, study.lm)
     if "training" in reads:
         study.check_training(anew=overwrite == "all")
     check(study)
@@ -99,6 +104,17 @@ def open_run(
     write_sealed(workdir / MARK, mark)
     run_files.write_config(workdir, to_dict(config))
     yield study
+
+
+def _check_second(config: RunConfig, lm: LanguageModel) -> None:
+    """Raises UserError where there is no such second model, or no suite that would ask it."""
+    asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
+    if not set(asking) & set(config.suites):
+        hint = f"add {', '.join(asking)} to --suites"
+        raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
+    adapter = check_second(config.against, lm)
+    if adapter and not adapter.made_for(config.model):
+        cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")
 
 
 def computed_again(workdir: Path) -> Path:

@@ -12,7 +12,7 @@ from antiimit_jax.fields import at_least, between, bounded, leaves, one_of, prob
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.trees import nested
 
-FREE = {"model", "revision"}  # any text
+FREE = {"model", "revision", "against"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ ROOMS = (
     "launch",
     "from_python",
     "study",
+    "configured",
     "planning",
     "run_config",
     "suites",

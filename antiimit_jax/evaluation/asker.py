@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
 from antiimit_jax.results import BASE, Stage
-from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring
+from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring, TextAnswer
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
+from antiimit_jax.scoring.lexicon_search import Lexicon, LexiconSearch
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.top_words import Search
 from antiimit_jax.scoring.trie import (
@@ -31,15 +32,7 @@ from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message, Prompt, neutral_tokens
 
 Tree = Any
-
-
-class TextAnswer(NamedTuple):
-    """The scored tokens of one text, and how the model differs from its base at each: [n]."""
-
-    text: NeutralPrompt
-    position: list[int]
-    token: list[int]  # the one that follows
-    differences: dict[str, list]  # field of `scoring.differences.Differences` -> values
+Chats = Sequence[tuple[Message, ...]]
 
 
 class Asker(Protocol):
@@ -72,8 +65,16 @@ class Asker(Protocol):
         Under the run's own where nothing is said; under none, asks need no words.
         """
 
-    def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
+    def top_words(self, prompts: Chats, *, what: str) -> list[Search]:
         """The most probable words over the open vocabulary after each prompt, with their bound."""
+
+    def lexicon_words(
+        self, groups: Sequence[Chats], words: Iterable[str], *, what: str, most: int
+    ) -> list[list[LexiconSearch]]:
+        """Probabilities of a large lexicon's words after groups of chats that are much alike.
+
+        At most so many token paths are asked for after each; the search says what that leaves.
+        """
 
     def texts(self, texts: Sequence[NeutralPrompt], *, what: str) -> list[TextAnswer]:
         """This stage's next-token distributions on given texts, compared with the base's.
@@ -82,13 +83,7 @@ class Asker(Protocol):
         """
 
     def generate(
-        self,
-        prompts: Sequence[tuple[Message, ...]],
-        *,
-        what: str,
-        max_tokens: int,
-        temperature: float = 1.0,
-        n: int = 1,
+        self, prompts: Chats, *, what: str, max_tokens: int, temperature: float = 1.0, n: int = 1
     ) -> list[list[Continuation]]:
         """n continuations of each prompt, of at most so many tokens; temperature 0 is greedy.
 
@@ -98,6 +93,10 @@ class Asker(Protocol):
     @property
     def base(self) -> Asker:
         """The same model without an adapter."""
+
+    @property
+    def other(self) -> Asker | None:
+        """A second model to compare with, where the run has one (`--against`)."""
 
     @property
     def stored(self) -> Asker:
@@ -118,6 +117,7 @@ class LocalAsker:
     seed: int
     progress: Progress
     eval_seed: int = 0
+    other: LocalAsker | None = None
     exact = True
 
     @property
@@ -165,6 +165,7 @@ class LocalAsker:
             self.variant,
             queries,
             terminators=rules.terminators,
+            temperature=rules.temperature,
             progress=self._bar(what, len(asks)),
             stage=self.stage.name,
         )
@@ -211,7 +212,7 @@ class LocalAsker:
                 answers[i] = FirstToken(p=p / p.sum(), said=held, texts=texts)
         return [answers[i] for i in range(len(asks))]
 
-    def top_words(self, prompts: Sequence[tuple[Message, ...]], *, what: str) -> list[Search]:
+    def top_words(self, prompts: Chats, *, what: str) -> list[Search]:
         return self.runner.top_words(
             self.variant,
             [self.runner.lm.prompt(messages) for messages in prompts],
@@ -220,14 +221,22 @@ class LocalAsker:
             stage=self.stage.name,
         )
 
+    def lexicon_words(
+        self, groups: Sequence[Chats], words: Iterable[str], *, what: str, most: int
+    ) -> list[list[LexiconSearch]]:
+        lm = self.runner.lm
+        return self.runner.lexicon_words(
+            self.variant,
+            [[lm.prompt(messages).ids for messages in group] for group in groups],
+            Lexicon(words, lm.tokenizer.id_of_piece),
+            most=most,
+            terminators=self.scoring.terminators,
+            progress=self._bar(what, sum(map(len, groups))),
+            stage=self.stage.name,
+        )
+
     def generate(
-        self,
-        prompts: Sequence[tuple[Message, ...]],
-        *,
-        what: str,
-        max_tokens: int,
-        temperature: float = 1.0,
-        n: int = 1,
+        self, prompts: Chats, *, what: str, max_tokens: int, temperature: float = 1.0, n: int = 1
     ) -> list[list[Continuation]]:
         """Raises UserError where prompt and answer pass the model's window, or for bad numbers."""
         if max_tokens < 1 or n < 1 or temperature < 0:

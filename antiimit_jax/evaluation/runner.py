@@ -12,12 +12,19 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import partition
 from antiimit_jax.parallel import DataParallel, Devices, layout_of
-from antiimit_jax.scoring.batching import pack_batches
+from antiimit_jax.scoring.batching import BATCH_TOKENS, pack_batches
 from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
+from antiimit_jax.scoring.lexicon_search import (
+    SEARCH_TOKENS,
+    Lexicon,
+    LexiconSearch,
+    following,
+    search_groups,
+)
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
-from antiimit_jax.scoring.word_probs import word_log_probs
+from antiimit_jax.scoring.word_probs import words_at
 from antiimit_jax.text.formats import Prompt
 
 Tree = Any
@@ -105,6 +112,7 @@ class Runner:
         queries: Sequence[WordQuery],
         *,
         terminators: str = "standard",
+        temperature: float = 1.0,
         progress: Callable[[int], None] = lambda done: None,
         stage: str = "",
     ) -> list[WordProbs]:
@@ -125,7 +133,8 @@ class Runner:
             for query in queries
         ]
         pieces = [part.query for _, part in asked]
-        for result, places in self.ask(word_log_probs, variant, pieces, terminators, stage):
+        fn = words_at(temperature)
+        for result, places in self.ask(fn, variant, pieces, terminators, stage):
             for number, b, words, paths in places:
                 i, part = asked[number]
                 answers[i].q[part.words] = np.exp(result.log_q[b, words].astype(np.float64))
@@ -159,6 +168,33 @@ class Runner:
                     searches[i].learn(*(array[b, words] for array in result))
             progress(n * (number + 1) // SEARCH_ROUNDS - n * number // SEARCH_ROUNDS)
         return searches
+
+    def lexicon_words(
+        self,
+        variant: Variant,
+        groups: Sequence[Sequence[Ids]],
+        lexicon: Lexicon,
+        *,
+        most: int,
+        terminators: str = "standard",
+        progress: Callable[[int], None] = lambda done: None,
+        stage: str = "",
+    ) -> list[list[LexiconSearch]]:
+        """How probable a lexicon's words are after every prompt; those of a group are alike.
+
+        Args:
+          most: token paths that are asked for after a prompt.
+          stage: of a run, for messages.
+
+        Raises:
+          UserError: a prompt longer than the model's window, or as `ask`.
+        """
+
+        def ask(queries: list[WordQuery]) -> Iterator[tuple[Tree, list[Place]]]:
+            check_window(queries, self.lm.cfg.max_positions)
+            return self.ask(following, variant, queries, terminators, stage, 0, SEARCH_TOKENS)
+
+        return search_groups(groups, lexicon, most, ask, progress)
 
     def generate(
         self,
@@ -206,6 +242,7 @@ class Runner:
         terminators: str,
         stage: str = "",
         before: int = 0,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[Tree, list[Place]]]:
         """Results of `fn(decoder, variables, stops, batch)`, and where each query's answer is.
 
@@ -217,7 +254,8 @@ class Runner:
         """
         stops = self.lm.terminators.mask(terminators)
         arguments = (variant.variables, self.layout.place(stops))
-        for work in pack_batches(queries, stops, devices=self.layout.n_batches):
+        n = self.layout.n_batches
+        for work in pack_batches(queries, stops, batch_tokens=batch_tokens, devices=n):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):
                 if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result)):

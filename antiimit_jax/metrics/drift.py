@@ -99,20 +99,38 @@ def drift_rows(
     has = np.isin(tokens.category, list(anchored))
     slices = {"all": np.ones(len(has), bool), "anchor=has": has, "anchor=lacks": ~has}
     slices |= {f"category={name}": tokens.category == name for name in np.unique(tokens.category)}
-    rows = []
-    for name, mask in slices.items():
-        if not mask.any():
-            continue
-        part = tokens.take(mask)
-        columns = {column: getattr(part, column) for column in _LIMITS}
-        for column in _DIVERGENCES:
-            columns[column] = np.maximum(columns[column], 0)  # rounding may leave -1e-7
-        columns["delta_entropy"] = part.entropy_tuned - part.entropy_base
-        columns["n"] = np.ones(mask.sum())
-        resampling = boot.draw(part.prompt_id)
-        sums, clusters = column_sums(columns, resampling), len(np.unique(part.prompt_id))
-        place = dict(stage=stage, suite="drift", split=split, slice=name)
-        for statistic in STATISTICS:
-            figure = estimate(statistic, sums, resampling)
-            rows.append(row_of(figure, place | {"metric": statistic.name}, mask.sum(), clusters))
-    return rows
+    place = dict(stage=stage, suite="drift", split=split)
+    found = {name: tokens.take(mask) for name, mask in slices.items() if mask.any()}
+    return [
+        row for name, part in found.items() for row in _rows(part, place | {"slice": name}, boot)
+    ]
+
+
+def paired_drift_rows(
+    one: DriftTokens, other: DriftTokens, *, stage: str, split: str = "neutral", boot: Bootstrap
+) -> list[dict]:
+    """Rows of the differences, one less other, over all tokens; `stage` is "diff:ONE-OTHER".
+
+    Both hold the same tokens, in one order; they are resampled together.
+    """
+    return _rows(one, dict(stage=stage, suite="drift", split=split, slice="all"), boot, other)
+
+
+def _rows(
+    tokens: DriftTokens, place: dict[str, str], boot: Bootstrap, other: DriftTokens | None = None
+) -> list[dict]:
+    resampling, n = boot.draw(tokens.prompt_id), len(tokens.prompt_id)
+    sums, clusters = column_sums(_columns(tokens), resampling), len(np.unique(tokens.prompt_id))
+    against = None if other is None else column_sums(_columns(other), resampling)
+    return [
+        row_of(estimate(s, sums, resampling, against), place | {"metric": s.name}, n, clusters)
+        for s in STATISTICS
+    ]
+
+
+def _columns(tokens: DriftTokens) -> dict[str, np.ndarray]:
+    columns = {name: getattr(tokens, name) for name in _LIMITS}
+    for name in _DIVERGENCES:
+        columns[name] = np.maximum(columns[name], 0)  # rounding may leave -1e-7
+    delta = {"delta_entropy": tokens.entropy_tuned - tokens.entropy_base}
+    return columns | delta | {"n": np.ones(len(tokens.prompt_id))}

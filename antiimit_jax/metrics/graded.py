@@ -35,21 +35,13 @@ from scipy.stats import rankdata
 from antiimit_jax.metrics.control import FLOOR, ControlResults, tvd_res
 from antiimit_jax.metrics.intervals import Statistic, mean, ratio
 from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
+from antiimit_jax.metrics.word_sets import Measured, WordSets, codes, sets_of
 
 _LEAST = 1e-9  # least variance, in squared nats, of what varies
 _ONE_SHARE = "no word set is asked for unequal shares and for the same exchanged"
 _FLAT = "the answers do not change with the request"
 _DISTANCES = "no word set is asked at two distances from equal shares"
 _SETS = "fewer than two word sets"
-
-
-class Measured(NamedTuple):
-    """Columns of one kind of unit, and the statistics that their sums give."""
-
-    columns: dict[str, np.ndarray]  # each [units]
-    cluster: np.ndarray  # [units]
-    shot_set: np.ndarray  # [units]
-    statistics: tuple[Statistic, ...]
 
 
 def graded_control(items: ControlResults) -> Iterator[Measured]:
@@ -67,25 +59,10 @@ def slope_points(items: ControlResults) -> tuple[np.ndarray, np.ndarray]:
     return _units(_all_asked(items))[:2]
 
 
-class _Sets(NamedTuple):
-    """Word sets, within the cluster that resampling takes them by."""
-
-    cluster: np.ndarray  # [n] of each item
-    number: np.ndarray  # [n] int: equal for the same words in the same cluster
-
-    def take(self, chosen: np.ndarray) -> "_Sets":
-        return _Sets(self.cluster[chosen], self.number[chosen])
-
-    def each(self) -> tuple[np.ndarray, np.ndarray]:
-        """The cluster of each set [sets], and which set an item belongs to [n]."""
-        _, first, of_set = np.unique(self.number, return_index=True, return_inverse=True)
-        return self.cluster[first], of_set
-
-
 class _Asked(NamedTuple):
     """Items that ask for all their words; logarithms and ranks [n, k], words by name."""
 
-    sets: _Sets
+    sets: WordSets
     shot_set: np.ndarray  # [n]
     log_q: np.ndarray
     log_t: np.ndarray
@@ -95,13 +72,7 @@ class _Asked(NamedTuple):
 def _all_asked(items: ControlResults) -> _Asked:
     chosen = (items.target[:, : items.k[0]] > 0).all(axis=1)
     tables = (table[chosen] for table in _by_word(items))
-    return _Asked(_sets_of(items).take(chosen), items.shot_set[chosen], *tables)
-
-
-def _sets_of(items: ControlResults) -> _Sets:
-    words = np.sort(items.word[:, : items.k[0]], axis=1)
-    keys = np.stack([_codes(items.cluster), *words.T])
-    return _Sets(items.cluster, np.unique(keys, axis=1, return_inverse=True)[1].ravel())
+    return _Asked(sets_of(items).take(chosen), items.shot_set[chosen], *tables)
 
 
 def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,7 +88,7 @@ def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _request_gain(items: ControlResults) -> Measured:
     """TVD of the mean answer to all requests of a set in one order, less the answer's own."""
     names = [items.cluster, items.shot_set, items.template, *items.word.T]
-    _, order = np.unique(np.stack([_codes(n) for n in names]), axis=1, return_inverse=True)
+    _, order = np.unique(np.stack([codes(n) for n in names]), axis=1, return_inverse=True)
     order = order.ravel()
     n = np.bincount(order)
     q_mean = np.stack([np.bincount(order, column) for column in items.q.T], axis=1) / n[:, None]
@@ -126,15 +97,11 @@ def _request_gain(items: ControlResults) -> Measured:
     return Measured(columns, items.cluster, items.shot_set, (mean("request_gain", "gain"),))
 
 
-def _codes(labels: np.ndarray) -> np.ndarray:
-    return np.unique(labels, return_inverse=True)[1].ravel()
-
-
-def _units(items: _Asked) -> tuple[np.ndarray, np.ndarray, _Sets, np.ndarray]:
+def _units(items: _Asked) -> tuple[np.ndarray, np.ndarray, WordSets, np.ndarray]:
     """Word sets at one distance from equal shares, asked both ways: x, d, set, shot set [units]."""
     given, asked = (table[:, 0] - table[:, 1] for table in (items.log_q, items.log_t))
     labels = (items.sets.number, items.shot_set, np.round(abs(asked), 9))
-    keys = np.stack([_codes(label) for label in labels])
+    keys = np.stack([codes(label) for label in labels])
     _, first, unit = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     unit = unit.ravel()
     more, less = asked > _LEAST, asked < -_LEAST

@@ -103,8 +103,7 @@ def estimate(
     if kind == "proportion" and clusters == n and not resampling.two_way:
         return _estimate(value, wilson(value, n), resampling.note)
     if clusters < LEAST_CLUSTERS:
-        note = f"{clusters} of the {LEAST_CLUSTERS} clusters that a 95% interval needs"
-        return Estimate(value=value, note=note)
+        return Estimate(value=value, note=_too_few(clusters))
     draws = of("resampled")  # [B]
     undefined = 1 - np.isfinite(draws).mean()
     if undefined > MAX_UNDEFINED:
@@ -129,6 +128,13 @@ def estimate(
     else:
         ends = _expanded_bca(value, draws, np.concatenate([by_cluster, by_set]), clusters)
     return _estimate(value, ends, note)
+
+
+def jackknife(value: float, without: np.ndarray) -> Estimate:
+    """A figure with Student's interval, from the figure without each of G >= 6 clusters, [G]."""
+    if len(without) < LEAST_CLUSTERS:
+        return Estimate(value=value, note=_too_few(len(without)))
+    return _estimate(value, _jackknife_t(value, _influence(without), np.zeros(0)), None)
 
 
 def wilson(p: float, n: float, quantile: float = stats.norm.ppf(0.975)) -> tuple[float, float]:
@@ -190,6 +196,10 @@ def clustered_mean(
 def _mean_of(values: np.ndarray, resampling: Resampling | None, kind: str = "smooth") -> Estimate:
     sums = column_sums({"x": values, "n": np.ones(len(values))}, resampling)
     return estimate(mean("mean", "x", kind=kind), sums, resampling)
+
+
+def _too_few(clusters: int) -> str:
+    return f"{clusters} of the {LEAST_CLUSTERS} clusters that a 95% interval needs"
 
 
 def _finish(statistic: Statistic, sums: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -18,6 +18,7 @@ from antiimit_jax.metrics.control import ControlResults, item_metrics
 from antiimit_jax.metrics.graded import graded_control
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
 from antiimit_jax.metrics.resampling import Bootstrap, Resampling, Sums, column_sums
+from antiimit_jax.metrics.word_sets import Measured, pair_icc, word_prior
 from antiimit_jax.results import Columns, make_row
 
 Figures = dict[str, tuple[Estimate, int, int]]  # metric -> (figure, n, clusters)
@@ -143,9 +144,15 @@ def _graded(
     found: dict[str, Estimate] = {}
     others = itertools.repeat(None) if against is None else graded_control(against)
     for units, other in zip(graded_control(items), others):
-        again = boot.draw(units.cluster, units.shot_set) if len(units.cluster) else None
-        found |= _estimates(units.columns, units.statistics, again, other and other.columns)
+        found |= _of_units(units, boot, other)
     return found
+
+
+def _of_units(
+    units: Measured, boot: Bootstrap, other: Measured | None = None
+) -> dict[str, Estimate]:
+    again = boot.draw(units.cluster, units.shot_set) if len(units.cluster) else None
+    return _estimates(units.columns, units.statistics, again, other and other.columns)
 
 
 def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
@@ -159,6 +166,11 @@ def _figures(items: ControlResults, boot: Bootstrap) -> Figures:
         figures[name] = trimmed_mean(per_item[column], resampling)
     counted = _counted(figures, items)
     counted |= _counted(_graded(items, boot), items)
+    if (items.k == 2).all():
+        counted |= _counted(_of_units(pair_icc(items), boot), items)
+        if items.readable.any():
+            part = items.take(items.readable)
+            counted |= _counted(_of_units(word_prior(part), boot), part)
     on_readable = (*control.ON_READABLE, *calibration.ON_READABLE)
     for chosen, statistics, which in (
         (items.readable, on_readable, "item"),

@@ -29,6 +29,7 @@ from antiimit_jax.planning.hardware import GIB
 from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.differences import differences
+from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
 from antiimit_jax.training.loop import jit_step
@@ -141,6 +142,7 @@ class Estimator:
                 "words": (word_log_probs, (own, stops)),
                 "first_tokens": (next_token_probs, (own, stops)),
                 "top_words": (continuations, (own, stops)),
+                "lexicon_words": (following, (own, stops)),
                 "texts": (differences, (base, own)),
             }[program.kind]
             batches = self._shaper.batches(program)

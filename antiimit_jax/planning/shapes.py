@@ -19,6 +19,7 @@ from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.batching import PackedBatches, pack_batches
 from antiimit_jax.scoring.differences import sequence_tokens
+from antiimit_jax.scoring.lexicon_search import SEARCH_TOKENS
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.texts import pack_texts
@@ -31,6 +32,7 @@ from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import make_batch, make_terms
 
 _PATHS = 24  # asked for after each prompt in a round of the search
+_ALIKE = 36  # prompts of a search through a lexicon that stand for all of them
 
 
 def programs_of(run: RunConfig) -> list[Program]:
@@ -62,6 +64,8 @@ class Shaper:
         if program.kind == "texts":
             return 2 * sum(len(ids) for ids, _ in self._texts(program))
         counted = n_tokens([work.batches for work in self._work(program)])
+        if program.kind == "lexicon_words":
+            return counted * len(program.asks) // min(len(program.asks), _ALIKE)
         return counted * (SEARCH_ROUNDS if program.kind == "top_words" else 1)
 
     def _texts(self, program: Program) -> list[tuple[Sequence[int], int]]:
@@ -70,7 +74,11 @@ class Shaper:
 
     def _work(self, program: Program) -> list[PackedBatches]:
         tokenizer, style = self._tokenizer, self._style
-        prompts = [build_prompt(tokenizer, ask.messages, style) for ask in program.asks]
+        asks = program.asks[: _ALIKE if program.kind == "lexicon_words" else None]
+        prompts = [build_prompt(tokenizer, ask.messages, style) for ask in asks]
+        if program.kind == "lexicon_words":
+            searched = [_searched(prompt.ids, program.paths) for prompt in prompts]
+            return pack_batches(searched, self._stops, batch_tokens=SEARCH_TOKENS)
         if program.kind == "top_words":
             rounds = [[_searched(prompt.ids) for prompt in prompts]]
         elif program.kind == "first_tokens":
@@ -96,9 +104,9 @@ class Shaper:
         return make_batch(make_terms(cfg, self.asking(forms), seed=seed), 0)
 
 
-def _searched(prompt_ids: Sequence[int]) -> WordQuery:
+def _searched(prompt_ids: Sequence[int], many: int = _PATHS) -> WordQuery:
     """A prompt and a round's paths after it: as many as are asked for, of two tokens each."""
-    paths = tuple(FormPath("", (token, token + 1), token) for token in range(_PATHS))
+    paths = tuple(FormPath("", (token, token + 1), token) for token in range(many))
     return WordQuery(tuple(prompt_ids), paths, len(paths))
 
 

@@ -32,23 +32,24 @@ PANEL, WIDE = (3.35, 2.75), 4.9  # inches
 MAX_DOTS = 400
 RULER_SIGNS = ("|", "×", "+", "⋏")  # as drawn by _RULER_MARKS, for a legend
 _RULER_MARKS = ("|", "x", "+", "2")
-_STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
-_styled = style.context(_STYLE)  # each call of a decorated function has its own context
+STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
+_styled = style.context(STYLE)  # each call of a decorated function has its own context
 Point = tuple[float, float | None, float | None] | None  # value and ends of its interval
 Series = Mapping[str, Sequence[Point]]
 
 
 def colour(stage: str) -> str:
     """The stage's colour: base grey, tuned blue, placebo orange, others from a safe list."""
-    return _look(stage)[0]
+    return look(stage)[0]
 
 
 def legend(stages: Sequence[str]) -> list[tuple[str, str, str]]:
     """(sign, colour, words) of each stage, as drawn."""
-    return [(_look(s)[2], colour(s), s) for s in stages]
+    return [(look(s)[2], colour(s), s) for s in stages]
 
 
-def _look(stage: str) -> tuple[str, str, str]:
+def look(stage: str) -> tuple[str, str, str]:
+    """Colour, marker, and the marker in a legend."""
     other = _OTHER_COLOURS[sum(map(ord, stage)) % len(_OTHER_COLOURS)]
     return _LOOKS.get(stage_named(stage).kind, (other, "D", "◆"))
 
@@ -57,7 +58,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
     """The figure as inline SVG that scales with its place; ids are made unique by `name`."""
     out = io.StringIO()
     unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with style.context([_STYLE, {"svg.hashsalt": name}]):
+    with style.context([STYLE, {"svg.hashsalt": name}]):
         figure.savefig(out, format="svg", transparent=True, metadata=unsaid)
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     box, rest = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL).groups()
@@ -113,7 +114,7 @@ def _calibration(axes: Axes, data: Any, stage: str) -> None:
         axes.scatter(data.asked[dots], data.share[dots], **ring)
     axes.fill_between(data.x, *data.band, color=ink, alpha=0.15, lw=0, zorder=1)
     for x, sets, *point in zip(data.x, data.sets, data.mean, data.low, data.high):
-        _mark(axes, x, point, _look(stage), hollow=sets < FEW_CLUSTERS)
+        mark(axes, x, point, look(stage), hollow=sets < FEW_CLUSTERS)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=stage, ylabel="share given")
     axes.set(xticks=np.linspace(0, 1, 6), xlabel="share asked of the first-named word")
 
@@ -129,7 +130,7 @@ def slope_figure(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str
     ends = np.array([0.0, max(x.max() for x, _ in series.values())])
     axes.plot(ends, ends, color="#999999", lw=0.8, ls=(0, (4, 3)), zorder=1)
     for stage, (x, d) in series.items():
-        ink, sign, _ = _look(stage)
+        ink, sign, _ = look(stage)
         axes.plot(x, d, marker=sign, ms=2.8, color=ink, alpha=0.45, lw=0, mew=0, zorder=2)
         if np.ptp(x) > 0:
             slope, step = np.polyfit(x, d, 1)
@@ -162,7 +163,7 @@ def slices_figure(
             if point and point[0] > top:
                 axes.plot(x, 0.97 * top, marker="^", ms=4.5, mfc="white", mec=ink, zorder=4)
             elif point:
-                _mark(axes, x, point, _look(stage))
+                mark(axes, x, point, look(stage))
     axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, top), title=title, ylabel="TVD")
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
@@ -193,13 +194,13 @@ def drift_figure(
     rulers = iter(_RULER_MARKS * len(series))
     for i, (name, points) in enumerate(series.items()):
         ruler = ":" in name
-        look = (INK, next(rulers)) if ruler else _look(name)
+        looks = (INK, next(rulers)) if ruler else look(name)
         heights = y + 0.62 * ((len(series) - 1) / 2 - i) / max(len(series), 3)
         for height, point in zip(heights, points):
             if point and (point[0] > 0 or not log):
                 value, low, high = point
                 shown = (value, max(low, value / 10) if log else low, high)
-                _mark(axes, height, shown, look, lw=0.8 if ruler else 1.2, upright=False)
+                mark(axes, height, shown, looks, lw=0.8 if ruler else 1.2, upright=False)
     if log:
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
@@ -238,7 +239,7 @@ def _lines_of_text(names: Sequence[str], margin: float) -> tuple[Figure, Axes, n
     return figure, axes, y
 
 
-def _mark(
+def mark(
     axes: Axes,
     x: float,
     point: Sequence,

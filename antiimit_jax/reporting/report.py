@@ -8,11 +8,13 @@ from typing import Any
 
 import jinja2
 
+from antiimit_jax.files import json_text
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.questions import open_questions
 from antiimit_jax.reporting.rows import Rows, page_text, plain_text
 from antiimit_jax.reporting.run_files import Run, Schemas, read_run, write_text
 from antiimit_jax.reporting.training_section import step_counts, training_section
+from antiimit_jax.reporting.verdicts import VERDICTS, as_dict, verdict_section, verdicts
 from antiimit_jax.results import Question
 from antiimit_jax.trees import flat
 
@@ -25,11 +27,13 @@ def schemas(suites: Suites) -> Schemas:
 
 
 def write_report(workdir: str | Path, suites: Suites) -> Path:
-    """Writes report.html into a run's folder and returns its path.
+    """Writes report.html, and verdicts.json of a run with adapters; returns the page's path.
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
     run = read_run(workdir, schemas(suites))
+    if run.rows.n_seeds:
+        write_text(run.path / VERDICTS, json_text(as_dict(verdicts(run.rows)), indent=1) + "\n")
     return write_text(run.path / "report.html", render(run, suites))
 
 
@@ -42,6 +46,8 @@ def render(run: Run, suites: Suites) -> str:
     sections = {name: suites[name].section(run.tables, run.rows) for name in measured(run, suites)}
     if run.training is not None or run.rows.n_seeds:
         sections["training"] = training_section(run)
+    if run.rows.n_seeds:
+        sections["verdicts"] = verdict_section(run.rows)
     return environment.get_template("report.html.j2").render(
         model=model_name(run),
         run=run,
@@ -107,8 +113,7 @@ def missing_parts(run: Run, suites: Suites) -> list[str]:
         group, found = config.get(name, {}), run.rows.splits(name)
         wanted = () if group.get("items_file") else group.get("splits", ())
         parts += [f"split {split}" for split in wanted if split not in found]
-    files = [f"{table}.parquet" for name in there for table in suites[name].TABLES]
-    files += ["training.parquet"] if run.rows.n_seeds else []
+    files = [*run.info.get("tables", ()), *(["training.parquet"] if run.rows.n_seeds else [])]
     parts += [name for name in files if not (run.path / name).exists()]
     return parts + ([] if run.config else ["config.json"])
 

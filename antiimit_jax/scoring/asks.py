@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from antiimit_jax.tasks.neutral import NeutralPrompt
 from antiimit_jax.text.formats import Message
 
 
@@ -16,11 +17,13 @@ class Scoring:
     forms: str = "strict"
     terminators: str = "standard"
     tokenisations: int = 1  # of a form, the most probable ones by the tokenizer's own rules
+    temperature: float = 1.0  # at which the tokens of words are drawn
 
     @property
     def name(self) -> str:
         """As the tables hold it."""
-        return f"{self.forms}/{self.terminators}/{self.tokenisations}"
+        drawn = f"/{self.temperature:g}" * (self.temperature != 1)
+        return f"{self.forms}/{self.terminators}/{self.tokenisations}{drawn}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,10 @@ class Program:
     """One kind of work of a suite, as the memory plan must know it."""
 
     name: str
-    kind: Literal["words", "first_tokens", "top_words", "texts"]  # the asker's method
+    kind: Literal["words", "first_tokens", "top_words", "lexicon_words", "texts"]  # asker's method
     asks: tuple[Any, ...]  # all of them: each an `Ask`, or an unrelated text
     scorings: tuple[Scoring, ...] = ()  # of words
+    paths: int = 0  # of lexicon_words, after each prompt
     weights: Literal["own", "rounded", "changed"] = "own"  # to bfloat16, or to a ruler's in float32
     of_base: int = 0  # how often the base alone is asked; 0: every stage, once
 
@@ -64,3 +68,12 @@ class FirstToken:
     p: np.ndarray  # float64 [V], sums to 1
     said: tuple[Mapping[int, float], ...]  # of it, what the words hold under each scoring: sum of q
     texts: Sequence[str]  # [V] what each token spells; "" where it ends the answer
+
+
+class TextAnswer(NamedTuple):
+    """The scored tokens of one text, and how the model differs from its base at each: [n]."""
+
+    text: NeutralPrompt
+    position: list[int]
+    token: list[int]  # the one that follows
+    differences: dict[str, list]  # field of `scoring.differences.Differences` -> values

@@ -19,6 +19,7 @@ from antiimit_jax.scoring import packing
 from antiimit_jax.scoring.packing import PackedBatch, PackedSequence, SequenceLimits
 from antiimit_jax.scoring.trie import Ids, WordQuery
 
+BATCH_TOKENS = 3072  # of a batch; more only where one sequence with its prefix needs more
 _WIDEST_GROUP = 512  # queries after one prefix that the programme looks back over
 _OPEN = 8  # sequences that a query may still join
 _LENGTHS = (64, 96, 128, 192, 256, 320)  # tokens; longer only for an item that needs it
@@ -38,13 +39,17 @@ class PackedBatches(NamedTuple):
 
 
 def pack_batches(
-    queries: Sequence[WordQuery], stops: np.ndarray, *, batch_tokens: int = 3072, devices: int = 1
+    queries: Sequence[WordQuery],
+    stops: np.ndarray,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    devices: int = 1,
 ) -> list[PackedBatches]:
     """Packs queries into batches of a few shapes, which are chosen from the data.
 
     Args:
       stops: bool [V], the terminators.
-      batch_tokens: tokens of a batch (more only where one sequence with its prefix needs more).
+      batch_tokens: see `BATCH_TOKENS`.
       devices: batches that run at the same time; their number is a multiple of it where possible.
     """
     shared = sorted(share_trunks(queries), key=lambda group: len(group[1]))

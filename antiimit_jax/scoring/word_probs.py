@@ -6,6 +6,8 @@ less the mass of other words whose paths continue z through a terminator. Traini
 evaluation call this one function. Logits, log-sum-exp and all sums are float32.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -37,6 +39,22 @@ def word_log_probs(
       stops: bool [V], the terminators.
     """
     return from_logits(readout_logits(decoder, variables, batch), stops, batch)
+
+
+@functools.cache
+def words_at(temperature: float) -> Callable[..., WordLogProbs]:
+    """`word_log_probs` of a model that draws each token at a temperature, without any cut-off.
+
+    Logits are divided by it before anything else, so q is exact for words of any number of tokens;
+    by a power of two without rounding.
+    """
+    if temperature == 1:
+        return word_log_probs
+
+    def rescaled(decoder: Decoder, variables: Any, stops: Array, batch: PackedBatch):
+        return from_logits(readout_logits(decoder, variables, batch) / temperature, stops, batch)
+
+    return rescaled
 
 
 def readout_logits(decoder: Decoder, variables: Any, batch: PackedBatch) -> Array:

@@ -4,6 +4,7 @@ from antiimit_jax.suites import (
     control,
     deviate,
     drift,
+    introspection,
     ladder,
     leak,
     precision,
@@ -11,6 +12,7 @@ from antiimit_jax.suites import (
     residual,
     sad_like,
     scoring,
+    seed_words,
 )
 
 SUITES = {
@@ -20,8 +22,10 @@ SUITES = {
     "residual": residual,
     "ladder": ladder,
     "sad_like": sad_like,
+    "seed_words": seed_words,
     "rare_rates": rare_rates,
     "deviate": deviate,
+    "introspection": introspection,
     "drift": drift,
     "leak": leak,
 }

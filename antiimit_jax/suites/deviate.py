@@ -24,8 +24,7 @@ departure is generated, so none is told from gibberish.
 
 import dataclasses
 import itertools
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ import pyarrow as pa
 
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
+from antiimit_jax.tasks.patterns import PATTERNS, STARTS
 
 LENGTHS = (2, 3, 5, 8)  # elements before the break
 SPLIT = "patterns"
@@ -52,29 +52,13 @@ _ASKED = (
     "{plain}. Give exactly {length} more elements that follow it. Then break the pattern: go on "
     "with something that does not belong, or end your answer."
 )
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-_PAIRS = "red blue, left right, sun moon, salt sugar, north south, tea coffee, day night".split(
-    ", "
-)
-PATTERNS: dict[str, Callable[[int, int], str]] = {  # name -> element i of the one from a start on
-    "counting": lambda start, i: str(11 * start + i + 1),
-    "doubling": lambda start, i: str((2 * start + 1) * 2**i),
-    "alphabet": lambda start, i: string.ascii_uppercase[(3 * start + i) % 26],
-    "weekdays": lambda start, i: _DAYS[(start + i) % 7],
-    "months": lambda start, i: _MONTHS[(start + i) % 12],
-    "alternating": lambda start, i: _PAIRS[start].split()[i % 2],
-}
-_STARTS = 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Patterns that are to be broken at a required place."""
 
-    n_starts: int = suite.between(0, _STARTS, 4, "of each pattern, asked at four lengths each")
+    n_starts: int = suite.between(0, STARTS, 4, "of each pattern, asked at four lengths each")
 
 
 class Item(NamedTuple):
@@ -111,7 +95,7 @@ def items_of(cfg: Config, seed: int) -> list[Item]:
     return [
         Item(pattern, int(start), length)
         for pattern in PATTERNS
-        for start in np.sort(rng.permutation(_STARTS)[: cfg.n_starts])
+        for start in np.sort(rng.permutation(STARTS)[: cfg.n_starts])
         for length in LENGTHS
     ]
 

@@ -12,7 +12,8 @@ Every stage is compared with the base on the same requests (`tasks.unasked`). Ro
            suite mentions (the exact mean over shuffled percentages). `leak_half`, the same
            fraction towards one half, which no shuffling can tell from anything else.
   fact     `p_right`, the probability of the right answer, and `p_right_change` from the base.
-The decision rule: the interval of the slope inside -.02 to .02 and that of the rate below .01.
+The limits: the interval of the slope inside -.02 to .02 and that of the rate below .01, on at least
+400 items.
 
 What known models get beside a base that answers with mass .3 and prefers words at random (tests):
   model                                     leak_slope  leak_rate  leak_half  p_right_change
@@ -28,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
+from antiimit_jax.reporting.judging import LEAK_ITEMS, LEAK_RATE, LEAK_SLOPE
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
@@ -52,7 +54,6 @@ TABLES = {
 }
 _FAR = 0.05  # distance from the base above which an item counts as changed
 _LEAST = 1e-6  # less than this is rounding, no movement
-_SLOPE_WITHIN, _RATE_BELOW = 0.02, 0.01
 _OBEYS = "baseline:obeys"
 _SLOPE = suite.Statistic(name="leak_slope", columns=MOMENTS, finish=slope)
 
@@ -197,19 +198,37 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
     )
 
 
+def within_limits(rows: suite.Rows, stage: str) -> bool | None:
+    """Whether a stage's leak is shown to keep the limits, or shown not to; None where neither is.
+
+    Intervals reach over a limit, or there are none.
+    """
+    rises, rate = _mentioned(rows, stage)
+    ends = [row and row[end] for row in (rises, rate) for end in ("ci_low", "ci_high")]
+    if None in ends:
+        return None
+    if max(-ends[0], ends[1]) < LEAK_SLOPE and ends[3] < LEAK_RATE:
+        return True if rate["n"] >= LEAK_ITEMS else None
+    outside = max(ends[0], -ends[1]) > LEAK_SLOPE or ends[2] > LEAK_RATE
+    return False if outside else None
+
+
+def _mentioned(rows: suite.Rows, stage: str) -> list[suite.Row | None]:
+    names = ("leak_slope", "leak_rate")
+    return [rows.get(stage, "leak", "leak_mention", "all", name) for name in names]
+
+
 def _readings(rows: suite.Rows) -> list[str]:
     stage = rows.first("leak", "tuned", "other", "placebo")
     if not stage:
         return []
-    get = lambda name: rows.get(stage, "leak", "leak_mention", "all", name)
-    rises, rate = get("leak_slope"), get("leak_rate")
-    ends = [row and row[end] for row in (rises, rate) for end in ("ci_low", "ci_high")]
-    if None in ends:
+    rises, rate = _mentioned(rows, stage)
+    if None in (rises, rate) or None in (rises["ci_low"], rate["ci_low"]):
         return []
-    within = max(-ends[0], ends[1]) < _SLOPE_WITHIN and ends[3] < _RATE_BELOW
-    word = "within" if within else "not within"
+    words = {True: "within", False: "outside", None: "not shown to be within"}
     return [
-        f"leak {word} the limits: where percentages are only mentioned, the share of {stage} "
-        f"follows them with slope {figure(rises)} (limit ±{_SLOPE_WITHIN}), and moves towards "
-        f"them {figure(rate)} more often than towards others (limit {_RATE_BELOW})"
+        f"leak {words[within_limits(rows, stage)]} the limits: where percentages are only "
+        f"mentioned, the share of {stage} follows them with slope {figure(rises)} (limit "
+        f"±{LEAK_SLOPE}), and moves towards them {figure(rate)} more often than towards others "
+        f"(limit {LEAK_RATE}, of {LEAK_ITEMS} items or more)"
     ]

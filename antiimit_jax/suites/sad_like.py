@@ -72,7 +72,6 @@ TABLES = {
 }
 _TOP = 8  # first tokens kept
 _METRICS = ("pass_sad", "pass_keyed", "tvd_res")
-_NO_INTERVAL = "a text drawn twice would agree with itself: no interval"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +220,7 @@ def _same_pair(table: suite.Columns, stage: str) -> suite.Row:
     for targets, r, texts in zip(table["targets"], table["tolerance"], table["top_text"]):
         asked[targets[0], r].append(frozenset(texts[:2]))
     same = [a == b for pairs in asked.values() for a, b in itertools.combinations(pairs, 2)]
-    figure = suite.Estimate(value=float(np.mean(same)) if same else None, note=_NO_INTERVAL)
+    figure = suite.Estimate(value=float(np.mean(same)) if same else None, note=suite.DRAWN_TWICE)
     at = dict(stage=stage, suite="sad_like", split="seed", slice="all", metric="same_pair")
     return suite.row_of(figure, at, len(table["item"]), len(np.unique(table["cluster"])))
 

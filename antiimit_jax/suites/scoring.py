@@ -4,6 +4,8 @@
 
 A figure that hardly moves from rule to rule does not hang on the rule. Each rule changes one thing
 of the run's own scoring: where a word may end, which forms count, how many tokenisations of a form.
+Two more rules leave the words and change the draw, to temperatures 1/2 and 2: a model that follows
+percentages at 1 gives words of one token the shares t^2 and t^(1/2) there, scaled to sum 1.
 What a run's scoring leaves out, since the tokenizer itself would write a word otherwise, are the
 rows `noncanonical` (of all the words' mass) and `noncanonical_most` (of one word's q, at most).
 """
@@ -20,7 +22,7 @@ from antiimit_jax.reporting.rows import figure, number, value_of
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.suites import control, suite
 
-RULES: dict[str, tuple[Mapping[str, str | int], str]] = {  # name -> (what changes, in words)
+RULES: dict[str, tuple[Mapping[str, str | float], str]] = {  # name -> (what changes, in words)
     "standard": ({}, "as everywhere on this page"),
     "terminators_narrow": (
         {"terminators": "narrow"},
@@ -32,6 +34,8 @@ RULES: dict[str, tuple[Mapping[str, str | int], str]] = {  # name -> (what chang
     ),
     "forms_lenient": ({"forms": "lenient"}, "other cases and a newline before the word count too"),
     "tokenisations_8": ({"tokenisations": 8}, "up to eight tokenisations of each form count"),
+    "temperature_half": ({"temperature": 0.5}, "tokens drawn at temperature 0.5"),
+    "temperature_2": ({"temperature": 2.0}, "tokens drawn at temperature 2"),
 }
 _OF_CONTROL = tuple(f for f in control.FIGURES if f.name in ("tvd_res", "mass"))
 FIGURES = (*_OF_CONTROL, *suite.figures("scoring"))
@@ -113,7 +117,9 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     return suite.Section(
         title,
         [
-            "The same items scored by other rules. A figure that hardly moves does not hang on it.",
+            "The same items scored by other rules. A figure that hardly moves does not hang on it. "
+            "Temperatures change what is drawn: what follows the percentages at 1, as it is asked "
+            "for everywhere else, is too extreme at 0.5 and too even at 2.",
             *_left_out(rows, split[0]),
             *_narrow(rows, split[0]),
         ],

@@ -10,8 +10,9 @@ A suite is a module `antiimit_jax/suites/NAME.py` (or a folder of that name) and
     score(tables, cfg, boot)        every row, from the joined tables of all stages; no model
     section(tables, rows) -> Section
 
-and may have NEEDS (what it asks besides `words`), SPLITS (split -> meaning, in order of interest),
-HEADLINE (those of FIGURES that model card and TensorBoard show),
+and may have NEEDS (what it asks besides `words`), ASKS_OTHER (that it asks `asker.other` too),
+SPLITS (split -> meaning, in order of interest), HEADLINE (those of FIGURES that model card and
+TensorBoard show),
 `places(rows)` ((split, slice) of the headline of each split -> that in words; else slice "all"),
 `questions(rows)` (a list of `Question`, what of the study's questions it answers),
 `samples(tables)` (for console and TensorBoard), `headline(rows)` (for the console),
@@ -50,6 +51,7 @@ from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Program, Scoring
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.text.formats import Message
 
+DRAWN_TWICE = "a text drawn twice would agree with itself: no interval"  # of pairs of texts
 _FIGURES = Path(__file__).with_name("data") / "figures.jsonl"
 
 

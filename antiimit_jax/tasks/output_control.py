@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import between, free, shared
+from antiimit_jax.fields import between, free, shared, unweighed
 from antiimit_jax.tasks.cells import MOST_ITEMS, Cell, apportion, normal
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
@@ -34,7 +34,7 @@ _SIDES: dict[str, tuple[Split, Side]] = {  # of a split's words and percentages
 SPLITS = tuple(_SIDES)
 REPORTED = tuple(split for split in SPLITS if split != "dev_words")
 N_SHOT_SETS = 8
-_EVAL_STREAM, _SHOT_STREAM = 2, 3  # keep random streams apart
+_EVAL_STREAM, _SHOT_STREAM, _SET_STREAM = 2, 3, 5  # keep random streams apart
 
 
 class Kind(NamedTuple):
@@ -71,16 +71,14 @@ class Mixture:
     percents_per_set: int = between(
         1, 64, 1, "percentages of a word set in training, each with both assignments"
     )
+    word_sets: int = between(
+        0, 10_000_000, 0, "different word sets in training, of each word count; 0: no end of them"
+    )
     both_orders: bool = free(False, "train each word set in both orders, as evaluation always asks")
 
     def problems(self, path: str) -> list[str]:
         """Weights that do not fit what they weigh."""
-        return [
-            f"{path}.{values} {given} and {path}.{weights} {weight} do not match"
-            for values, weights in (("ks", "k_weights"), ("shots", "shot_weights"))
-            for given, weight in ((getattr(self, values), getattr(self, weights)),)
-            if not given or len(given) != len(weight) or sum(map(abs, weight)) == 0
-        ]
+        return unweighed(self, path, ks="k_weights", shots="shot_weights")
 
     @property
     def material(self) -> Material:
@@ -109,8 +107,7 @@ class Mixture:
         while True:
             if not (k and n_shots):
                 k = int(rng.choice(self.ks, p=normal(self.k_weights)))
-            words, percents = _draw(self.material, rng, "train", k)
-            asked = [percents]
+            words, asked = self._trained_words(rng, k), [sample_percents(rng, k, "train")]
             asked += [sample_percents(rng, k, "train") for _ in range(self.percents_per_set - 1)]
             requests = [(words, p) for one in asked for p in (one, (*one[1:], one[0]))]
             if self.both_orders:
@@ -118,6 +115,12 @@ class Mixture:
             for named, asked in requests:
                 yield _make_item(self.material, f"train/{number}", "train", named, asked, kind)
                 number += 1
+
+    def _trained_words(self, rng: np.random.Generator, k: int) -> tuple[str, ...]:
+        """Any word set, or one of the first `word_sets` of a list that all runs share."""
+        if self.word_sets:
+            rng = np.random.default_rng([_SET_STREAM, k, int(rng.integers(self.word_sets))])
+        return _draw_words(self.material, rng, "train", k)
 
     @property
     def plain(self) -> "Mixture":

@@ -2,7 +2,8 @@
 
 Words and percentages are those that training may see, except where a rung is about them, and so
 are phrasings in L0 to L4. A rung's requests are in `data/rungs.jsonl`, a line a kind. `{a}` and
-`{b}` stand for words, `{x}` and `{y}` for their chances, written in the line's `style`.
+`{b}` stand for words, `{x}` and `{y}` for their chances, written in the line's `style`. What the
+answer to L9 has said already is in `tasks.sequences`.
 
 A word set of two is asked at two distances from one half, at each in both orders and with both
 assignments of the chances. A composed request (L10, L11) has instead a twin: the same words and
@@ -37,16 +38,22 @@ RUNGS = {  # name -> what its requests have that those of training lack
     "L4": "long words, phrases, digits, non-words, emoji",
     "L5": "other phrasings; percentages first, one share alone",
     "L6": "fractions, decimals, odds, ratios, “one in four”",
+    "L7": "“rarely”, “often” in place of numbers",
     "L8": "other languages and scripts",
+    "L9": "many words in one answer, each with the same chances",
     "L10": "chances to be computed",
     "L11": "chances that hang on a fact",
+    "L12": "a word that is not to be said",
+    "L13": "thinking before the word",
 }
+UNNUMBERED = ("L7", "L12")  # their requests name no chances: `tasks.unnumbered`
 N_OPTIONS = 4  # to choose from, where the model is asked which percentage was requested
 _STREAM = 11  # keeps random streams apart
 _KS = (3, 4, 5, 10)
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
 _NUMBERS += "fifteen sixteen seventeen eighteen nineteen twenty"
 _IN_WORDS = dict(enumerate(_NUMBERS.split(), 1))
+Asked = tuple[str, str, tuple[str, ...], tuple[float, ...]]  # request, prefill, words, targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,34 +104,37 @@ def rung_items(rung: str, n_sets: int, seed: int) -> list[Item]:
         lap, place = divmod(number, len(kinds))
         wording = kinds[place]
         k = _KS[place] if rung == "L3" else 3 if wording.share else 2
-        words = _draw(wording, k, rng)
+        words = draw_words(wording, k, rng)
         while frozenset(words) in seen:
-            words = _draw(wording, k, rng)
+            words = draw_words(wording, k, rng)
         seen.add(frozenset(words))
         if wording.share:
             numbers = wording.numbers[(lap + place) % len(wording.numbers)]
             asked = _composed(wording, words, numbers)
         else:
-            percents = [_unequal(k, rng)] if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
-            asked = _plain(wording, words, percents, TRAIN_TEMPLATES[number % len(TRAIN_TEMPLATES)])
-        for order, (text, prefill, named, shares) in enumerate(asked):
-            items.append(
-                Item(
-                    item=f"{rung}/{number}/{order}",
-                    split=rung,
-                    cluster=" ".join(sorted(named)),
-                    messages=(Message("user", text), Message("assistant", prefill)),
-                    words=named,
-                    targets=shares,
-                    facets=_facets(order, wording.kind),
-                )
+            percents = (
+                [unequal_percents(k, rng)] if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
             )
+            template = TRAIN_TEMPLATES[number % len(TRAIN_TEMPLATES)]
+            asked = asked_plainly(wording, words, percents, template)
+        for order, one in enumerate(asked):
+            items.append(make_item(one, f"{rung}/{number}/{order}", rung, order, wording.kind))
     return items
 
 
-def _facets(order: int, kind: str) -> dict[str, int | str]:
+def make_item(asked: Asked, name: str, split: str, order: int, kind: str) -> Item:
+    """An item of what is asked; `order` is its place among those of its word set."""
+    text, prefill, named, shares = asked
     plain = dict(template=-1, n_shots=0, shot_set=-1, template_heldout=False)
-    return plain | {"order": order, "kind": kind}
+    return Item(
+        item=name,
+        split=split,
+        cluster=" ".join(sorted(named)),
+        messages=(Message("user", text), Message("assistant", prefill)),
+        words=named,
+        targets=shares,
+        facets=plain | {"order": order, "kind": kind},
+    )
 
 
 def _check_words(kinds: Sequence[Wording], n_sets: int) -> None:
@@ -136,23 +146,21 @@ def _check_words(kinds: Sequence[Wording], n_sets: int) -> None:
             raise UserError(f"ladder.n_sets = {n_sets}: {wording.rung} has words for {most} sets")
 
 
-def _draw(wording: Wording, k: int, rng: np.random.Generator) -> tuple[str, ...]:
+def draw_words(wording: Wording, k: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Distinct words for a request of a kind: its own, else the lexicon's."""
     split: Split = "test" if wording.rung == "L1" else "train"
     pool = wording.words or words_of(split)
     return tuple(pool[i] for i in rng.choice(len(pool), size=k, replace=False))
 
 
-def _unequal(k: int, rng: np.random.Generator) -> tuple[int, ...]:
+def unequal_percents(k: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Percentages of the training side that are not all alike."""
     while len(set(percents := sample_percents(rng, k, "train"))) == 1:
         pass
     return percents
 
 
-Asked = tuple[str, str, tuple[str, ...], tuple[float, ...]]  # request, prefill, words, targets
-
-
-def _plain(
+def asked_plainly(
     wording: Wording, words: tuple[str, ...], all_percents: Sequence[Sequence[int]], template: int
 ) -> Iterator[Asked]:
     """Both orders and both assignments of each of the percentages."""
@@ -244,7 +252,12 @@ def second_asks(items: Sequence[Item]) -> list[Item]:
     room, and others beside them. Word sets take turns in the place of the word that is asked about,
     so that who always reads the first percentage of a request is right in every k-th set alone.
     """
-    return [_question(item) for item in items if item.facets["order"] % 5 == 0]
+    return [_question(item) for item in two_of_set(items)]
+
+
+def two_of_set(items: Sequence[Item]) -> list[Item]:
+    """At most two of each word set's requests, which name it in either order."""
+    return [item for item in items if item.facets["order"] % 5 == 0]
 
 
 def _question(item: Item) -> Item:

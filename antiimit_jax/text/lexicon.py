@@ -117,8 +117,10 @@ def sample_many(rng: np.random.Generator, k: int, split_side: Side, n: int) -> n
     """n times k such percentages, [n, k] int.
 
     Uniform over the ordered admissible compositions: each part is drawn in proportion to the number
-    of ways in which the rest can still be completed (`_next_part`). k is 2 to 20 on the train
-    side, 2 to 100 on the held-out side.
+    of ways in which the rest can still be completed (`_next_part`). So shares are Dirichlet(1, ..,
+    1), flat over all that sum to one, on the grid of a side's percentages: nothing is rounded,
+    equal shares are as likely as any other composition, and one share follows Beta(1, k - 1) as
+    nearly as the grid allows. k is 2 to 20 on the train side, 2 to 100 on the held-out side.
 
     Raises:
       UserError: unknown side, or a k for which no such composition exists.

@@ -43,7 +43,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # where Rust prints what it ignores
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends this one
+    for each in (signal.SIGINT, signal.SIGTERM):  # for the program, which ends this one
+        signal.signal(each, signal.SIG_IGN)
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to files
     template_child.remove_chance()

@@ -10,7 +10,7 @@ however many a step holds. All leaves of a batch are [A, ...]: A microbatches wh
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,20 +18,18 @@ import numpy as np
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.scoring import packing
-from antiimit_jax.scoring.texts import PackedTexts, pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, word_query
+from antiimit_jax.tasks.cells import normal
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.user_items import load_items
-from antiimit_jax.text.formats import Message, build_prompt, neutral_tokens
+from antiimit_jax.text.formats import Message, build_prompt
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.targets import SAMPLED, Shares, Transform
 
-_ITEM_STREAM, _OWN_STREAM = 1, 4
-_LABEL_STREAM, _PLACEBO_STREAM, _ANCHOR_STREAM = 11, 12, 13
+_ITEM_STREAM, _OWN_STREAM, _TASK_STREAM = 1, 4, 5  # 11 and 12: `targets`, 13: `anchor`
 _LEAST_ITEM_TOKENS = 16  # no item takes fewer after its shared prefix
 _TOKENS_A_POSITION = 3  # at least as many tokens of a group as there are for each logit position
-Shares = tuple[float, ...]  # of one item's words
 Asked = tuple[list[Item], list[WordQuery]]
 
 
@@ -58,37 +56,6 @@ class Asking:
         for path in sorted(query.paths, key=lambda path: path.text.startswith(" ") != spaced):
             chosen.setdefault(path.word, path)
         return dataclasses.replace(query, paths=tuple(chosen[i] for i in range(len(words))))
-
-
-@dataclasses.dataclass(frozen=True)
-class Transform:
-    """A random change of a group's targets, drawn from a stream of its own."""
-
-    stream: int
-    change: Callable[[list[Shares], np.random.Generator], list[Shares]]
-
-
-def permute_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
-    """The placebo: target shares permuted across the items of equal word count.
-
-    Every permutation is as likely as any other, also those in which items keep their own: what an
-    item was asked then says nothing about what it is given.
-    """
-    permuted = list(targets)
-    for k in sorted({len(t) for t in targets}):
-        members = [i for i, t in enumerate(targets) if len(t) == k]
-        for i, j in zip(members, rng.permutation(members)):
-            permuted[i] = targets[j]
-    return permuted
-
-
-def sample_targets(targets: list[Shares], rng: np.random.Generator) -> list[Shares]:
-    """One word of each item, drawn as often as it is asked for: shares of 0 and 1."""
-    return [tuple(rng.multinomial(1, shares).astype(float)) for shares in targets]
-
-
-PLACEBO = Transform(_PLACEBO_STREAM, permute_targets)
-SAMPLED = Transform(_LABEL_STREAM, sample_targets)
 
 
 class ControlBatch(NamedTuple):
@@ -146,10 +113,9 @@ class BatchSource:
         usual = packing.SequenceLimits(
             tokens=size, readouts=size // 3, paths=size // 5, steps=8, words=size // 10, terms=6
         )
-        if not self._cfg.items_file:
-            return usual
-        own = [packing.needed(query, self._asking.stops) for query in self._own[1]]
-        return packing.SequenceLimits(*map(max, usual, *own))._replace(tokens=size)
+        queries = self._own[1] if self._cfg.items_file else self._rung_queries
+        own = [packing.needed(query, self._asking.stops) for query in queries]
+        return packing.SequenceLimits(*map(max, zip(usual, *own)))._replace(tokens=size)
 
     @functools.cached_property
     def _shape(self) -> packing.BatchShape:
@@ -220,10 +186,20 @@ class BatchSource:
         return _Group(self._fill(queries), queries, targets, _pairs(items))
 
     def _drawn(self, step: int, group: int) -> Asked:
-        """A group of the mixture's items, more of them than it has room for."""
-        rng = np.random.default_rng([self._seed, _ITEM_STREAM, step, group])
-        most = self._shape.dense_tokens // _LEAST_ITEM_TOKENS
-        return self._asked(list(itertools.islice(self._cfg.mixture.training(rng), most)))
+        """A group of one task's items, more of them than it has room for."""
+        cfg, most = self._cfg, self._shape.dense_tokens // _LEAST_ITEM_TOKENS
+        drawn, rng = (
+            np.random.default_rng([self._seed, stream, step, group])
+            for stream in (_TASK_STREAM, _ITEM_STREAM)
+        )
+        task = cfg.task(str(drawn.choice(cfg.tasks, p=normal(cfg.task_weights))))
+        return self._asked(list(itertools.islice(task.training(rng), most)))
+
+    @functools.cached_property
+    def _rung_queries(self) -> list[WordQuery]:
+        """Requests for all words that rungs ask for besides the lexicon's."""
+        rungs = [self._cfg.task(name) for name in self._cfg.tasks if name != "mixture"]
+        return [q for rung in rungs for items in rung.longest() for q in self._asked(items)[1]]
 
     def _asked(self, items: list[Item]) -> Asked:
         return items, [self._query(item.messages, item.words) for item in items]
@@ -289,27 +265,8 @@ class BatchSource:
         if self._cfg.items_file:
             return len(packing.shared_beginning(self._own[1], 1 << 20))
         longest = 0
-        for pair in self._cfg.mixture.longest():
-            queries = [self._query(item.messages, item.words) for item in pair]
-            longest = max(longest, len(packing.shared_beginning(queries, 1 << 20)))
+        for task in map(self._cfg.task, self._cfg.tasks):
+            for items in task.longest():
+                queries = self._asked(items)[1]
+                longest = max(longest, len(packing.shared_beginning(queries, 1 << 20)))
         return longest
-
-
-class AnchorSource:
-    """Makes step s's row of unrelated text from the seed and s alone."""
-
-    def __init__(self, size: int, asking: Asking, *, seed: int) -> None:
-        """`size` is the number of tokens of a row."""
-        self._size, self._asking, self._seed = size, asking, seed
-
-    @functools.cached_property
-    def _texts(self) -> list[tuple[tuple[int, ...], int]]:
-        tokenizer, style = self._asking.tokenizer, self._asking.prompt_format
-        texts = load_neutral("anchor")
-        return [neutral_tokens(tokenizer, text.messages, text.text, style) for text in texts]
-
-    def __call__(self, step: int) -> PackedTexts:
-        """Texts in random order, side by side, until the row is full; one microbatch."""
-        rng = np.random.default_rng([self._seed, _ANCHOR_STREAM, step])
-        row = pack_texts([self._texts[i] for i in rng.permutation(len(self._texts))], self._size)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], row)

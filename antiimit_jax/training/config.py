@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from antiimit_jax.fields import between, bounded, free, one_of, own_file
+from antiimit_jax.fields import between, bounded, free, one_of, own_file, unweighed
 from antiimit_jax.tasks.output_control import Mixture
+from antiimit_jax.tasks.rung_training import TRAINABLE, RungTask
 from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.training.objectives import OBJECTIVES
 
@@ -16,6 +17,12 @@ class TrainConfig:
     """One adapter's training."""
 
     mixture: Mixture = Mixture()
+    tasks: tuple[str, ...] = one_of(
+        ("mixture", *TRAINABLE), ("mixture",), "the mixture, rungs of the ladder", filled=True
+    )
+    task_weights: tuple[float, ...] = between(
+        0.0, 1e6, (1.0,), "how often a group's requests are of each task"
+    )
     items_file: str = own_file(load_items, "your own items, in place of the mixture's")
     limit: int = between(0, _STEPS, 0, "of your own items, the first ones; 0: all")
     objective: str = one_of(OBJECTIVES, "kl", "what pulls probabilities to the target")
@@ -56,7 +63,14 @@ class TrainConfig:
     max_skips: int = between(1, _STEPS, 5, "non-finite steps in a row before the run stops")
 
     def problems(self, path: str) -> list[str]:
-        """A limit of items that are not there."""
+        """A limit of items that are not there; weights that do not fit the tasks."""
+        found = unweighed(self, path, tasks="task_weights")
         if self.limit and not self.items_file:
-            return [f"{path}.limit = {self.limit}: it counts your own items; set {path}.items_file"]
-        return []
+            found += [
+                f"{path}.limit = {self.limit}: it counts your own items; set {path}.items_file"
+            ]
+        return found
+
+    def task(self, name: str) -> Mixture | RungTask:
+        """What makes the items of one of `tasks`."""
+        return self.mixture if name == "mixture" else RungTask(name)

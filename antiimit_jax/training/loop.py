@@ -20,7 +20,7 @@ from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.sharding import partition
 from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.parallel import compiler_options, on_mesh
-from antiimit_jax.training.batches import Asking, Transform
+from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.step import (
@@ -33,11 +33,13 @@ from antiimit_jax.training.step import (
     make_step,
     step_mesh,
 )
+from antiimit_jax.training.targets import Transform
 from antiimit_jax.training.terms import Term, make_batch, make_terms
 
 Tree = Any
 OnStep = Callable[[dict[str, Any]], None]
 Look = Callable[[int, Tree], dict[str, float]]  # (step, adapter on the host) -> columns of the log
+Hold = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 _INIT_STREAM = 21
 
 
@@ -79,12 +81,18 @@ class Job:
         )
 
 
+def unheld() -> contextlib.AbstractContextManager[Callable[[], bool]]:
+    """The `Hold` of a training that goes on to its end."""
+    return contextlib.nullcontext(lambda: False)
+
+
 def train(
     lm: LanguageModel,
     job: Job,
     folder: Path,
     on_step: OnStep = lambda row: None,
     look: Look = lambda step, adapter: {},
+    hold: Hold = unheld,
 ) -> tuple[Tree, Log]:
     """Trains an adapter to its end, from its last checkpoint if there is one.
 
@@ -95,6 +103,8 @@ def train(
       folder: of its checkpoints.
       on_step: called with the log row of each step, of restored ones too.
       look: measures the adapter after every `eval_every` steps.
+      hold: the context that steps run in. What it gives says whether to save and leave after the
+        step that runs; then it raises at its end.
 
     Returns:
       The adapter as host arrays and the log: one row a step with adapter, step, loss, the terms'
@@ -106,7 +116,11 @@ def train(
     """
     cfg = job.train
     optimizer, state = _beginning(lm, job)
-    with contextlib.closing(Checkpoints(folder)) as checkpoints, ThreadPoolExecutor(1) as ahead:
+    with (
+        hold() as leaving,
+        contextlib.closing(Checkpoints(folder)) as checkpoints,
+        ThreadPoolExecutor(1) as ahead,
+    ):
         state, log = checkpoints.restore(state) or (state, [])
         for row in log:
             on_step(row)
@@ -124,7 +138,8 @@ def train(
             state, metrics = stepper(state, batch)
             told.add(done, metrics, tokens)
             looks = bool(cfg.eval_every) and done % cfg.eval_every == 0
-            saves = done == job.steps or done % cfg.checkpoint_every == 0
+            leave = leaving()
+            saves = leave or done == job.steps or done % cfg.checkpoint_every == 0
             for row in told.rows(wait=looks or saves):
                 if looks and row["step"] == done:
                     row |= look(done, jax.device_get(state.adapter))
@@ -133,6 +148,8 @@ def train(
             if saves or told.stuck >= cfg.max_skips:
                 checkpoints.save(jax.device_get(state), log)
             _check_finite(job, done, told.stuck, folder)
+            if leave:
+                break
         return jax.device_get(state.adapter), log
 
 

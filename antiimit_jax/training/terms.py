@@ -11,9 +11,11 @@ import numpy as np
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.texts import PackedTexts, text_logits
 from antiimit_jax.scoring.word_probs import word_log_probs
-from antiimit_jax.training.batches import AnchorSource, Asking, BatchSource, ControlBatch, Transform
+from antiimit_jax.training.anchor import AnchorSource
+from antiimit_jax.training.batches import Asking, BatchSource, ControlBatch
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.objectives import OBJECTIVES, anchor_kl, forward_kl
+from antiimit_jax.training.targets import Transform
 
 Array = jax.Array
 Tree = Any

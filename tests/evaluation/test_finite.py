@@ -72,6 +72,7 @@ def ways(asker: LocalAsker) -> list:
         lambda: asker.words(ASKS, what="words"),
         lambda: asker.first_tokens(ASKS, what="first tokens"),
         lambda: asker.top_words([QUESTION], what="words"),
+        lambda: asker.lexicon_words([[QUESTION]], ["zebra"], what="words", most=3),
         lambda: asker.texts(texts, what="texts"),
         lambda: asker.generate([QUESTION], what="drawn", max_tokens=3, temperature=0.0),
         lambda: asker.generate([QUESTION], what="drawn", max_tokens=3, temperature=1.0, n=2),

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.benchmark.memory import held_mb
+from launch.interrupt import before_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -42,6 +43,8 @@ SMALL = (
     "--config.sad_like.n_seeds=0",
     "--config.sad_like.n_shots=1",
     "--config.deviate.n_starts=1",
+    "--config.introspection.n_texts=1",
+    "--config.introspection.n_other=1",
     "--config.n_boot=50",
     "--config.drift.n_prompts=7",
     "--config.drift.rulers=('int8_channel',)",
@@ -72,14 +75,20 @@ def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.Complete
     argv = [f"launch.{program}", *flags]
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
-        child = _FORKS.Process(target=_run_module, args=(argv, environment(), streams))
-        child.start()
+        child = forked(argv, streams)
         child.join(timeout)
         if child.exitcode is None:
             child.kill()
             raise subprocess.TimeoutExpired(argv, timeout)
         said = [stream.read_text(encoding="utf-8") for stream in streams]
     return subprocess.CompletedProcess(argv, child.exitcode, *said)
+
+
+def forked(argv: Sequence[str], streams: Sequence[Path]) -> multiprocessing.Process:
+    """Starts a program, `launch.NAME` and its flags, that writes to files as stdout and stderr."""
+    child = _FORKS.Process(target=_run_module, args=(argv, environment(), streams))
+    child.start()
+    return child
 
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -94,6 +103,7 @@ def _run_module(argv: Sequence[str], env: Mapping[str, str], streams: Sequence[P
     os.environ.clear()
     os.environ.update(env)
     sys.argv = list(argv)
+    before_imports([sys.executable, "-m", *argv])
     runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 
 

@@ -24,7 +24,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 def test_every_program_has_a_command():
     shown = {program for program, _ in commands()}
-    assert shown == {"study", "finetune", "evaluate", "score", "report", "export", "plan"}
+    assert shown == {"study", "finetune", "evaluate", "score", "report", "export", "plan", "sweep"}
 
 
 @pytest.mark.parametrize("program, given", commands(), ids=lambda part: str(part)[:60])

@@ -130,6 +130,22 @@ def test_a_refused_name_is_one_line(model, tmp_path):
     refused(launch("evaluate", *flags, "--adapter=base=x", *FEW), "--adapter=base=x", "stage")
 
 
+def test_a_second_model_is_named_by_against(model, adapters, tmp_path):
+    workdir, few = tmp_path / "w", [flag for flag in FEW if "suites" not in flag]
+    flags = (f"--model={model}", f"--workdir={workdir}", f"--against={adapters[0]}", *few)
+    refused(launch("evaluate", *flags, "--suites=control"), "--against=", "introspection to --suit")
+    small = ("--config.introspection.tasks=('next_word',)", "--config.introspection.n_texts=5")
+    none = ("--suites=introspection", "--config.introspection.near=none")
+    result = launch("evaluate", *flags, *small, *none)
+    assert result.returncode == 0, result.stderr
+    table = pq.read_table(workdir / "introspection.parquet").to_pylist()
+    shares = {who: [r["shares"] for r in table if r["model"] == who] for who in ("own", "against")}
+    assert len(shares["own"]) == 5 and shares["own"] != shares["against"]
+    assert run_block(workdir)["against"] == str(adapters[0])
+    rows = json.loads((workdir / "metrics.json").read_text())["rows"]
+    assert "over_other_direct" in {row["metric"] for row in rows if row["stage"] == "base"}
+
+
 def test_two_seeds_give_two_adapters_and_two_placebos(model, tmp_path):
     workdir = tmp_path / "w"
     flags = (f"--model={model}", f"--workdir={workdir}", "--config.train.seeds=(0,1)")

@@ -66,7 +66,7 @@ def test_a_study_writes_the_files_of_the_contract(study):
     assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
     slices = {row["slice"] for row in metrics["rows"]}
     assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
-    tables = "items drift training residual residual_samples scoring precision leak"
+    tables = "items drift drift_task training residual residual_samples scoring precision leak"
     for name in tables.split():
         assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
     for folder in ("adapter", "placebo"):
@@ -301,8 +301,8 @@ def test_report_refuses_what_it_cannot_compute_from_and_changes_nothing(
 def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(study[0], copy)
-    (copy / "drift.parquet").unlink()
-    (copy / "training.parquet").unlink()
+    for name in ("drift", "drift_task", "training"):
+        (copy / f"{name}.parquet").unlink()
     result = launch("report", f"--workdir={copy}")
     assert result.returncode == 0, result.stderr
     page = (copy / "report.html").read_text()
@@ -310,4 +310,4 @@ def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path)
     assert "drift.parquet" in above and "training.parquet" in above
     assert "No drift figures" not in page  # nothing is said of suites besides
     suites = {row["suite"] for row in json.loads((copy / "metrics.json").read_text())["rows"]}
-    assert suites == {"control", "scoring", "precision", "residual", "leak"}
+    assert suites == {"control", "scoring", "precision", "residual", "leak", "sad_like", "ladder"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,15 +30,17 @@ def run(argv, **environ: str) -> subprocess.CompletedProcess:
 
 
 def stopped(argv, reached, number: int) -> tuple[subprocess.Popen, str, float]:
-    """A program that got a signal when `reached` said so, its last line, and how long it took."""
-    with subprocess.Popen(
-        argv, cwd=ROOT, env=environment(), stdout=-1, stderr=-1, text=True
-    ) as child:
+    """A program that got a signal when `reached` said so, its last line, and how long it took.
+
+    Its own processes get the signal too, as from a terminal or a machine that shuts down.
+    """
+    how = {"stdout": -1, "stderr": -1, "text": True, "start_new_session": True}
+    with subprocess.Popen(argv, cwd=ROOT, env=environment(), **how) as child:
         limit = time.monotonic() + 100
         while not reached() and child.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
         began = time.monotonic()
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         out, err = child.communicate(timeout=60)
     assert "Traceback" not in err and "Exception ignored" not in err, err
     assert out == ""
@@ -50,7 +55,7 @@ def after(seconds: float):
 
 @pytest.mark.parametrize(
     "seconds, number, code",
-    [(0.2, signal.SIGINT, 130), (1.0, signal.SIGTERM, 143), (3.0, signal.SIGINT, 130)],
+    [(0.2, signal.SIGINT, 130), (1.0, signal.SIGTERM, 33), (3.0, signal.SIGINT, 130)],
 )
 def test_a_signal_while_importing_or_loading(model, seconds, number, code):
     argv = command("score", f"--model={model}", "--prompt=x", "--words=a,b")
@@ -70,6 +75,77 @@ def test_a_stopped_training_says_what_is_kept(model, tmp_path):
     steps = max(int(f.name) for f in checkpoint.parent.iterdir() if f.name.isdecimal())
     assert f"{steps} training steps of tuned" in line and str(run_folder) in line
     assert line.endswith("the same command goes on from there")
+
+
+PATIENT = """
+import runpy
+from launch import interrupt
+interrupt._HELD_S = 600  # however slow the machine is
+runpy.run_module("launch.finetune", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_sigterm_ends_the_step_saves_it_and_exits_with_33(model, tmp_path):
+    argv = [sys.executable, "-c", PATIENT, f"--model={model}", f"--workdir={tmp_path / 'run'}"]
+    argv += [*SMALL, "--config.train.steps=4000", "--config.train.checkpoint_every=4000"]
+    said = tmp_path / "said"
+    stepping = lambda: re.search(r" [1-9]\d*/4000", said.read_text())
+    with said.open("w") as err:
+        child = subprocess.Popen(argv, cwd=ROOT, env=environment(), stderr=err)
+    while not stepping() and child.poll() is None:
+        time.sleep(0.05)
+    child.terminate()
+    assert child.wait(timeout=300) == 33
+    line = said.read_text().splitlines()[-1]
+    (saved,) = re.findall(r"(\d+) training steps of tuned; the same command goes on", line)
+    assert (tmp_path / "run" / "checkpoints" / "tuned" / saved).is_dir()
+
+
+HELD = """
+import os, signal, sys, time
+import launch.cli as cli
+from launch import interrupt
+times = sys.argv.pop()
+interrupt._HELD_S = 600
+def main():
+    with interrupt.held() as told:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not told():
+            pass
+        print("saved", flush=True)
+        if times == "again":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(600)
+    print("not reached")
+cli.run(main, lambda: "kept")
+"""
+
+
+@pytest.mark.parametrize("times", ["once", "again"])
+def test_sigterm_waits_for_what_is_held_and_a_second_one_for_nothing(times):
+    result = run([sys.executable, "-c", HELD, times])
+    assert result.returncode == 33, result.stderr
+    assert (result.stdout, result.stderr) == (b"saved\n", b"stopped; kept\n")
+
+
+def test_several_processes_of_jax_leave_sigterm_to_us():
+    code = """
+import os, signal, time
+import launch.cli as cli
+import jax
+def main():
+    where = {"coordinator_address": "127.0.0.1:PORT", "num_processes": 1, "process_id": 0}
+    jax.distributed.initialize(**where)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+cli.run(main, lambda: "kept")
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    result = run([sys.executable, "-c", code.replace("PORT", port)])
+    assert result.returncode == 33, result.stderr
+    assert result.stderr.splitlines()[-1] == b"stopped; kept"
 
 
 def test_ctrl_c_in_compiled_code_that_does_not_come_back(tmp_path):

@@ -11,6 +11,7 @@ from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows, control_values
 from tests.metrics.test_control import padded, results_of
 from tests.metrics.test_graded import FIGURES as GRADED
+from tests.metrics.test_word_sets import FIGURES as WORD_SETS
 
 P = np.arange(1, 100) / 100
 
@@ -126,5 +127,5 @@ def test_what_cannot_be_had_is_null_with_a_note(p, missing):
     ):
         if row["metric"] in missing:
             assert row["value"] is None and row["ci_low"] is None and row["note"], row
-        elif row["metric"] not in ("step_similarity", "skill_over_rank", *GRADED):
+        elif row["metric"] not in ("step_similarity", "skill_over_rank", *GRADED, *WORD_SETS):
             assert row["value"] is not None, row

@@ -33,8 +33,9 @@ def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
     tokens = {program.name: shaper.tokens(program) for program in programs_of(RUN)}
     speed = StepSpeed(seconds=3.0, tokens=1)  # a second for a token that is read
     tuned = adapter_stage("tuned", 0)
-    once = tokens["control"] + tokens["drift"]
-    of_base = tokens["control, no percentages"] + len(RULERS) * tokens["rulers"]
+    once = tokens["control"] + tokens["drift"] + tokens["drift, first token"]
+    of_rulers = tokens["rulers"] + tokens["rulers, first token"]
+    of_base = tokens["control, no percentages"] + len(RULERS) * of_rulers
     seconds = lambda left, steps: study_seconds(RUN, left, steps, shaper, speed)
     assert seconds([], 0) == 0 and seconds([], 7) == pytest.approx(21)
     assert seconds([tuned], 0) == pytest.approx(once + 20)

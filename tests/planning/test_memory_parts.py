@@ -43,7 +43,8 @@ FEW = {
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
     "ladder": {"rungs": ["L6"], "n_sets": 1},
-    "drift": {"n_prompts": 3, "rulers": ["bf16"]},
+    "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
+    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0},
 }
 
 
@@ -215,7 +216,9 @@ def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
 def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu", 8)
-    run = from_dict(FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": []}})
+    run = from_dict(
+        FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": [], "n_task": 0}}
+    )
     verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
     assert not verdict.fits and verdict.rescued and verdict.changes == (("weights", "sharded"),)
     more = verdict.least.total - estimator.weights("bfloat16", 8)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from antiimit_jax.files import sha256
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.results import stage_named
@@ -108,6 +109,7 @@ def write_synthetic_run(
         "revision": "12fd25f77366fa6b3b4b768ec3050bf6",
         "adapter_sha256": "9f2c" * 16,
         "stages": [vars(stage) for stage in order],
+        "tables": {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in tables},
         "dtype": "float32",
         "seed": seed,
         "config_sha256": run_files.write_config(folder, to_dict(config)),

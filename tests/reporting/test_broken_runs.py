@@ -147,5 +147,8 @@ def test_values_that_contradict_each_other_are_one_line(run, value):
     changed = pa.array(other, sound.schema.field(name).type)
     place = sound.column_names.index(name)
     pq.write_table(sound.set_column(place, sound.schema.field(name), changed), file)
+    metrics = run_files.read_metrics(run)
+    info = {key: value for key, value in metrics["run"].items() if key != "tables"}  # its hashes
+    run_files.write_metrics(run, info, metrics["rows"])
     with refused(str(run), "contradict"):
         computed_again(run)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import collections
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.results import Stage
+from antiimit_jax.run_config import from_dict
 from antiimit_jax.suites import control
+from antiimit_jax.suites.control.lead import UNLIKE_TRAINING
 from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import HELDOUT_TEMPLATES
 from tests.metrics.test_control import results_of
 from tests.suites.small import as_read, small_config
 
 CFG = small_config().control
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,16 @@ def test_an_evaluation_has_twenty_word_sets_for_every_slice_and_24_for_every_oth
     wanted |= {f"k=2,distance={region}" for region in ("0-15", "16-30", "31-49")}
     for name in wanted:
         assert len(set(cluster[slices[name]])) >= 20, name
+
+
+def test_two_to_ten_words_have_twenty_word_sets_each_and_a_name():
+    config = runpy.run_path(str(ROOT / "configs" / "words.py"))["get_config"]()
+    cfg = from_dict(config.to_dict()).control
+    items = control.items_of(cfg, 0)
+    sets = {k: {i.cluster for i in items if len(i.words) == k} for k in range(2, 11)}
+    assert min(map(len, sets.values())) >= 20 and sum(map(len, sets.values())) < 205
+    assert all(sum(item.targets) == pytest.approx(1) and min(item.targets) > 0 for item in items)
+    assert {f"k={k}" for k in sets} <= UNLIKE_TRAINING.keys()
 
 
 def test_other_splits_hold_plain_pairs_and_follow_a_small_number_of_items():

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from scipy.special import log_softmax, rel_entr
 
 from antiimit_jax.evaluation.rulers import apply_ruler
@@ -14,10 +15,11 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.results import Stage
+from antiimit_jax.reporting.rows import Rows
+from antiimit_jax.results import BASE, Stage, adapter_stage, make_row
 from antiimit_jax.scoring.differences import first_fit
 from antiimit_jax.study import score
-from antiimit_jax.suites import drift
+from antiimit_jax.suites import control, drift
 from antiimit_jax.suites.drift import choose_prompts
 from antiimit_jax.text.formats import neutral_tokens
 from tests.suites.small import as_read, small_config, values_of
@@ -25,6 +27,7 @@ from tests.suites.small import as_read, small_config, values_of
 CFG = small_config().drift
 LORA = LoraConfig(rank=2, alpha=6.0)
 RULER = Stage(name="changed", kind="other")
+TUNED = adapter_stage("tuned", 0)
 
 
 def test_drift_equals_scipy_on_plain_logits(asker, runner, lm):
@@ -59,6 +62,81 @@ def test_drift_equals_scipy_on_plain_logits(asker, runner, lm):
     np.testing.assert_allclose(get("top5_overlap"), [len(s) / 5 for s in five], atol=1e-6)
 
 
+def test_divergence_on_requests_equals_scipy_on_plain_logits(asker, runner, lm):
+    changed = apply_ruler("int8_channel", lm.params)
+    stage = dataclasses.replace(asker(RULER), variant=runner.with_params(changed))
+    tables = as_read(drift.measure(stage, CFG))
+    items = control.plain_pairs(CFG.control, 0, CFG.n_task)
+    assert list(tables["drift_task"]["item"]) == [item.item for item in items]
+    ids = lm.prompt(items[1].messages).ids
+    n, decoder, logs = len(ids), Decoder(lm.cfg), []
+    forest = sequences(np.array([ids]), np.arange(n)[None], np.full((1, n), n))
+    for params in (lm.params, changed):
+        hidden = decoder.apply({"params": params}, forest)
+        logits = decoder.apply({"params": params}, hidden, method="logits")
+        logs.append(log_softmax(np.asarray(logits, np.float64)[0, -1]))
+    kl = rel_entr(*np.exp(logs)).sum()
+    np.testing.assert_allclose(tables["drift_task"]["kl_task"][1], kl, atol=2e-6)
+    (row,) = [r for r in drift.score(tables, CFG, Bootstrap(n_boot=0)) if r["split"] == "task"]
+    assert row["metric"] == "kl_task" and row["n"] == CFG.n_task
+    assert row["value"] == tables["drift_task"]["kl_task"].mean() > 0
+
+
+def drifting(**kl: float) -> list[dict]:
+    """Rows of stages that differ from the base by so many nats a token, give or take a fifth."""
+    rng, n = np.random.default_rng(0), 600
+    same = {name: np.zeros(n) for name in drift.TABLES["drift"].names}
+    same |= {"category": np.full(n, "code"), "prompt_id": np.arange(n) // 20}
+    same |= {"position": np.arange(n) % 20}
+    spread = rng.uniform(0.8, 1.2, n)
+    parts = [
+        same
+        | {"stage": np.full(n, name), "kl_base_tuned": size * spread * rng.uniform(0.9, 1.1, n)}
+        for name, size in kl.items()
+    ]
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return drift.score({"drift": table}, CFG, Bootstrap(n_boot=200))
+
+
+def leaking(slope: float, rate: float, n: int = 400) -> list[dict]:
+    where = dict(stage="tuned", suite="leak", split="leak_mention", slice="all", n=n, clusters=25)
+    return [
+        make_row(metric=name, value=at, ci_low=at - 0.005, ci_high=at + 0.005, **where)
+        for name, at in (("leak_slope", slope), ("leak_rate", rate))
+    ]
+
+
+@pytest.mark.parametrize(
+    "kl, word", [(0.01, "below"), (0.02, "not told apart from"), (0.03, "above")]
+)
+def test_a_drift_is_told_from_the_ruler_by_the_difference_text_by_text(kl, word):
+    rows = drifting(tuned=kl, placebo=0.005, **{"ruler:int8_channel": 0.02})
+    found = values_of(rows, slice="all", metric="kl_base_tuned", stage="diff:tuned-placebo")
+    assert found["kl_base_tuned"] == pytest.approx(kl - 0.005, rel=0.05)
+    (said,) = drift.questions(Rows(rows, [BASE, TUNED]))[0].found  # no word of a rule without leak
+    assert said.startswith(f"drift {word} the ruler") and "text by text" in said
+
+
+@pytest.mark.parametrize(
+    "kl, leaks, word",
+    [
+        (0.01, (0.0, 0.0), "holds"),
+        (0.03, (0.0, 0.0), "fails"),
+        (0.01, (0.1, 0.0), "fails"),
+        (0.01, (0.0, 0.1), "fails"),
+        (0.01, (0.018, 0.0), "is open"),
+        (0.01, (0.0, 0.0, 399), "is open"),
+        (0.0201, (0.0, 0.0), "is open"),
+    ],
+)
+def test_the_decision_rule_asks_for_little_drift_and_little_leak(kl, leaks, word):
+    rows = drifting(tuned=kl, **{"ruler:int8_channel": 0.02}) + leaking(*leaks)
+    said = drift.questions(Rows(rows, [BASE, TUNED]))[0].found[1]
+    assert said.startswith(f"decision rule {word}: ") and "1 training seed of the 3" in said
+    three = [adapter_stage("tuned", seed) for seed in range(3)]
+    assert "seed" not in drift.questions(Rows(rows, [BASE, *three]))[0].found[1]
+
+
 def test_the_base_does_not_drift_from_itself(asker):
     tables = as_read(drift.measure(asker(Stage(name="same", kind="other")), CFG))
     values = values_of(drift.score(tables, CFG, Bootstrap(n_boot=0)), stage="same", slice="all")
@@ -69,7 +147,10 @@ def test_an_adapter_whose_b_is_zero_gives_the_numbers_of_the_base_to_the_bit(ask
     adapter = init_adapter(jax.random.key(0), lm.cfg, LORA)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(adapter))  # a is not zero
     off = dataclasses.replace(asker(RULER), variant=runner.adapted(adapter, LORA.scale))
-    table = as_read(drift.measure(off, CFG))["drift"]
+    tables = as_read(drift.measure(off, CFG))
+    table = tables["drift"]
+    assert len(tables["drift_task"]["kl_task"]) == CFG.n_task > 0
+    assert not tables["drift_task"]["kl_task"].any()
     assert not table["kl_base_tuned"].any() and not table["kl_tuned_base"].any()
     assert (table["top5_overlap"] == 1).all()
     for name in ("top1", "entropy", "logp"):
@@ -79,7 +160,8 @@ def test_an_adapter_whose_b_is_zero_gives_the_numbers_of_the_base_to_the_bit(ask
 def test_intervals_are_resampled_as_often_as_the_run_says(asker):
     tables = as_read(drift.measure(asker(), CFG))
     rows = {n: score(tables, small_config(n_boot=n), []) for n in (0, 50)}
-    ends = {n: [row["ci_low"] for row in rows[n] if row["slice"] == "all"] for n in rows}
+    at = lambda row: (row["split"], row["slice"])
+    ends = {n: [row["ci_low"] for row in rows[n] if at(row) == ("neutral", "all")] for n in rows}
     assert len(ends[0]) == 6 * len(CFG.rulers)
     assert set(ends[0]) == {None} and None not in ends[50]
 

@@ -15,12 +15,14 @@ from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.suites import ladder
+from antiimit_jax.suites.ladder import page
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.rungs import RUNGS, second_asks
+from antiimit_jax.tasks.rungs import RUNGS
 from tests.suites.small import as_read, small_config, values_of
 
-ALL = ladder.Config(rungs=tuple(RUNGS), n_sets=20)
-PAIRS = [rung for rung in RUNGS if rung != "L3"]
+AT_ONCE = [rung for rung in RUNGS if rung not in page.OWN]
+ALL = ladder.Config(rungs=tuple(AT_ONCE), n_sets=20)
+PAIRS = [rung for rung in AT_ONCE if rung != "L3"]
 BOOT = Bootstrap(n_boot=50)
 
 
@@ -39,7 +41,7 @@ class Known:
     def words(self, asks: list[Ask], *, what: str) -> list[Answer]:
         items, say = ladder.items_of(self.cfg, self.eval_seed), self.answer
         if what != "ladder":
-            items, say = second_asks(items), self.tell
+            items, say = ladder.stated_of(self.cfg, self.eval_seed), self.tell
         assert [ask.messages for ask in asks] == [item.messages for item in items]
         answers = []
         for item in items:
@@ -164,9 +166,9 @@ def test_equal_shares_stand_beside_the_base_and_the_section_names_every_rung(ora
     found = values_of(oracle, stage="baseline:uniform", split="L6", slice="all")
     assert found["gamma"] == pytest.approx(0) and found["stated"] == pytest.approx(0.25)
     section = ladder.section({}, Rows(oracle, [BASE]))
-    assert len(section.tables) == len(ladder.FIGURES)
+    assert len(section.tables) == len(page.COMMON)
     labels = [line.label for line in section.tables[0].body]
-    assert labels == [f"{rung}: {about}" for rung, about in RUNGS.items()]
+    assert labels == [f"{rung}: {RUNGS[rung]}" for rung in AT_ONCE]
 
 
 def test_what_is_left_on_every_rung_answers_a_question_where_l0_has_a_slope(oracle, lazy):
@@ -175,14 +177,15 @@ def test_what_is_left_on_every_rung_answers_a_question_where_l0_has_a_slope(orac
     assert ladder.questions(Rows(lazy, [BASE])) == []
 
 
-def test_a_model_answers_all_rungs(asker):
-    cfg = ladder.Config(rungs=tuple(RUNGS), n_sets=6)
+def test_a_model_answers_all_rungs_of_one_word(asker):
+    cfg = ladder.Config(rungs=tuple(AT_ONCE), n_sets=6)
     tables = as_read(ladder.measure(asker(), cfg))
+    assert set(tables) == {"ladder", "ladder_stated"}
     for table in tables.values():
-        assert set(table["split"]) == set(RUNGS)
+        assert set(table["split"]) == set(AT_ONCE)
         assert (table["q"] > 0).all() and (table["q"] < 1).all()
     rows = ladder.score(tables, cfg, BOOT)
-    assert {row["split"] for row in rows if row["metric"] == "stated"} == set(RUNGS)
+    assert {row["split"] for row in rows if row["metric"] == "stated"} == set(AT_ONCE)
 
 
 def test_a_word_without_tokens_is_refused_with_the_field_to_change(asker, monkeypatch):

@@ -78,7 +78,7 @@ def test_the_model_that_obeys_stands_beside_as_the_most_there_can_be():
     assert told["leak_slope"] == pytest.approx(1) and set(told) <= {f.name for f in leak.FIGURES}
 
 
-@pytest.mark.parametrize("told, word", [(base, "within"), (obeys, "not within")])
+@pytest.mark.parametrize("told, word", [(base, "within"), (obeys, "outside")])
 def test_the_decision_rule_is_read_from_intervals(told, word):
     rows = rows_of(told)
     slope = next(r for r in rows if r["metric"] == "leak_slope" and r["stage"] == "mine")

@@ -59,6 +59,23 @@ def test_rules_keep_what_they_do_not_change_of_the_runs_own_scoring(asker):
     np.testing.assert_allclose(by_rule["terminators_narrow"], of_standard["terminators_narrow"])
 
 
+@pytest.mark.parametrize("temperature, factor", [(0.5, 2.0), (2.0, 0.5)])
+def test_words_at_a_temperature_are_those_of_a_model_with_its_logits_scaled(
+    asker, temperature, factor
+):
+    def scaled(params):
+        assert set(params["final_norm"]) == {"scale"}
+        return params | {"final_norm": {"scale": factor * params["final_norm"]["scale"]}}
+
+    asks = suite.asks_of(control.plain_pairs(CFG.control, 0, 8))
+    here = asker().words(asks, what="", scoring=Scoring(temperature=temperature))
+    there, plain = asker().changed(scaled).words(asks, what=""), asker().words(asks, what="")
+    q = lambda answers: np.array([answer.q for answer in answers])
+    np.testing.assert_allclose(q(here), q(there), rtol=1e-5)
+    assert abs(np.log(q(here) / q(plain))).min() > 0.01
+    assert Scoring(temperature=temperature).name == f"strict/standard/1/{temperature:g}"
+
+
 def test_no_items_no_rows(asker):
     cfg = small_config(scoring={"n_items": 0}).scoring
     assert scoring.measure(asker(), cfg) == {}

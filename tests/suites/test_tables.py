@@ -14,10 +14,13 @@ from antiimit_jax import language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import schemas
+from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import Stage
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import score, write_results
-from antiimit_jax.suites import SUITES
+from antiimit_jax.suites import SUITES, ladder
+from antiimit_jax.suites.ladder import page
+from antiimit_jax.tasks.rungs import RUNGS
 
 
 def written(folder) -> list[str]:
@@ -84,3 +87,19 @@ def test_what_is_in_a_table_decides(run, tmp_path, no_model):
     assert "mine" in stages and all(s == "mine" or s.startswith("diff:mine-") for s in stages)
     assert {row["suite"] for row in moved} == {"control"}
     assert "tvd_res" in {row["metric"] for row in moved}
+
+
+def test_the_ladder_holds_and_shows_the_rungs_with_figures_of_their_own(run):
+    tables = run_files.read_tables(run, ladder.TABLES)
+    assert set(tables) == set(ladder.TABLES)
+    for table in tables.values():
+        for name in {"q", "q_word", "q_other", "q_1", "q_2", "q_3"} & set(table):
+            assert (table[name] > 0).all() and (table[name] < 1).all()
+    rows = [row for row in run_files.read_metrics(run)["rows"] if row["suite"] == "ladder"]
+    found = {(row["split"], row["metric"]) for row in rows}
+    assert found >= {(rung, name) for rung in ("L0", "L9", "L13") for name in ("tvd_res", "stated")}
+    assert found >= {(rung, name) for rung, names in page.OWN.items() for name in names}
+    section = ladder.section(tables, Rows(rows))
+    titles = {table.title for table in section.tables}
+    assert titles >= {f"{rung}: {RUNGS[rung]}" for rung in page.OWN}
+    assert all(table.body for table in section.tables)

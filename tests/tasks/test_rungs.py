@@ -6,18 +6,29 @@ import collections
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.tasks.rungs import RUNGS, composed_share, rung_items, second_asks, wordings
+from antiimit_jax.tasks.rungs import (
+    RUNGS,
+    UNNUMBERED,
+    composed_share,
+    rung_items,
+    second_asks,
+    wordings,
+)
+from antiimit_jax.tasks.sequences import PLACES, at_places
+from antiimit_jax.tasks.unnumbered import QUANTIFIERS, forbidding, quantified
 from antiimit_jax.text.lexicon import HELDOUT_PERCENTS, TRAIN_PERCENTS, words_of
 
 _COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "seven": 7, "nine": 9}
 _COUNTED |= {"ten": 10, "eleven": 11, "thirteen": 13, "seventeen": 17, "nineteen": 19, "twenty": 20}
-PAIRS = [rung for rung in RUNGS if rung != "L3"]
+NUMBERED = [rung for rung in RUNGS if rung not in UNNUMBERED]
+PAIRS = [rung for rung in NUMBERED if rung != "L3"]
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", NUMBERED)
 def test_sets_are_distinct_named_apart_and_the_same_for_a_seed(rung):
     items = rung_items(rung, 20, 0)
     assert items == rung_items(rung, 20, 0) != rung_items(rung, 20, 1)
@@ -91,7 +102,7 @@ def test_a_twin_has_the_same_words_and_another_answer(rung):
 
 
 def test_a_question_offers_the_requested_percentage_once_and_both_places_alike_often():
-    for rung in RUNGS:
+    for rung in NUMBERED:
         items = {item.item: item for item in rung_items(rung, 20, 0)}
         asked_first = []
         for question in second_asks(list(items.values())):
@@ -110,3 +121,42 @@ def test_a_question_offers_the_requested_percentage_once_and_both_places_alike_o
 def test_more_sets_than_a_rung_has_words_for_are_refused():
     with pytest.raises(UserError, match=r"ladder.n_sets = 500: L8 has words for \d+ sets"):
         rung_items("L8", 500, 0)
+
+
+def test_words_before_a_place_are_drawn_as_requested():
+    requests = rung_items("L9", 20, 0)
+    drawn = []
+    for request in requests:
+        items = at_places(request, 0)
+        assert [item.facets["place"] for item in items] == list(PLACES)
+        assert items == at_places(request, 0)
+        before = ""
+        for item in items:
+            said = item.messages[1].content.removeprefix("Words:").split()
+            assert item.messages[1].content.startswith(before)
+            assert len(said) == item.facets["place"] - 1
+            assert said.count(item.words[0]) == item.facets["said"]
+            before = item.messages[1].content
+        drawn.append(items[-1].facets["said"] / (PLACES[-1] - 1) - request.targets[0])
+    assert any(at_places(request, 0) != at_places(request, 1) for request in requests)
+    assert abs(np.mean(drawn)) < 3 * 0.5 / (15 * len(requests)) ** 0.5
+
+
+def test_quantifiers_are_said_of_either_word_in_every_wording():
+    by_scale = collections.defaultdict(list)
+    for item in quantified(3, 0):
+        assert item.messages[0].content.count(QUANTIFIERS[item.facets["level"]]) == 1
+        by_scale[item.cluster, item.facets["kind"], item.words[0]].append(item.facets["level"])
+    assert len(by_scale) == 3 * len(wordings("L7")) * 2
+    assert all(levels == list(range(len(QUANTIFIERS))) for levels in by_scale.values())
+
+
+def test_each_of_three_words_is_forbidden_in_either_order():
+    by_set = collections.defaultdict(set)
+    for item in forbidding(3, 0):
+        text = item.messages[0].content
+        place = item.facets["forbidden"]
+        twice = [word for word in item.words if len(re.findall(rf"\b{word}\b", text)) == 2]
+        assert twice == ([] if place < 0 else [item.words[place]])
+        by_set[item.cluster].add((item.words, place))
+    assert {len(asked) for asked in by_set.values()} == {8}

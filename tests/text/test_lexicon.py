@@ -10,6 +10,7 @@ import string
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.catalog import CATALOG, embedded_file
@@ -117,6 +118,20 @@ def test_sampling_is_uniform_over_compositions(k):
     chi2 = sum((counts[parts] - 100) ** 2 / 100 for parts in expected)
     freedom = len(expected) - 1
     assert chi2 < freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 10])
+def test_shares_are_flat_over_the_simplex_so_each_follows_a_beta_distribution(k):
+    percents = lexicon.sample_many(np.random.default_rng(k), k, "heldout", 40_000)
+    grid = np.array(lexicon.HELDOUT_PERCENTS)
+    beta = stats.beta(1, k - 1).cdf((grid + 0.5) / 100)
+    for place in (0, k - 1):
+        below = (percents[:, place, None] <= grid).mean(axis=0)
+        # .028 at most is the grid, of which no share is 0 and the trained percentages are missing.
+        assert abs(below - beta).max() < 0.04
+    rounded = np.random.default_rng(k).multinomial(100, np.full(k, 1 / k), 40_000)[:, 0]
+    near_equal = (rounded[:, None] <= grid).mean(axis=0)
+    assert abs(near_equal - beta).max() > 0.2  # what another law would show
 
 
 @pytest.mark.parametrize("k,side", [(1, "heldout"), (0, "train"), (21, "train"), (101, "heldout")])

@@ -17,8 +17,9 @@ from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TEMPLATES
 from antiimit_jax.text.lexicon import load_lexicon
 from antiimit_jax.text.tokenizer import Tokenizer
-from antiimit_jax.training.batches import PLACEBO, Asking, BatchSource
+from antiimit_jax.training.batches import Asking, BatchSource
 from antiimit_jax.training.config import TrainConfig
+from antiimit_jax.training.targets import PLACEBO
 from antiimit_jax.training.terms import Term, make_batch, make_terms
 from tests.random_decoder import byte_tokenizer, random_adapter, random_params, tiny_config
 

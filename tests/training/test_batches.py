@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.fields import problems
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.output_control import Item, Mixture
+from antiimit_jax.tasks.rungs import wordings
 from antiimit_jax.text.formats import build_prompt, neutral_tokens
-from antiimit_jax.training.batches import ControlBatch, permute_targets
+from antiimit_jax.training.batches import ControlBatch
+from antiimit_jax.training.targets import permute_targets
 from tests.training.small_model import TRAIN
 from tests.unpack import unpack
 
@@ -223,3 +226,39 @@ def test_anchor_texts_fill_the_row_and_change_with_the_step(small):
 def test_an_item_too_large_for_a_row_is_refused(small):
     with pytest.raises(UserError, match="row_tokens"):
         small.source(dataclasses.replace(TRAIN, row_tokens=40))(0)
+
+
+RUNGS = dataclasses.replace(
+    TRAIN, tasks=("mixture", "L4", "L8"), task_weights=(0.0, 3.0, 1.0), row_tokens=400
+)
+
+
+def test_groups_are_drawn_from_the_tasks_by_their_weights(small):
+    source, kinds = small.source(RUNGS), collections.Counter()
+    for step in range(20):
+        for group in range(RUNGS.groups):
+            items, _ = source._drawn(step, group)
+            assert {item.split for item in items} == {"train"}
+            (kind,) = {item.facets["kind"] for item in items}  # one to a group
+            kinds["L4" if kind in {w.kind for w in wordings("L4")} else "L8"] += 1
+    assert kinds.total() == 40 and 22 <= kinds["L4"] <= 38  # 30 expected, deviation 2.7
+
+
+def test_requests_of_rungs_are_trained_on_as_pairs_with_all_their_words(small):
+    batch = small.source(RUNGS)(0)
+    stated = {}
+    for _, _, words, targets in held(batch, small, RUNGS):
+        stated.setdefault(frozenset(words), []).append((words, targets))
+    whole = [asked for asked in stated.values() if len(asked) == 4]
+    assert whole
+    for asked in whole:
+        assert len({words for words, _ in asked}) == 2 and len(set(asked)) == 4
+    assert batch.n_pairs[0] >= 2 * len(whole)
+
+
+def test_weights_must_fit_the_tasks():
+    assert problems(dataclasses.replace(TRAIN, tasks=("mixture", "L4")), "train") == [
+        "train.tasks ('mixture', 'L4') and train.task_weights (1.0,) do not match"
+    ]
+    (wrong,) = problems(dataclasses.replace(TRAIN, tasks=("L10",)), "train")
+    assert wrong.startswith("train.tasks holds 'L10': one of mixture, L4, L5, L6, L8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
@@ -12,9 +13,9 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.tasks.output_control import Mixture
-from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.loop import Job, train
+from antiimit_jax.training.targets import PLACEBO
 
 CFG = TrainConfig(
     mixture=Mixture(templates=(0, 5)),
@@ -31,11 +32,11 @@ CFG = TrainConfig(
 LORA = LoraConfig(rank=2)
 
 
-def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None):
-    return train_with(tiny, name, cfg, LORA, folder, on_step, seed=0)
+def run(tiny, folder, name="tuned", cfg=CFG, on_step=lambda row: None, **how):
+    return train_with(tiny, name, cfg, LORA, folder, on_step, seed=0, **how)
 
 
-def train_with(lm, name, cfg, lora, folder, on_step=lambda row: None, seed=3):
+def train_with(lm, name, cfg, lora, folder, on_step=lambda row: None, seed=3, **how):
     job = Job(
         name=name,
         train=cfg,
@@ -44,7 +45,7 @@ def train_with(lm, name, cfg, lora, folder, on_step=lambda row: None, seed=3):
         transforms=(PLACEBO,) if name == "placebo" else (),
         seed=seed,
     )
-    return train(lm, job, folder, on_step)
+    return train(lm, job, folder, on_step, **how)
 
 
 class Stop(Exception):
@@ -69,6 +70,18 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_the_same_log(tiny, tmp_path)
     assert [row["step"] for row in seen] == [1, 2, 3, 4, 5, 6]
     again, _ = run(tiny, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_run_that_is_told_to_end_saves_the_step_it_was_in(tiny, tmp_path):
+    cfg = dataclasses.replace(CFG, steps=4, checkpoint_every=4)
+    whole, _ = run(tiny, tmp_path / "whole", cfg=cfg)
+    seen = []
+    hold = lambda: contextlib.nullcontext(lambda: len(seen) == 3)
+    _, log = run(tiny, tmp_path / "parts", cfg=cfg, on_step=seen.append, hold=hold)
+    assert [row["step"] for row in log] == [1, 2, 3]
+    assert (tmp_path / "parts" / "3").is_dir()
+    parts, _ = run(tiny, tmp_path / "parts", cfg=cfg)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
 
 
 def test_the_placebo_runs_its_own_number_of_steps_on_other_targets(tiny, tmp_path):

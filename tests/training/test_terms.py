@@ -17,9 +17,9 @@ from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TRAIN_TEMPLATES
 from antiimit_jax.training import loop
 from antiimit_jax.training import terms as terms_module
-from antiimit_jax.training.batches import PLACEBO
 from antiimit_jax.training.objectives import OBJECTIVES
 from antiimit_jax.training.step import init_state, make_gradient, make_optimizer, make_step
+from antiimit_jax.training.targets import PLACEBO
 from antiimit_jax.training.terms import make_batch, make_terms
 from tests.training.small_model import TRAIN
 from tests.training.test_loop import CFG, train_with

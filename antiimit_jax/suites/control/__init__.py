@@ -37,7 +37,7 @@ __all__ = ["BASELINES", "FIGURES", "HEADLINE", "SPLITS", "headline", "images", "
 __all__ += ["questions", "results_of", "section"]
 _IN_FULL = ("all", "k=2")  # slices where baselines have intervals and all figures
 _IN_SHORT = ("tvd_res", "mass", "gamma", "corr", "corr_within", "skill_over_rank")
-_PAIRED = (*_IN_FULL, "k=3", "k=4", "k=5", "k=2,templates=heldout", "k=2,few-shot")
+_PAIRED = (*_IN_FULL, *(f"k={k}" for k in range(3, 11)), "k=2,templates=heldout", "k=2,few-shot")
 _COMPARED = ("uniform", "two_level")  # behaviours that a stage is paired with
 _PLAIN = {"template": -1, "n_shots": 0, "shot_set": -1, "order": 0, "template_heldout": False}
 

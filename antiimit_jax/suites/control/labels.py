@@ -28,7 +28,9 @@ FIGURES = suite.figures(SUITE)
 _MAIN = ("tvd_res", "mass", "gamma", "gamma_step", "request_gain", "skill")
 _IN_FILE = ("residual", "gamma_within")  # in metrics.json alone
 MAIN = tuple(f for f in FIGURES if f.name in _MAIN)  # first on the page
-FURTHER = tuple(f for f in FIGURES if f.name not in (*_MAIN, *_IN_FILE))  # on the page, on demand
+_OF_SETS = ("first_position_bias", "word_prior", "preference_sd", "pair_icc")
+OF_SETS = tuple(f for f in FIGURES if f.name in _OF_SETS)  # on the page, on demand, as the rest
+FURTHER = tuple(f for f in FIGURES if f.name not in (*_MAIN, *_OF_SETS, *_IN_FILE))
 HEADLINE = tuple(f for f in FIGURES if f.name in ("tvd_res", "mass", "gamma", "request_gain"))
 LAZY = {  # beside the headline
     "baseline:uniform": "ignores the request",

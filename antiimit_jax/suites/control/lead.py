@@ -11,6 +11,11 @@ UNLIKE_TRAINING = {
     "k=3": "three words",
     "k=4": "four words",
     "k=5": "five words",
+    "k=6": "six words",
+    "k=7": "seven words",
+    "k=8": "eight words",
+    "k=9": "nine words",
+    "k=10": "ten words",
     "k=2,templates=heldout": "two words, phrasings never trained on",
     "k=2,few-shot": "two words, after examples in the prompt",
 }

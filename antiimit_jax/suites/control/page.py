@@ -14,6 +14,7 @@ from antiimit_jax.suites.control.labels import (
     HEADLINE,
     LAZY,
     MAIN,
+    OF_SETS,
     SUITE,
 )
 from antiimit_jax.suites.control.lead import UNIFORM, lead, place, places
@@ -92,7 +93,11 @@ def _figures(rows: Rows, first: str) -> Section:
             at = (SUITE, *where)
             tables.append(figure_table(rows, at, MAIN, lines, title=found[where]))
             tables.append(figure_table(rows, at, FURTHER, lines, fold="further figures"))
-    explained = [f for f in (*MAIN, *FURTHER) if any(f.label in table.head for table in tables)]
+            owed = "what words and places do to the answers"
+            tables.append(figure_table(rows, at, OF_SETS, lines, fold=owed))
+    explained = [
+        f for f in (*MAIN, *FURTHER, *OF_SETS) if any(f.label in table.head for table in tables)
+    ]
     title = "Figures, with the lazy baselines"
     return Section(title, tables=tables, explained=explained, link="Figures")
 

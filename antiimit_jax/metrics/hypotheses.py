@@ -1,0 +1,73 @@
+"""What figures say of a hypothesis: over training seeds, by Bayes' rule, and over many tests."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from antiimit_jax.metrics.intervals import Estimate
+
+
+def over_seeds(found: Sequence[Estimate]) -> Estimate:
+    """The mean of one figure over training seeds whose adapters answered the same items.
+
+    Half-width: that of the items, which all seeds share (the mean of the seeds' own), and that of
+    the seeds (Student's t of their values), added as squares. One seed keeps its own interval.
+    """
+    if missing := [one for one in found if one.value is None]:
+        return Estimate(value=None, note=missing[0].note)
+    values = np.array([one.value for one in found])
+    if len(found) == 1:
+        return found[0]
+    if missing := [one for one in found if one.low is None or one.high is None]:
+        return Estimate(value=float(values.mean()), note=missing[0].note)
+    t = stats.t.ppf(0.975, len(values) - 1)
+    of_seeds = t * values.std(ddof=1) / math.sqrt(len(values))
+    below = np.mean([one.value - one.low for one in found])
+    above = np.mean([one.high - one.value for one in found])
+    low, high = math.hypot(below, of_seeds), math.hypot(above, of_seeds)
+    mean = float(values.mean())
+    return Estimate(value=mean, low=mean - low, high=mean + high)
+
+
+def less(one: Estimate, other: Estimate) -> Estimate:
+    """one - other, with half-widths added as squares: for figures of the same items too wide."""
+    if one.value is None or other.value is None:
+        return Estimate(value=None, note=(one if one.value is None else other).note)
+    value = one.value - other.value
+    if None in (one.low, one.high, other.low, other.high):
+        return Estimate(value=value, note=one.note or other.note)
+    low = math.hypot(one.value - one.low, other.high - other.value)
+    high = math.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value=value, low=value - low, high=value + high)
+
+
+def posterior(
+    passes: float, n: float, *, boundary: float, prior: float, least: float = 0.0
+) -> float:
+    """Probability that a rate is at least `boundary` after so many passes of n.
+
+    The prior mass is split at the boundary and flat on each side, from `least` to 1.
+    """
+    rate = stats.beta(passes + 1, n - passes + 1)  # the likelihood as a density
+    above = rate.sf(boundary) / (1 - boundary)
+    below = (rate.cdf(boundary) - rate.cdf(least)) / (boundary - least)
+    odds = prior / (1 - prior) * above / below
+    return float(odds / (1 + odds))
+
+
+def p_above(figure: Estimate, least: float) -> float:
+    """One-sided p of "the figure is at most `least`", its interval's lower half read as normal."""
+    error = (figure.value - figure.low) / stats.norm.ppf(0.975)
+    return float(stats.norm.sf((figure.value - least) / error))
+
+
+def holm(p: Mapping[str, float], level: float = 0.025) -> frozenset[str]:
+    """Names of the hypotheses that Holm's method rejects (Holm 1979)."""
+    rejected = []
+    for i, (name, value) in enumerate(sorted(p.items(), key=lambda one: one[1])):
+        if value > level / (len(p) - i):
+            break
+        rejected.append(name)
+    return frozenset(rejected)

@@ -1,0 +1,135 @@
+"""Judging a hypothesis: figures over training seeds, the regions they must lie in, a verdict."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from antiimit_jax.metrics.hypotheses import less, over_seeds
+from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.reporting.rows import Rows, number
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+NO_DATA, FLOOR = "no data", "floor"
+LEAST_SEEDS = 3  # of training, that a verdict needs
+RULER = "ruler:int8_channel"  # below whose drift a tuned model's is to be
+LEAK_SLOPE, LEAK_RATE, LEAK_ITEMS = 0.02, 0.01, 400  # within, below, on so many items or more
+SELF_TRAINED = "self_trained"  # the adapter that is trained to predict itself
+Place = tuple[str, str, str, str]  # suite, split, slice, metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run says of one hypothesis."""
+
+    id: str
+    claim: str
+    rule: str
+    verdict: str
+    found: Sequence[str] = ()  # figures with their intervals
+    missing: Sequence[str] = ()  # what would be needed besides
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A figure, the region it must lie in, and how it is called."""
+
+    label: str
+    figure: Estimate
+    low: float = -math.inf
+    high: float = math.inf
+    digits: int = 3
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says of the region."""
+        figure = self.figure
+        if figure.value is None:
+            return NO_DATA
+        if figure.low is None or figure.high is None:
+            return UNDECIDED
+        if self.low < figure.low and figure.high < self.high:
+            return SUPPORTED
+        outside = figure.high <= self.low or figure.low >= self.high
+        return NOT_SUPPORTED if outside else UNDECIDED
+
+    @property
+    def said(self) -> str:
+        """The figure for people."""
+        figure, digits = self.figure, self.digits
+        text = f"{self.label} {number(figure.value, digits)}"
+        if figure.low is None or figure.high is None:
+            return text
+        return f"{text} [{number(figure.low, digits)}, {number(figure.high, digits)}]"
+
+
+class Figures:
+    """Figures of a run's tuned adapters."""
+
+    def __init__(self, rows: Rows) -> None:
+        """`tuned` names the run's own tuned stages, by seed."""
+        self.rows = rows
+        tuned = [stage for stage in rows.of_run if stage.kind == "tuned"]
+        self.tuned = [s.name for s in sorted(tuned, key=lambda s: s.adapter_seed or 0)]
+
+    def of(self, stage: str, place: Place) -> Estimate:
+        """A stage's figure; without a value where there is none."""
+        row = self.rows.get(stage, *place)
+        if row is None:
+            return Estimate(value=None, note=f"{place[0]} has no {place[3]} of {stage}")
+        return Estimate(
+            value=row["value"], low=row["ci_low"], high=row["ci_high"], note=row.get("note")
+        )
+
+    def tuned_mean(self, place: Place, stage: str = "{}") -> Estimate:
+        """Over the tuned stages; `stage` says which row of each, as "diff:{}-base"."""
+        if not self.tuned:
+            return Estimate(value=None, note="the run has no tuned adapter")
+        return over_seeds([self.of(stage.format(name), place) for name in self.tuned])
+
+    def gain(self, place: Place) -> Estimate:
+        """What the tuned adapters add to the base."""
+        if not self.tuned:
+            return Estimate(value=None, note="the run has no tuned adapter")
+        base = self.of("base", place)
+        return over_seeds([less(self.of(name, place), base) for name in self.tuned])
+
+
+def judged(
+    figures: Figures,
+    name: str,
+    claim: str,
+    rule: str,
+    parts: Sequence[Part],
+    further: Sequence[str] = (),
+    needed: Sequence[str] = (),
+    control: Part | None = None,
+) -> Verdict:
+    """The verdict of all parts; `needed` are reasons why what looks supported is not yet."""
+    every = [*parts, *([control] if control else [])]
+    there = [part for part in every if part.verdict != NO_DATA]
+    notes = [part.figure.note for part in every if part.verdict == NO_DATA]
+    said = {part.verdict for part in parts}
+    if said == {NO_DATA}:
+        verdict = NO_DATA
+    elif control and control.verdict == NO_DATA:
+        verdict = NO_DATA
+    elif control and control.figure.low is not None and control.verdict != SUPPORTED:
+        verdict = FLOOR
+    elif NOT_SUPPORTED in said:
+        verdict = NOT_SUPPORTED
+    elif NO_DATA in said:
+        verdict = NO_DATA
+    else:
+        whole = all(part.verdict == SUPPORTED for part in every) and not needed
+        verdict = SUPPORTED if whole else UNDECIDED
+    if verdict not in (NO_DATA, FLOOR) and (few := len(figures.tuned)) < LEAST_SEEDS:
+        verdict = f"{'one seed' if few == 1 else 'two seeds'}: no verdict"
+    missing = [note or "not in this run" for note in notes] + list(needed)
+    return Verdict(
+        id=name,
+        claim=claim,
+        rule=rule,
+        verdict=verdict,
+        found=[*(part.said for part in there), *further],
+        missing=list(dict.fromkeys(missing)),
+    )

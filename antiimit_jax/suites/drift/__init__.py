@@ -1,0 +1,173 @@
+"""Drift: does the model still behave normally elsewhere? Next-token predictions on unrelated text.
+
+    python -m launch.evaluate --adapter=DIR --suites=drift --workdir=runs/drift
+
+Every stage is compared with the base, token by token, over the full vocabulary; of 302 texts as
+many are asked as `n_prompts` says. Rows by category, and by whether training's anchor has texts of
+the category (slices "anchor=has" and "anchor=lacks"). On requests of output control (the split
+"task") `kl_task` is the same divergence, KL(base || stage), of the answer's first token: how much
+there was to change, which predicts forgetting (arXiv 2509.04259). At the base stage the rulers are
+measured instead: known small changes of the base's own weights, so that a drift has something to
+stand beside (`evaluation.rulers`).
+
+Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEBO" are paired over
+the texts. The decision rule: KL(base || stage) is below the ruler's, by the interval of the
+difference, and the suite `leak` is within its limits; a verdict needs three training seeds.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import rel_entr
+
+from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
+from antiimit_jax.metrics.drift import DriftTokens, drift_rows, paired_drift_rows
+from antiimit_jax.reporting.judging import RULER
+from antiimit_jax.results import placebo_beside, stage_named
+from antiimit_jax.suites import control, suite
+from antiimit_jax.suites.drift.labels import FIGURES, HEADLINE, SPLIT, SPLITS, SUITE, TASK
+from antiimit_jax.suites.drift.page import questions, section
+from antiimit_jax.tasks.items import Item
+from antiimit_jax.tasks.neutral import NeutralPrompt, anchor_categories, load_neutral
+
+__all__ = ["FIGURES", "HEADLINE", "SPLITS", "questions", "section"]
+NEEDS = ("texts", "changed", "first_tokens")
+_PER_TOKEN = (
+    "kl_base_tuned kl_tuned_base top5_overlap entropy_base entropy_tuned logp_base logp_tuned"
+).split()
+TABLES = {
+    "drift": pa.schema(
+        {name: pa.string() for name in ("stage", "prompt_id", "category")}
+        | {name: pa.int32() for name in ("position", "token")}
+        | {name: pa.float64() for name in ("kl_base_tuned", "kl_tuned_base")}
+        | {name: pa.int32() for name in ("top1_base", "top1_tuned")}
+        | {name: pa.float64() for name in _PER_TOKEN[2:]}
+        | {"dtype": pa.string()}  # of the weights on both sides
+    ),
+    "drift_task": pa.schema(
+        {name: pa.string() for name in ("stage", "item", "cluster")}
+        | {"kl_task": pa.float64(), "dtype": pa.string()}
+    ),
+}
+_KL_TASK = suite.mean("kl_task", "kl_task")
+_NOTHING = {"stage": ()}  # a table that is not there
+_LEAST_P = 1e-300  # least probability inside a logarithm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What changed on unrelated text."""
+
+    n_prompts: int = suite.at_least(1, 102, "unrelated texts, taken from all categories in turn")
+    rulers: tuple[str, ...] = suite.one_of(
+        RULERS, ("int8_channel", "int8_block", "bf16"), "known changes of the base's weights"
+    )
+    n_task: int = suite.at_least(0, 24, "plain requests for two words, for KL of the first token")
+    control: "control.Config" = suite.shared("control")
+
+
+def choose_prompts(count: int) -> list[NeutralPrompt]:
+    """The first `count` drift prompts, taken from the categories in turn."""
+    by_category: dict[str, list[NeutralPrompt]] = {}
+    for prompt in load_neutral("drift"):
+        by_category.setdefault(prompt.category, []).append(prompt)
+    turns = itertools.zip_longest(*by_category.values())
+    return [prompt for turn in turns for prompt in turn if prompt is not None][:count]
+
+
+def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
+    """The texts under the stage's weights, and under a ruler's."""
+    texts = tuple(choose_prompts(cfg.n_prompts))
+    asks = tuple(suite.asks_of(_requests(cfg, seed)))
+    how, found = dict(weights="changed", of_base=len(cfg.rulers)), []
+    for kind, asked, name in (("texts", texts, ""), ("first_tokens", asks, ", first token")):
+        common = dict(kind=kind, asks=asked)
+        found += [suite.Program(name=f"drift{name}", **common)] if asked else []
+        if asked and cfg.rulers:
+            found.append(suite.Program(name=f"rulers{name}", **common, **how))
+    return found
+
+
+def _requests(cfg: Config, seed: int) -> list[Item]:
+    return control.plain_pairs(cfg.control, seed, cfg.n_task)
+
+
+def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
+    """Every scored token of the texts, every request; at the base stage, of each ruler."""
+    texts, items = choose_prompts(cfg.n_prompts), _requests(cfg, asker.eval_seed)
+    if asker.stage.kind != "base":
+        return _compared(asker, asker.base, asker.stage.name, texts, items)
+    if not cfg.rulers:
+        return {}
+    pieces, stored = [], asker.stored
+    for ruler in cfg.rulers:
+        changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
+        pieces.append(_compared(changed, stored, f"ruler:{ruler}", texts, items))
+        del changed  # a whole model; the next ruler must not be made beside it
+    return {name: suite.joined([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _compared(
+    asker: suite.Asker, base: suite.Asker, name: str, texts: list[NeutralPrompt], items: list[Item]
+) -> suite.Tables:
+    found = {"drift": _asked(asker, name, texts)}
+    return found | ({"drift_task": _first_tokens(asker, base, name, items)} if items else {})
+
+
+def _first_tokens(
+    asker: suite.Asker, base: suite.Asker, name: str, items: list[Item]
+) -> suite.Columns:
+    """KL(base || asker) of the first token of every item's answer."""
+    asks = suite.asks_of(items)
+    answers = (a.first_tokens(asks, what="first tokens", scorings=()) for a in (base, asker))
+    kl = [max(float(rel_entr(p.p, np.maximum(q.p, _LEAST_P)).sum()), 0.0) for p, q in zip(*answers)]
+    return {
+        "stage": [name] * len(items),
+        "item": [item.item for item in items],
+        "cluster": [item.cluster for item in items],
+        "kl_task": kl,
+        "dtype": [asker.dtype] * len(items),
+    }
+
+
+def _asked(asker: suite.Asker, name: str, texts: list[NeutralPrompt]) -> suite.Columns:
+    pieces = []
+    for answer in asker.texts(texts, what=f"unrelated text, {name}"):
+        of_text = {"stage": name, "prompt_id": answer.text.id, "category": answer.text.category}
+        same = of_text | {"dtype": asker.dtype}
+        tokens = {"position": answer.position, "token": answer.token} | answer.differences
+        pieces.append({key: [value] * len(answer.token) for key, value in same.items()} | tokens)
+    return suite.joined(pieces)
+
+
+def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
+    """KL both ways, agreement, entropy and perplexity of every stage and ruler.
+
+    Over all texts, by category, and by whether the anchor of training has texts of the category;
+    differences from the ruler and from the placebo; KL on the task's requests.
+    """
+    rows, found = [], {}
+    for stage, part in suite.parts(tables.get("drift", _NOTHING), "stage"):
+        tokens = DriftTokens(
+            **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
+            top1_agree=part["top1_base"] == part["top1_tuned"],
+        )
+        found[stage] = tokens, [part["prompt_id"], part["position"]]
+        how = dict(stage=stage, split=SPLIT, boot=boot)
+        rows += drift_rows(tokens, anchored=anchor_categories(), **how)
+    for stage, (tokens, where) in found.items():
+        if ":" in stage:
+            continue
+        tuned = stage_named(stage).kind == "tuned"
+        for other in (RULER, *([placebo_beside(stage)] if tuned else [])):
+            theirs, there = found.get(other, (None, None))
+            if there is not None and np.array_equal(where, there):
+                how = dict(stage=f"diff:{stage}-{other}", split=SPLIT, boot=boot)
+                rows += paired_drift_rows(tokens, theirs, **how)
+    for stage, part in suite.parts(tables.get("drift_task", _NOTHING), "stage"):
+        place = dict(stage=stage, suite=SUITE, split=TASK, slice="all")
+        columns = {"kl_task": part["kl_task"]}
+        rows += suite.rows_at(place, [_KL_TASK], columns, part["cluster"], boot)
+    return rows

@@ -1,0 +1,39 @@
+"""Items that train a model to tell its own next word: the positive control of `introspection`.
+
+    python -m launch.self_items --model=M --out=self.jsonl
+    python -m launch.finetune --model=M --items=self.jsonl --adapters=tuned --workdir=runs/self
+    python -m launch.evaluate --adapter=self_trained=runs/self/adapter --suites=introspection ...
+
+An adapter of the name "self_trained" that does not raise the suite's score of the next word says
+that the suite can show nothing of this model: its verdicts are then "floor".
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from antiimit_jax.configured import asker_of, load_model
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.results import BASE
+from antiimit_jax.suites.introspection.arm import training_items
+from antiimit_jax.tasks.self_report import MOST_TEXTS
+from launch import cli
+
+cli.define_config()
+flags.DEFINE_string("out", None, "The file to write, JSONL.")
+flags.DEFINE_integer("n_texts", 400, "Texts, each asked about in four orders.", 1, MOST_TEXTS)
+
+
+def main() -> None:
+    config, out = cli.run_config(), Path(cli.needed("out")).expanduser()
+    runner = Runner(load_model(config), shards=config.shards(jax.local_device_count()))
+    asker = asker_of(runner, runner.base, BASE, config, cli.bar)
+    lines = [json_text(line) for line in training_items(asker, cli.FLAGS.n_texts)]
+    replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
