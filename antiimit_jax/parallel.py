@@ -6,6 +6,7 @@ on batches of its own, and the devices of a row split the weights and each batch
 dealt out in rounds, and the last round is filled with empty ones whose results are dropped.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,11 +14,45 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from antiimit_jax.errors import UserError
+
 Tree = Any
 Devices = Sequence[jax.Device]
 DATA, MODEL = "data", "model"  # axes of a mesh: rows, and the devices of a row
-WEIGHTS = ("replicated", "sharded")  # how weights may lie on several devices
 DEALT, WHOLE = PartitionSpec(DATA), PartitionSpec()  # a part for each row; all on each device
+AUTO = "auto"  # as the weights need it (`models.sharding.mesh_of`)
+MESHES = "auto, or rows and the devices of a row, as data:2,model:4"
+_NAME = re.compile(r"data:([1-9]\d*),model:([1-9]\d*)")
+
+
+def is_mesh(name: str) -> bool:
+    """Whether it names a mesh: so many rows of so many devices as data:2,model:4, or AUTO."""
+    return name == AUTO or _NAME.fullmatch(name) is not None
+
+
+def mesh_name(rows: int, shards: int) -> str:
+    """The name of a mesh of so many rows of so many devices."""
+    return f"{DATA}:{rows},{MODEL}:{shards}"
+
+
+def mesh_sizes(name: str, devices: int) -> tuple[int, int]:
+    """How many rows of how many devices a mesh has; AUTO gives each device a row.
+
+    Raises:
+      UserError: no such name, or a number of devices that does not divide those there are.
+    """
+    if not is_mesh(name):
+        raise UserError(f"--mesh={name}: {MESHES}")
+    match = _NAME.fullmatch(name)
+    rows, shards = map(int, match.groups()) if match else (devices, 1)
+    if devices % (rows * shards):
+        parts = [n for n in range(1, devices + 1) if devices % n == 0]
+        fitting = [(r, s) for r in parts for s in parts if devices % (r * s) == 0]
+        far = lambda sizes: abs(sizes[0] - rows) + abs(sizes[1] - shards)
+        nearest = mesh_name(*min(fitting, key=lambda sizes: (far(sizes), -sizes[0] * sizes[1])))
+        what = f"takes {rows * shards} devices, which do not divide the {devices} that there are"
+        raise UserError(f"--mesh={name}: {what}; the nearest that do: {nearest}")
+    return rows, shards
 
 
 def make_mesh(devices: Devices, shards: int = 1) -> Mesh:
@@ -99,10 +134,9 @@ class Copies(Rows):
         return jax.pmap(fn, axis_name=DATA, devices=list(self.mesh.devices.flat))
 
 
-def layout_of(devices: Devices, shards: int) -> Rows:
-    """A model that so many devices share, or of which every device has a copy."""
-    mesh = make_mesh(devices, shards)
-    return Copies(mesh) if shards == 1 else Rows(mesh)
+def layout_of(mesh: Mesh) -> Rows:
+    """A model that the devices of a row share, or of which every device has a copy."""
+    return Copies(mesh) if mesh.shape[MODEL] == 1 else Rows(mesh)
 
 
 class DataParallel:

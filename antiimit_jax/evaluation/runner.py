@@ -11,7 +11,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.sharding import partition
-from antiimit_jax.parallel import DataParallel, Devices, layout_of
+from antiimit_jax.parallel import DataParallel, Devices, layout_of, make_mesh
 from antiimit_jax.scoring.batching import BATCH_TOKENS, pack_batches
 from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
 from antiimit_jax.scoring.lexicon_search import (
@@ -71,13 +71,10 @@ class Place(NamedTuple):
 class Runner:
     """A base model placed once on the devices, and the compiled functions that ask it."""
 
-    def __init__(
-        self, lm: LanguageModel, devices: Devices | None = None, *, shards: int = 1
-    ) -> None:
-        """`shards` devices together hold a copy of the weights; it divides their number."""
-        self.lm, self.shards = lm, shards
-        self.devices = list(devices or jax.local_devices())
-        self.layout = layout_of(self.devices, shards)
+    def __init__(self, lm: LanguageModel, devices: Devices | None = None) -> None:
+        """On the model's own mesh, or on `devices` that each hold a copy."""
+        self.lm = dataclasses.replace(lm, mesh=make_mesh(devices)) if devices else lm
+        self.layout = layout_of(self.lm.mesh)
         self.base = self.with_params(lm.params)
         self._compiled: dict[tuple[Callable, float], DataParallel] = {}
 

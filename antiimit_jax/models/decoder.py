@@ -64,9 +64,8 @@ class Forest(NamedTuple):
 
 def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
     """Sequences [B, T] that stand alone, without shared prefixes."""
-    none = jnp.zeros((1, 0), jnp.int32)
-    zeros = jnp.zeros(len(tokens), jnp.int32)
-    return Forest(tokens, positions, subtree_end, zeros, none, jnp.zeros(1, jnp.int32))
+    none, zeros = np.zeros((1, 0), np.int32), np.zeros(len(tokens), np.int32)
+    return Forest(tokens, positions, subtree_end, zeros, none, np.zeros(1, np.int32))
 
 
 def n_tokens(tree: Any) -> int:

@@ -4,14 +4,17 @@ The devices of a row split the ffn, the hidden size or the vocabulary, never the
 there may be 28 for 8 devices. The decoder does not know: XLA splits its work accordingly.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
-from antiimit_jax.parallel import MODEL, WHOLE
-from antiimit_jax.trees import nested
+from antiimit_jax.parallel import AUTO, DATA, MODEL, WHOLE, Devices, make_mesh, mesh_sizes, on_mesh
+from antiimit_jax.trees import flat, nested
 
 Tree = Any
 _SPLIT = ("mlp", "hidden", "vocab")  # a matrix is split along the first that the devices divide
@@ -31,3 +34,43 @@ def _spec(leaf: Leaf, cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> PartitionS
     if shards == 1 or len(sizes) == 1 or not divided:
         return WHOLE
     return PartitionSpec(*(MODEL if name == divided[0] else None for name in leaf.axes))
+
+
+def placer(cfg: ModelConfig, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array] | None:
+    """Puts a parameter, by its dotted name, into its shards; None where nothing is split."""
+    if mesh.shape[MODEL] == 1:
+        return None
+    shardings = flat(on_mesh(mesh, partition(cfg, mesh)))
+    return lambda name, array: jax.block_until_ready(jax.device_put(array, shardings[name]))
+
+
+def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
+    """Bytes of the parameters, abstract or not, on one of the devices that share them."""
+    specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)))
+    own = lambda leaf, spec: leaf.size * leaf.dtype.itemsize // (1 if spec == WHOLE else shards)
+    return sum(jax.tree.leaves(jax.tree.map(own, params, specs)))
+
+
+def fitting_shards(cfg: ModelConfig, params: Tree, devices: int, room: int) -> int:
+    """The fewest devices to a row whose parts of the weights take at most half of `room` bytes.
+
+    All of them where none does. The other half is for training's weights and for what is computed;
+    `launch.plan` says whether that is enough.
+    """
+    divisors = (n for n in range(1, devices + 1) if devices % n == 0)
+    return next((n for n in divisors if 2 * bytes_of_one(cfg, params, n) <= room), devices)
+
+
+def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh:
+    """The mesh of that name for a model; AUTO has `fitting_shards` of each device's own memory.
+
+    Devices of a CPU have none of their own: each is a row.
+
+    Raises:
+      UserError: it takes a number of devices that does not divide those there are.
+    """
+    rows, shards = mesh_sizes(name, len(devices))
+    room = (devices[0].memory_stats() or {}).get("bytes_limit") if name == AUTO else None
+    if room:
+        return make_mesh(devices, fitting_shards(cfg, params, len(devices), room))
+    return make_mesh(devices[: rows * shards], shards)

@@ -4,8 +4,8 @@ Parameters, adapters and optimizer states are counted on abstract shapes; tempor
 CPU compiler sets aside for our real functions on those shapes (`memory_analysis`). A TPU's or GPU's
 compiler lays them out differently; weights, which dominate, are the same everywhere.
 
-Every device holds the whole model or, with `weights="sharded"`, its part; what it needs of others
-is among the temporaries, since the programs for all devices are compiled.
+Every device holds the whole model or, where a row of them shares it, its part; what it needs of
+others is among the temporaries, since the programs for all devices are compiled.
 """
 
 import dataclasses
@@ -14,17 +14,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.decoder import Decoder, sequences
+from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
-from antiimit_jax.models.sharding import partition
-from antiimit_jax.models.weights import is_matrix
-from antiimit_jax.parallel import DATA, MODEL, WHOLE, DataParallel, Rows, make_mesh, shapes_on
+from antiimit_jax.models.sharding import bytes_of_one, partition
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import DATA, WHOLE, DataParallel, Rows, make_mesh, mesh_sizes, shapes_on
 from antiimit_jax.planning.hardware import GIB
 from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
@@ -59,20 +58,6 @@ def peak(phases: Sequence[Phase]) -> Phase:
     return max(phases, key=lambda phase: phase.total)
 
 
-@functools.cache
-def abstract_params(cfg: ModelConfig, dtype: str) -> Tree:
-    """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32."""
-
-    def init() -> Tree:
-        tokens = jnp.zeros((1, 2), jnp.int32)
-        return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
-
-    kept = lambda path: jnp.dtype(dtype if is_matrix(path) else jnp.float32)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, kept(path)), jax.eval_shape(init)
-    )
-
-
 def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
     """The optimizer, and shapes of the training state: adapter, moments, counters."""
     adapter = _adapter(cfg, run.lora)
@@ -95,20 +80,14 @@ def n_params(cfg: ModelConfig) -> int:
     return sum(x.size for x in jax.tree.leaves(abstract_params(cfg, "float32")))
 
 
-def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
-    """Bytes of the parameters on one of the devices that share them."""
-    specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)))
-    own = lambda leaf, spec: n_bytes(leaf) // (1 if spec == WHOLE else shards)
-    return sum(jax.tree.leaves(jax.tree.map(own, params, specs)))
-
-
 class Estimator:
     """Estimates of many configurations of one model on one kind of machine; compiles once each."""
 
     def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str, devices: int = 1) -> None:
         """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory.
 
-        Programs for several `devices` are compiled for as many, which JAX must have here.
+        Programs for several `devices` are compiled for as many, which JAX must have here. A mesh
+        that is "auto" stands for copies (`advice.with_mesh`).
         """
         self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
         self._known: dict[tuple, int] = {}
@@ -118,14 +97,17 @@ class Estimator:
         """Bytes of the weights on one of the devices that share them."""
         return bytes_of_one(self.cfg, abstract_params(self.cfg, dtype), shards)
 
+    def _shards(self, run: RunConfig) -> int:
+        return mesh_sizes(run.mesh, self._devices)[1]
+
     def _row(self, run: RunConfig) -> Mesh:
         """One row of devices, which all others are like."""
-        shards = run.shards(self._devices)
+        shards = self._shards(run)
         return make_mesh(jax.local_devices()[:shards], shards)
 
     def evaluate(self, run: RunConfig) -> list[Phase]:
         """The phases of `launch.evaluate` with an adapter: every program of every suite."""
-        shards, phases = run.shards(self._devices), []
+        shards, phases = self._shards(run), []
         row = self._row(run)
         resident = self._resident(_EVALUATING, run.dtype, shards)
         stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
@@ -152,7 +134,7 @@ class Estimator:
 
     def finetune(self, run: RunConfig) -> list[Phase]:
         """The one phase of `launch.finetune`, on each device that takes part."""
-        shards, dtype = run.shards(self._devices), run.train.dtype
+        shards, dtype = self._shards(run), run.train.dtype
         layers = abstract_params(self.cfg, dtype)["layers"]
         trained = abstract_params(self.cfg, run.dtype) | {"layers": layers}  # `training_params`
         state, step = self._step(run, trained)
@@ -174,7 +156,7 @@ class Estimator:
 
     def _kept(self, run: RunConfig) -> dict[str, int]:
         """The evaluated weights, which training and its looks at dev_words keep."""
-        return {"weights kept for evaluating": self.weights(run.dtype, run.shards(self._devices))}
+        return {"weights kept for evaluating": self.weights(run.dtype, self._shards(run))}
 
     def _resident(self, program: int, dtype: str, shards: int) -> dict[str, int]:
         """What lies there throughout: the weights; on a CPU also the program, and what was read.
@@ -209,8 +191,9 @@ class Estimator:
         cfg, train = self.cfg, run.train
         optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(train, run.forms, run.seed)
-        shards, devices = run.shards(self._devices), jax.local_devices()[: self._devices]
-        mesh = step_mesh(train.accumulate, devices, shards)
+        rows, shards = mesh_sizes(run.mesh, self._devices)
+        devices = jax.local_devices()[: rows * shards]
+        mesh = step_mesh(train.accumulate, make_mesh(devices, shards))
         key = ("step", run.dtype, train, run.lora, mesh.axis_sizes, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant

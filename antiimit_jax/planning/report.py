@@ -7,9 +7,12 @@ from typing import Any
 
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.sharding import bytes_of_one
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import AUTO
 from antiimit_jax.planning.advice import Change, Verdict, Way, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
-from antiimit_jax.planning.memory import abstract_params, bytes_of_one, n_bytes, n_params, peak
+from antiimit_jax.planning.memory import n_bytes, n_params, peak
 from antiimit_jax.planning.model import PlannedModel
 
 _FACTS = ("licence", "gate", "counterpart", "note", "unverified")  # of a catalog's entry
@@ -59,6 +62,7 @@ class Plan:
     verdicts: Sequence[Verdict]
     way: Way
     seconds: float | None  # of a study as configured, where the machine's speed is known
+    mesh: str = AUTO  # as the run's configuration names it
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -180,10 +184,13 @@ def _notes(plan: Plan) -> list[str]:
 def _devices_note(plan: Plan) -> str:
     """Which parallel design a run uses, and why."""
     n, phases = plan.machine.devices, [p for v in plan.verdicts for p in v.phases]
-    asked = any("shared by" in part for phase in phases for part in phase.parts)
-    if asked or ("weights", "sharded") in plan.way.changes:
-        why = "as --config.weights=sharded says" if asked else "since no device holds a copy"
-        return f"the {n} devices split the weights and each batch's work (jax.jit on a mesh), {why}"
+    shared = re.search(r"shared by (\d+)", " ".join(part for p in phases for part in p.parts))
+    shared = int(shared[1]) if shared else n if "mesh" in dict(plan.way.changes) else 1
+    if shared > 1:
+        why = "since copies would fill more than half of each, or all of it"
+        why = why if plan.mesh == AUTO else f"as --mesh={plan.mesh} says"
+        how = "split the weights and each batch's work (jax.jit on a mesh)"
+        return f"{shared} of {n} devices {how}, {why}"
     rows = "training takes as many devices as divide train.accumulate (jax.jit on a mesh)"
     return f"each of the {n} devices holds a copy, since it fits (jax.pmap in evaluation); {rows}"
 

@@ -55,7 +55,6 @@ class Job:
     forms: str = "strict"
     terminators: str = "standard"
     seed: int = 0
-    shards: int = 1  # devices that together hold a copy of the weights
 
     def check(self, lm: LanguageModel) -> None:
         """Makes the first batch, so that what does not fit is known before hours are spent.
@@ -96,7 +95,7 @@ def train(
 ) -> tuple[Tree, Log]:
     """Trains an adapter to its end, from its last checkpoint if there is one.
 
-    A step runs on as many rows of `shards` local devices as can share its `accumulate` microbatches
+    A step runs on as many rows of the model's mesh as can share its `accumulate` microbatches
     evenly. While it runs, the next batch goes to the devices and the step before is read.
 
     Args:
@@ -225,7 +224,7 @@ class _Stepper:
         self, lm: LanguageModel, job: Job, terms: Sequence[Term], optimizer: Optimizer
     ) -> None:
         cfg = job.train
-        mesh = step_mesh(cfg.accumulate, jax.local_devices(), job.shards)
+        mesh = step_mesh(cfg.accumulate, lm.mesh)
         decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat)
         params = training_params(lm.params, cfg.dtype)
         self._params = jax.device_put(params, on_mesh(mesh, partition(lm.cfg, mesh)))

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.parallel import DATA, DEALT, WHOLE, Devices, by_rows, make_mesh
+from antiimit_jax.parallel import DATA, DEALT, WHOLE, by_rows
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import Term
 
@@ -64,10 +64,10 @@ def init_state(adapter: Tree, optimizer: Optimizer) -> TrainState:
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def step_mesh(accumulate: int, devices: Devices, shards: int = 1) -> Mesh:
-    """As many rows of devices as can have equally many of a step's `accumulate` microbatches."""
-    rows = max(n for n in range(1, len(devices) // shards + 1) if accumulate % n == 0)
-    return make_mesh(devices[: rows * shards], shards)
+def step_mesh(accumulate: int, mesh: Mesh) -> Mesh:
+    """As many rows of a mesh as can have equally many of a step's `accumulate` microbatches."""
+    rows = max(n for n in range(1, mesh.shape[DATA] + 1) if accumulate % n == 0)
+    return Mesh(mesh.devices[:rows], mesh.axis_names)
 
 
 def dealt(microbatches: Tree, mesh: Mesh) -> PartitionSpec:

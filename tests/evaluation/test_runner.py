@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.parallel import DataParallel, layout_of
+from antiimit_jax.parallel import DataParallel, layout_of, make_mesh
 from antiimit_jax.scoring.batching import pack_batches, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
 from antiimit_jax.scoring.trie import WordQuery, word_query
@@ -62,7 +64,7 @@ def alone(tiny, queries):
 def test_eight_devices_give_the_q_of_one(tiny, queries, alone, shards):
     """Copies under `pmap`, and every mesh of rows that share the weights."""
     assert len(jax.local_devices()) == 8
-    eight = Runner(tiny, shards=shards)
+    eight = Runner(dataclasses.replace(tiny, mesh=make_mesh(jax.local_devices(), shards)))
     for variant, expected in zip((eight.base, eight.adapted(random_adapter(tiny), 2.0)), alone):
         together = eight.word_probs(variant, queries)
         for a, b in zip(expected, together, strict=True):
@@ -109,7 +111,7 @@ def test_parameters_are_placed_once_on_each_device(tiny):
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_ragged_last_round_is_filled_and_dropped(shards):
-    layout = layout_of(jax.local_devices()[: 4 * shards], shards)
+    layout = layout_of(make_mesh(jax.local_devices()[: 4 * shards], shards))
     assert layout.n_batches == 4
     double = DataParallel(lambda placed, x: placed * x, layout)
     batches = [np.full(2, float(i), np.float32) for i in range(6)]

@@ -8,16 +8,17 @@ import math
 import jax
 import pytest
 
-from antiimit_jax.models.sharding import partition
-from antiimit_jax.parallel import make_mesh, shapes_on
+from antiimit_jax.models.sharding import bytes_of_one, partition
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import AUTO, make_mesh, shapes_on
 from antiimit_jax.planning.advice import PROGRAMS, Verdict, Way
 from antiimit_jax.planning.hardware import GIB, find_hardware
-from antiimit_jax.planning.memory import Phase, abstract_params, bytes_of_one
+from antiimit_jax.planning.memory import Phase
 from antiimit_jax.planning.model import find_planned
 from antiimit_jax.planning.report import Plan, as_dict
 
 
-def notes(part: str, way: Way, **changes: int) -> str:
+def notes(part: str, way: Way, mesh: str = AUTO, **changes: int) -> str:
     """Of a plan whose only phase has such a part."""
     model = find_planned("qwen2-7b")
     model = dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, **changes))
@@ -35,7 +36,8 @@ def notes(part: str, way: Way, **changes: int) -> str:
         for program in PROGRAMS
     ]
     machine = find_hardware("v3-8")
-    plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=None)
+    how = dict(machine=machine, verdicts=verdicts, way=way, seconds=None)
+    plan = Plan(model=model, mesh=mesh, **how)
     return "; ".join(as_dict(plan)["notes"])
 
 
@@ -43,11 +45,12 @@ def test_copies_run_under_pmap_where_they_fit_and_a_mesh_takes_what_does_not():
     study = Way(programs=("study",))
     copied = notes("weights (bfloat16)", study)
     assert "each of the 8 devices holds a copy, since it fits (jax.pmap" in copied
-    shared = dataclasses.replace(study, changes=(("weights", "sharded"),))
-    rescued = notes("weights (bfloat16)", shared)
-    assert "the 8 devices split the weights" in rescued and "no device holds a copy" in rescued
-    asked = notes("weights (bfloat16, shared by 8)", study)
-    assert "jax.jit on a mesh), as --config.weights=sharded says" in asked
+    shared = dataclasses.replace(study, changes=(("mesh", "data:1,model:8"),))
+    rescued, chosen = notes("weights (bfloat16)", shared), "weights (bfloat16, shared by 4)"
+    assert "8 of 8 devices split the weights" in rescued and "copies would fill" in rescued
+    assert "4 of 8 devices split the weights" in notes(chosen, study)
+    asked = notes(chosen, study, "data:2,model:4")
+    assert "jax.jit on a mesh), as --mesh=data:2,model:4 says" in asked
     assert "8 devices" not in notes("weights (bfloat16)", Way(programs=()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import string
 
 import jax
@@ -19,6 +20,7 @@ from antiimit_jax.models.config import Rope
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.families import FAMILIES
 from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.parallel import make_mesh
 from antiimit_jax.scoring.generate import draw, pack_draws, places
 from tests.enumeration import PlainModel
 from tests.models.adapter_peers import merged_model, random_tree
@@ -120,7 +122,8 @@ def test_every_token_drawn_lies_at_its_place_in_the_exact_distribution(small, dr
 
 @pytest.mark.parametrize("shards", [1, 4, 8])
 def test_eight_devices_draw_what_one_draws(small, drawn, shards):
-    runner = Runner(language_model(*small, END), shards=shards)
+    mesh = make_mesh(jax.local_devices(), shards)
+    runner = Runner(dataclasses.replace(language_model(*small, END), mesh=mesh))
     assert drawn == runner.generate(runner.base, PROMPTS, WHERE, temperature=TEMPERATURE)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from antiimit_jax.models.lora import train_mask
 from antiimit_jax.models.sharding import partition
-from antiimit_jax.parallel import DATA, DEALT, MODEL, WHOLE, on_mesh
+from antiimit_jax.parallel import DATA, DEALT, MODEL, WHOLE, make_mesh, on_mesh
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.step import dealt, init_state, make_optimizer, step_mesh
 from tests.training.small_model import TRAIN
@@ -25,13 +25,13 @@ STEPS = 20
     + [(1, 8, 8, 1), (1, 1, 1, 1), (4, 2, 8, 4), (3, 2, 8, 3), (2, 4, 8, 2)],
 )
 def test_as_many_rows_take_part_as_have_equal_shares(accumulate, shards, devices, rows):
-    mesh = step_mesh(accumulate, jax.local_devices()[:devices], shards)
+    mesh = step_mesh(accumulate, make_mesh(jax.local_devices()[:devices], shards))
     assert dict(mesh.shape) == {DATA: rows, MODEL: shards}
 
 
 def steps(small, shards: int, devices: int):
     """The adapter and the metrics of all steps, on a mesh of so many devices."""
-    mesh = step_mesh(CFG.accumulate, jax.local_devices()[:devices], shards)
+    mesh = step_mesh(CFG.accumulate, make_mesh(jax.local_devices()[:devices], shards))
     adapter = small.moved_adapter()
     optimizer = make_optimizer(CFG, STEPS, train_mask(adapter, small.cfg, small.lora))
     state = jax.device_put(init_state(adapter, optimizer), on_mesh(mesh))
