@@ -15,7 +15,7 @@ import sys
 import jax
 from absl import flags
 
-from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
+from antiimit_jax.planning.advice import PROGRAMS, find_way, judge, with_mesh
 from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import HARDWARE, find_hardware
 from antiimit_jax.planning.memory import Estimator, n_params
@@ -45,9 +45,10 @@ def main() -> None:
         cli.show_json(rows) if cli.FLAGS.json else cli.show(overview_text(rows))
         return
     machine = find_hardware(cli.needed("hardware"))
-    run = cli.run_config(machine.kind)
+    asked = cli.run_config(machine.kind)
     jax.config.update("jax_num_cpu_devices", machine.devices)  # to compile for
-    model = find_planned(run.model)
+    model = find_planned(asked.model)
+    run = with_mesh(asked, model.cfg, machine)
     run.lora.check(model.cfg)
     cli.say(f"compiling {run.model} for shapes alone")
     shaper = Shaper(model.tokenizer(), model.prompt_format)
@@ -57,7 +58,8 @@ def main() -> None:
     if machine.kind == "cpu":  # this one, or one like it
         seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
     way = find_way(verdicts, machine)
-    plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=seconds)
+    how = dict(mesh=asked.mesh, verdicts=verdicts, way=way, seconds=seconds)
+    plan = Plan(model=model, machine=machine, **how)
     if cli.FLAGS.json:
         cli.show_json(as_dict(plan))
     else:

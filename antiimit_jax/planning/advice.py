@@ -9,6 +9,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.sharding import fitting_shards
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import AUTO, mesh_name, mesh_sizes
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
 from antiimit_jax.planning.memory import Estimator, Phase, peak
 from antiimit_jax.run_config import RunConfig
@@ -41,6 +45,20 @@ class Way:
     programs: tuple[str, ...]  # in the order of `PROGRAMS`; none where nothing fits
     changes: tuple[Change, ...] = ()
     environment: str = ""  # a variable to set besides
+
+
+def with_mesh(run: RunConfig, cfg: ModelConfig, machine: Hardware) -> RunConfig:
+    """The same with the mesh that a program makes of "auto" on such a machine.
+
+    Raises:
+      UserError: a mesh for other devices.
+    """
+    rows, shards = mesh_sizes(run.mesh, machine.devices)
+    if run.mesh == AUTO and machine.devices > 1:
+        params = abstract_params(cfg, run.dtype)
+        shards = fitting_shards(cfg, params, machine.devices, machine.usable)
+        rows = machine.devices // shards
+    return dataclasses.replace(run, mesh=mesh_name(rows, shards))
 
 
 def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware) -> Verdict:
@@ -114,7 +132,7 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     """What could be given up, the least painful first; only what is not given up already."""
     weights = [
         ("dtype", "bfloat16"),  # in evaluation; training has its own
-        *([("weights", "sharded")] if machine.devices > 1 else []),
+        *([("mesh", mesh_name(1, machine.devices))] if machine.devices > 1 else []),
     ]
     evaluating = [
         ("drift.rulers", ()),

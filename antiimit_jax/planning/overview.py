@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from antiimit_jax.planning.advice import Verdict, judge
+from antiimit_jax.planning.advice import Verdict, judge, with_mesh
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
 from antiimit_jax.planning.memory import Estimator, n_params
 from antiimit_jax.planning.model import find_planned
@@ -38,10 +38,11 @@ def overview(
         model = find_planned(name)
         shaper = Shaper(model.tokenizer(), model.prompt_format)
         for (kind, devices), some in itertools.groupby(sorted(machines, key=alike), key=alike):
-            run = dataclasses.replace(run_on(kind), suites=("control",))
-            run.lora.check(model.cfg)
+            asked = dataclasses.replace(run_on(kind), suites=("control",))
+            asked.lora.check(model.cfg)
             estimator = Estimator(model.cfg, shaper, kind, devices)
             for machine in some:
+                run = with_mesh(asked, model.cfg, machine)
                 about = {"model": name, "parameters": n_params(model.cfg), "hardware": machine.name}
                 verdicts = (judge(program, run, estimator, machine) for program in PROGRAMS)
                 rows.append(about | {one.program: _said(one) for one in verdicts})

@@ -202,8 +202,8 @@ def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
 
 
 def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
-    lm = load_language_model(str(folder), dtype="bfloat16")
-    runner = Runner(lm, weights="sharded")
+    lm = load_language_model(str(folder), dtype="bfloat16", mesh="data:1,model:8")
+    runner = Runner(lm)
     first = lambda leaf: leaf.addressable_shards[0].data.nbytes
     held = sum(map(first, jax.tree.leaves(runner.base.params)))
     estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu", 8)
@@ -217,10 +217,10 @@ def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
         FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": [], "n_task": 0}}
     )
     verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
-    assert not verdict.fits and verdict.rescued and verdict.changes == (("weights", "sharded"),)
+    assert not verdict.fits and verdict.rescued and verdict.changes == (("mesh", "data:1,model:8"),)
     more = verdict.least.total - estimator.weights("bfloat16", 8)
     assert 0 < more < 0.2 * estimator.weights("bfloat16")
     less = {"dtype": "bfloat16", "remat": True, "rows": 1, "groups": 1}
-    changes = [("weights", "sharded"), *((f"train.{name}", v) for name, v in less.items())]
+    changes = [("mesh", "data:1,model:8"), *((f"train.{name}", v) for name, v in less.items())]
     training = apply(run, changes)
     assert peak(estimator.finetune(training)).total < find_hardware("v2-8").usable
