@@ -146,7 +146,7 @@ def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folde
     run = dataclasses.replace(run, suites=("drift",))
     phases = {phase.name: phase.total for phase in estimator.evaluate(run)}
     between = (phases["drift"] + phases["rulers"]) // 2
-    machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=between, share=1.0)
+    machine = dataclasses.replace(find_hardware("v5e-1"), device_bytes=between, share=1.0)
     verdict = judge("evaluate", run, estimator, machine)
     assert not verdict.fits and verdict.rescued and verdict.changes
     need = peak(verdict.phases).total
