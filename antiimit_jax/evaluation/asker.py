@@ -12,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
-from antiimit_jax.results import BASE, Stage
+from antiimit_jax.results import BASE, Stage, Tables
 from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring, TextAnswer
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
@@ -95,6 +95,10 @@ class Asker(Protocol):
         """The same model without an adapter."""
 
     @property
+    def of_base(self) -> Tables:
+        """The tables that the base stage of this run wrote; none while it is asked itself."""
+
+    @property
     def other(self) -> Asker | None:
         """A second model to compare with, where the run has one (`--against`)."""
 
@@ -118,6 +122,7 @@ class LocalAsker:
     progress: Progress
     eval_seed: int = 0
     other: LocalAsker | None = None
+    of_base: Tables = dataclasses.field(default_factory=dict)
     exact = True
 
     @property
