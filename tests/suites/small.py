@@ -39,7 +39,7 @@ FEW = {
         "thought_tokens": 4,
     },
     "sad_like": {"n_pairs": 1, "n_seeds": 2, "n_shots": 1},
-    "deviate": {"n_starts": 1},
+    "deviate": {"n_starts": 1, "n_drawn": 1, "drawn_tokens": 3},
     "introspection": {"n_texts": 5, "n_other": 1},
     "drift": {
         "n_prompts": 7,
