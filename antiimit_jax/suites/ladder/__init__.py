@@ -28,6 +28,8 @@ Five rungs have figures of their own, on slice "all" (tests/suites/test_ladder_*
       gambler      by how much a word's share rises for each time it came too seldom: as asked 0,
                    making up above 0, repeating what was said below 0
       own_tvd      tvd_res after the model's own words, a description
+      γ            grows with what is copied from the words before, which come from the target; row
+                   "baseline:copies", which reads no request, has .57: 0 at place 1, 1.0 at 16
     L13, thinking first: control figures of the mean over `n_thoughts` drawn thoughts
       thought_tvd  tvd_res after one thought: far above tvd_res where thoughts settle the word
     L7, quantifiers (`quantifiers`)            tau    agreement
