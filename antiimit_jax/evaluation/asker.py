@@ -48,6 +48,7 @@ class Asker(Protocol):
     eval_seed: int  # of items
     dtype: str  # of the weights
     exact: bool  # probabilities are read, not estimated from samples
+    of_base: Tables  # that the base stage of this run wrote; none while it is asked itself
 
     def token_counts(self, words: Sequence[str]) -> list[int]:
         """In how many tokens the model writes each word behind a space; no model is run."""
@@ -93,10 +94,6 @@ class Asker(Protocol):
     @property
     def base(self) -> Asker:
         """The same model without an adapter."""
-
-    @property
-    def of_base(self) -> Tables:
-        """The tables that the base stage of this run wrote; none while it is asked itself."""
 
     @property
     def other(self) -> Asker | None:
@@ -205,8 +202,7 @@ class LocalAsker:
                 ]
             )
         spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
-        ends = lm.tokenizer.eos_ids
-        texts = ["" if i in ends else spelled(i) for i in range(lm.cfg.vocab_size)]
+        texts = ["" if i in lm.tokenizer.eos_ids else spelled(i) for i in range(lm.cfg.vocab_size)]
         queries = [first_token_query(prompt.ids) for prompt in prompts]
         how = (self.variant, queries, self.scoring.terminators, self.stage.name)
         answers = {}

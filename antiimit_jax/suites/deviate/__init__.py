@@ -150,6 +150,9 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
         long = " so" * cfg.drawn_tokens
         texts = tuple(drawn.goes_on(item.place.plain, long) for item in items) * cfg.n_drawn
         found.append(suite.Program(name="deviate, departures", kind="texts", asks=texts))
+        asks = tuple(item.place.asked for item in items)
+        how = dict(kind="generate", asks=asks, n=cfg.n_drawn, max_tokens=cfg.drawn_tokens)
+        found.append(suite.Program(name="deviate, drawing", **how))
     return found
 
 

@@ -12,7 +12,8 @@ stand beside (`evaluation.rulers`).
 
 The same figures on split "continued" are of the base's own words: it answers `n_continued` of the
 questions among those texts greedily, once a run (table `drift_said`), and all stages and rulers
-read these answers (`drift_continued`), as text, in whatever tokens they were written.
+read these answers (`drift_continued`), as text, in whatever tokens they were written. The
+quickstart's configuration leaves that out: `--config.drift.n_continued=24`.
 
 Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEBO" are paired over
 the texts. The decision rule: KL(base || stage) is below the ruler's, by the interval of the
@@ -107,6 +108,9 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
         found += [suite.Program(name=f"drift{name}", **common)] if asked else []
         if asked and cfg.rulers:
             found.append(suite.Program(name=f"rulers{name}", **common, **how))
+    if asked := tuple(map(continued.ask_of, _continued(cfg))):
+        made = dict(kind="generate", asks=asked, max_tokens=cfg.continued_tokens, of_base=1)
+        found.append(suite.Program(name="drift, own answers", **made))
     return found
 
 

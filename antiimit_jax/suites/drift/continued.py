@@ -27,13 +27,18 @@ def is_question(prompt: NeutralPrompt) -> bool:
 
 def said(asker: suite.Asker, prompts: Sequence[NeutralPrompt], most: int) -> suite.Tables:
     """The asked model's answers of at most so many tokens; no table without a prompt."""
-    chats = [answered(prompt, "").messages for prompt in prompts]
+    chats = [ask_of(prompt).messages for prompt in prompts]
     found = asker.generate(chats, what="own answers", max_tokens=most, temperature=0)
     rows = [
         (asker.stage.name, prompt.id, prompt.category, answer.text.rstrip(_CUT), answer.ended)
         for prompt, (answer,) in zip(prompts, found)
     ]
     return {SAID: dict(zip(SCHEMA.names, zip(*rows)))} if rows else {}
+
+
+def ask_of(prompt: NeutralPrompt) -> suite.Ask:
+    """The question alone."""
+    return suite.Ask(messages=answered(prompt, "").messages, words=())
 
 
 def answered(prompt: NeutralPrompt, text: str) -> NeutralPrompt:

@@ -113,10 +113,11 @@ def stated_of(cfg: Config, seed: int) -> list[Item]:
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
-    """Words after the requests, percentages after the questions about them.
+    """Words after the requests, percentages after the questions about them; what is generated.
 
-    A thought is taken to be as long as it may be; what is drawn from the model is not planned.
+    A thought is taken to be as long as it may be; words after the model's own are not planned.
     """
+    requests = requests_of(cfg, seed)
     asked = {"ladder": items_of(cfg, seed), "ladder, stated": stated_of(cfg, seed)}
     if "L7" in cfg.rungs:
         asked["ladder, quantifiers"] = quantified(cfg.n_sets, seed)
@@ -124,13 +125,20 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
         asked["ladder, a word forbidden"] = forbidding(cfg.n_sets, seed)
     if "L13" in cfg.rungs:
         long = " so" * cfg.thought_tokens
-        asked["ladder, after thoughts"] = [
-            thinking.decided(item, long) for item in requests_of(cfg, seed)["L13"]
-        ]
-    return [
+        asked["ladder, after thoughts"] = [thinking.decided(item, long) for item in requests["L13"]]
+    found = [
         suite.Program(name=name, kind="words", asks=tuple(suite.asks_of(of)), scorings=(scoring,))
         for name, of in asked.items()
     ]
+    if "L9" in cfg.rungs:
+        said = tuple(suite.asks_of(two_of_set(requests["L9"])))
+        how = dict(kind="generate", asks=said, max_tokens=sequence.MOST_TOKENS)
+        found.append(suite.Program(name="ladder, long answers", **how))
+    if "L13" in cfg.rungs:
+        how = dict(kind="generate", n=cfg.n_thoughts, max_tokens=cfg.thought_tokens)
+        thought = tuple(suite.asks_of(requests["L13"]))
+        found.append(suite.Program(name="ladder, thoughts", asks=thought, **how))
+    return found
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
