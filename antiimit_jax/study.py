@@ -82,8 +82,8 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
     tables = run_files.read_tables(workdir, schemas(SUITES))
     if not tables:
         raise UserError(
-            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again, with suites "
-            "and numbers of items that ask something"
+            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again, with "
+            "suites and numbers of items that ask something"
         )
     order = [Stage(**stage) for stage in info.get("stages", ())]
     run_files.write_metrics(workdir, info, score(tables, config, order))
