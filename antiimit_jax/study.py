@@ -4,6 +4,7 @@ Every part leaves its result in the run's folder and is skipped when it is there
 was stopped goes on where it stood.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,8 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
     tables = run_files.read_tables(workdir, schemas(SUITES))
     if not tables:
         raise UserError(
-            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again"
+            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again, with "
+            "suites and numbers of items that ask something"
         )
     order = [Stage(**stage) for stage in info.get("stages", ())]
     run_files.write_metrics(workdir, info, score(tables, config, order))
@@ -211,6 +213,10 @@ class Study:
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
         asker = asker_of(runner, variant, stage, config, self._progress)
         asker = with_second(asker, config.against)
+        if stage.kind != "base":
+            base = stages.stage_folder(self.workdir, BASE.name)
+            of_base = run_files.read_tables(base, schemas(SUITES))
+            asker = dataclasses.replace(asker, of_base=of_base)
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}

@@ -85,4 +85,5 @@ def get_config() -> ml_collections.ConfigDict:
     for suite in ("scoring", "precision", "residual"):
         config[suite].n_items = 24
     config.drift.n_prompts = 64
+    config.drift.n_continued = 0  # configs/full.py has the base's own answers
     return config

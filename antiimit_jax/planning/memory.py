@@ -11,6 +11,7 @@ others is among the temporaries, since the programs for all devices are compiled
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,13 +22,16 @@ from jax.sharding import Mesh
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.peft_config import CONFIG_FILE
 from antiimit_jax.models.sharding import bytes_of_one, partition
 from antiimit_jax.models.weights import abstract_params
 from antiimit_jax.parallel import DATA, WHOLE, DataParallel, Rows, make_mesh, mesh_sizes, shapes_on
 from antiimit_jax.planning.hardware import GIB
+from antiimit_jax.planning.model import find_planned
 from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.differences import differences
+from antiimit_jax.scoring.generate import Draws, sampled
 from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
@@ -69,6 +73,11 @@ def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
     return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
 
 
+def _drawn(decoder: Decoder, variables: Tree, ends: jax.Array, batch: Draws) -> jax.Array:
+    """Continuations at some temperature; greedy ones set aside no more."""
+    return sampled(decoder, variables, ends, np.float32(1), batch)
+
+
 def n_bytes(tree: Tree) -> int:
     """Bytes of all arrays or abstract arrays of a tree."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
@@ -106,10 +115,16 @@ class Estimator:
         return make_mesh(jax.local_devices()[:shards], shards)
 
     def evaluate(self, run: RunConfig) -> list[Phase]:
-        """The phases of `launch.evaluate` with an adapter: every program of every suite."""
+        """The phases of `launch.evaluate` with an adapter: every program of every suite.
+
+        A second model lies beside; what asking it sets aside is taken to be no more.
+
+        Raises:
+          UserError: a second model of no known shape.
+        """
         shards, phases = self._shards(run), []
         row = self._row(run)
-        resident = self._resident(_EVALUATING, run.dtype, shards)
+        resident = self._resident(_EVALUATING, run.dtype, shards) | self._second(run, shards)
         stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
         for program in programs_of(run):
             parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
@@ -126,6 +141,7 @@ class Estimator:
                 "top_words": (continuations, (own, stops)),
                 "lexicon_words": (following, (own, stops)),
                 "texts": (differences, (base, own)),
+                "generate": (_drawn, (own, stops)),
             }[program.kind]
             batches = self._shaper.batches(program)
             parts["temporaries"] = max(self._temporaries(fn, given, b, row) for b in batches)
@@ -167,6 +183,16 @@ class Estimator:
         weights = {f"weights ({dtype}{shared})": self.weights(dtype, shards)}
         read = {"program": program, f"weights ({dtype})": self.weights(dtype)}
         return read | weights if self._on_cpu else weights
+
+    def _second(self, run: RunConfig, shards: int) -> dict[str, int]:
+        """What `run.against` names: the weights of a model, or an adapter."""
+        if not run.against:
+            return {}
+        if (Path(run.against).expanduser() / CONFIG_FILE).is_file():
+            return {"second adapter": n_bytes(_adapter(self.cfg, run.lora))}
+        cfg = find_planned(run.against, flag="against").cfg
+        other = Estimator(cfg, self._shaper, "", self._devices)
+        return {"second model": other.weights(run.dtype, shards)}
 
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""

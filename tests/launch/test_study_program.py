@@ -66,8 +66,8 @@ def test_a_study_writes_the_files_of_the_contract(study):
     assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
     slices = {row["slice"] for row in metrics["rows"]}
     assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
-    tables = "items drift drift_task training residual residual_samples scoring precision leak"
-    for name in tables.split():
+    tables = "items drift drift_said drift_continued drift_task training residual residual_samples"
+    for name in (*tables.split(), "scoring", "precision", "leak"):
         assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
     for folder in ("adapter", "placebo"):
         assert (workdir / folder / "adapter_model.safetensors").exists()
@@ -301,7 +301,7 @@ def test_report_refuses_what_it_cannot_compute_from_and_changes_nothing(
 def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(study[0], copy)
-    for name in ("drift", "drift_task", "training"):
+    for name in ("drift", "drift_said", "drift_continued", "drift_task", "training"):
         (copy / f"{name}.parquet").unlink()
     result = launch("report", f"--workdir={copy}")
     assert result.returncode == 0, result.stderr

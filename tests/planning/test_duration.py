@@ -18,7 +18,7 @@ RUN = from_dict(
     {
         "suites": ["control", "drift"],
         "control": {"splits": ["heldout_words"], "n_items": 8},
-        "drift": {"n_prompts": 2, "rulers": RULERS},
+        "drift": {"n_prompts": 2, "rulers": RULERS, "n_continued": 2, "continued_tokens": 8},
     }
 )
 
@@ -35,7 +35,9 @@ def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
     tuned = adapter_stage("tuned", 0)
     once = tokens["control"] + tokens["drift"] + tokens["drift, first token"]
     of_rulers = tokens["rulers"] + tokens["rulers, first token"]
-    of_base = tokens["control, no percentages"] + len(RULERS) * of_rulers
+    of_base = (
+        tokens["control, no percentages"] + tokens["drift, own answers"] + len(RULERS) * of_rulers
+    )
     seconds = lambda left, steps: study_seconds(RUN, left, steps, shaper, speed)
     assert seconds([], 0) == 0 and seconds([], 7) == pytest.approx(21)
     assert seconds([tuned], 0) == pytest.approx(once + 20)

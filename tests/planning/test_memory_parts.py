@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
@@ -42,9 +43,9 @@ FEW = {
     "control": {"splits": ["heldout_words"], "n_items": 8},
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
-    "ladder": {"rungs": ["L6"], "n_sets": 1},
+    "ladder": {"rungs": ["L6", "L13"], "n_sets": 1, "n_thoughts": 2, "thought_tokens": 4},
     "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
-    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0},
+    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0, "n_continued": 0},
 }
 
 
@@ -128,7 +129,8 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
-    planned: dict[str, list] = {"words": [], "first_tokens": [], "top_words": []}
+    kinds = ("words", "first_tokens", "top_words", "generate")
+    planned: dict[str, list] = {kind: [] for kind in kinds}
     for suite in suites:
         for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
             planned[program.kind] += shaper.batches(program)
@@ -138,6 +140,26 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
         assert max(map(size, seen["word_log_probs"])) == max(map(size, planned["words"]))
         assert max(map(size, seen["next_token_probs"])) == max(map(size, planned["first_tokens"]))
     assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
+    (drawn,), (expected,) = seen["sampled"], planned["generate"]
+    assert [a.shape for a in drawn] == [a.shape for a in expected]
+
+
+def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(folder, run):
+    cfg, _ = load_params(find_model(str(folder)))
+    shaper = Shaper(load_language_model(str(folder)).tokenizer, "base")
+    estimator = Estimator(cfg, shaper, "cpu")
+    run = dataclasses.replace(run, suites=("drift",))
+    own = {"n_continued": 2, "continued_tokens": 4, "rulers": ()}
+    run = dataclasses.replace(run, drift=dataclasses.replace(run.drift, **own))
+    alone = {phase.name: phase.parts for phase in estimator.evaluate(run)}
+    assert list(alone) == ["drift", "drift, own answers"]
+    kept = 2 * (2 + 2) * 32 * cfg.n_layers * cfg.n_kv_heads * cfg.head_dim  # of prompts and rows
+    assert alone["drift, own answers"]["temporaries"] > 4 * kept
+    both = estimator.evaluate(dataclasses.replace(run, against=str(folder)))
+    for phase in both:
+        assert phase.parts == alone[phase.name] | {"second model": estimator.weights("float32")}
+    with pytest.raises(UserError, match="--against=no-such-model: not in the catalog"):
+        estimator.evaluate(dataclasses.replace(run, against="no-such-model"))
 
 
 def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run, smollm2):
@@ -214,7 +236,7 @@ def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu", 8)
     run = from_dict(
-        FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": [], "n_task": 0}}
+        FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": FEW["drift"] | {"rulers": []}}
     )
     verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
     assert not verdict.fits and verdict.rescued and verdict.changes == (("mesh", "data:1,model:8"),)
