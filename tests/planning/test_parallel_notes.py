@@ -24,16 +24,8 @@ def notes(part: str, way: Way, mesh: str = AUTO, **changes: int) -> str:
     model = dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, **changes))
     phase = Phase(name="words", parts={part: GIB})
     verdicts = [
-        Verdict(
-            program=program,
-            phases=[phase],
-            fits=True,
-            changes=(),
-            environment="",
-            rescued=True,
-            least=phase,
-        )
-        for program in PROGRAMS
+        Verdict(program=name, phases=[phase], fits=True, saved=(), rescued=True, least=phase)
+        for name in PROGRAMS
     ]
     machine = find_hardware("v3-8")
     how = dict(machine=machine, verdicts=verdicts, way=way, seconds=None)
