@@ -146,7 +146,8 @@ def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, s
     run = dataclasses.replace(run, suites=("drift",))
     phases = {phase.name: phase.total for phase in estimator.evaluate(run)}
     between = (phases["drift"] + phases["rulers"]) // 2
-    machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=between, share=1.0)
+    alone = dataclasses.replace(find_hardware("v3-8"), devices=1)
+    machine = dataclasses.replace(alone, device_bytes=between, share=1.0)
     verdict = judge("evaluate", run, estimator, machine)
     assert not verdict.fits and verdict.rescued and verdict.changes
     needed = peak(estimator.evaluate(apply(run, list(verdict.changes)))).total
