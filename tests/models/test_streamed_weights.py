@@ -35,7 +35,6 @@ def test_beside_the_shards_the_host_holds_one_parameter_and_its_parts(source):
         held, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    print(sizes, held, most)
     assert most - held < 2.5 * max(sizes) < 0.5 * sum(sizes)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(a, b)
