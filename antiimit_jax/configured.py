@@ -20,6 +20,7 @@ def load_model(config: RunConfig) -> LanguageModel:
         dtype=config.dtype,
         prompt_format=config.prompt_format,
         prompt_date=config.prompt_date,
+        mesh=config.mesh,
     )
 
 

@@ -24,7 +24,7 @@ from antiimit_jax.json_files import UserFile
 from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.weights import fitting_dtype
-from antiimit_jax.parallel import WEIGHTS
+from antiimit_jax.parallel import AUTO, MESHES, is_mesh
 from antiimit_jax.results import BASE, Stage, adapter_stage
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
@@ -51,7 +51,7 @@ class _Common:
         PROMPT_DATE, "a date as 2026-01-31", is_date, "today's date in chat templates"
     )
     dtype: str = one_of(DTYPES, "auto", "of the weights in evaluation")
-    weights: str = one_of(WEIGHTS, "replicated", "on devices: a copy each, or a slice each")
+    mesh: str = bounded(AUTO, MESHES, is_mesh, "of devices: those of a row split the weights")
     forms: str = one_of(FORMS, "strict", "what counts as saying a word")
     terminators: str = one_of(POLICIES, "standard", "what ends a word")
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES), "what is evaluated")

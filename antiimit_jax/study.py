@@ -118,8 +118,8 @@ class Study:
 
     @functools.cached_property
     def runner(self) -> Runner:
-        """The model on all devices, copied or shared, at first use."""
-        return Runner(self.lm, weights=self.config.weights)
+        """The model on its devices, copied or shared, at first use."""
+        return Runner(self.lm)
 
     @property
     def finished(self) -> bool:
@@ -169,7 +169,6 @@ class Study:
             forms=config.forms,
             terminators=config.terminators,
             seed=config.train.seeds[stage.adapter_seed],
-            weights=config.weights,
         )
 
     def train(self, stage: Stage) -> Adapter:

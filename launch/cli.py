@@ -35,13 +35,21 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 
 def define_config() -> None:
-    """--config and all its fields, --model, --revision."""
+    """--config and all its fields, --model, --revision, --mesh."""
     said = f"A Python file or a run's config.json; by default {DEFAULT_CONFIG}. Any field can be "
     config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
+    define_mesh()
     flags.DEFINE_bool("help_config", False, "List all fields of the configuration, and end.")
     _show("config", "model", "revision", "help_config")
+
+
+def define_mesh() -> None:
+    """--mesh."""
+    said = "Devices: so many rows of so many that split the weights, as data:2,model:4, or auto."
+    flags.DEFINE_string("mesh", None, said)
+    _show("mesh")
 
 
 def define_workdir() -> None:
@@ -105,7 +113,7 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision", "suites", "against"):
+    for flag in ("model", "revision", "mesh", "suites", "against"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
     for flag, field in (("words_file", "words_file"), ("templates", "templates_file")):

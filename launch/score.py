@@ -25,6 +25,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
 from antiimit_jax.metrics.control import tvd_res
+from antiimit_jax.parallel import AUTO
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import FORMS, WordQuery, word_query
 from antiimit_jax.text.formats import Prompt
@@ -39,6 +40,7 @@ _DTYPE_HELP = (
 )
 flags.DEFINE_string("model", "smollm2-135m-instruct", "Alias, hub id, folder or .gguf file.")
 flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
+cli.define_mesh()
 flags.DEFINE_string("adapter", None, "Folder of a PEFT LoRA adapter.")
 flags.DEFINE_string("prompt", None, "The prompt: a chat turn, or plain text for base models.")
 flags.DEFINE_string("prompt_file", None, "A file with the prompt, plain text taken as it is.")
@@ -61,7 +63,8 @@ def main() -> None:
     if asked.strip:
         requests = [request.stripped() for request in requests]
     cli.say(f"loading {asked.model}")
-    lm = load_language_model(asked.model, revision=asked.revision, dtype=asked.dtype)
+    how = dict(revision=asked.revision, dtype=asked.dtype, mesh=asked.mesh or AUTO)
+    lm = load_language_model(asked.model, **how)
     cli.say(f"weights in {lm.params['embed']['embedding'].dtype}")
     prompts, queries = zip(*(_read(lm, request, raw) for request in requests))
     runner, variant = _variant(lm)

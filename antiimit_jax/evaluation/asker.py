@@ -134,8 +134,7 @@ class LocalAsker:
     def stored(self) -> LocalAsker:
         if self.dtype == "float32":
             return self.base
-        lm = in_float32(self.runner.lm)
-        runner = Runner(lm, self.runner.devices, weights=self.runner.weights)
+        runner = Runner(in_float32(self.runner.lm))
         return dataclasses.replace(self, runner=runner, variant=runner.base, stage=BASE)
 
     def changed(self, change: Callable[[Tree], Tree]) -> LocalAsker:

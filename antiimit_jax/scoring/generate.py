@@ -21,7 +21,7 @@ import numpy as np
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, Forest, Past
-from antiimit_jax.parallel import AXIS
+from antiimit_jax.parallel import DATA
 from antiimit_jax.scoring.trie import Ids
 
 Array = jax.Array
@@ -203,8 +203,8 @@ def _chunk(
 
 
 def _any(flags: Array) -> Array:
-    """On any device: devices that share weights must all take a step or none."""
-    return jax.lax.pmax(flags.any().astype(jnp.int32), AXIS) > 0
+    """On any device or row of a mesh: all take a step or none."""
+    return jax.lax.pmax(flags.any().astype(jnp.int32), DATA) > 0
 
 
 def places(seed: int, prompt_ids: Ids, n: int, steps: int) -> np.ndarray:

@@ -200,7 +200,7 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
 def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_path):
     """Two devices share them; a run that is stopped after six of its steps goes on alike."""
     folder = tmp_path / "w"
-    flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--config.weights=sharded")
+    flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--mesh=data:1,model:2")
     flags += ("--config.train.eval_every=8",)
 
     def run() -> bytes:
