@@ -69,10 +69,11 @@ def define_material() -> None:
 
 
 def define_items() -> None:
-    """--items and --limit."""
+    """--items, --limit and --skip_bad_items."""
     flags.DEFINE_string("items", None, "JSONL file of your own items, in place of ours.")
     flags.DEFINE_integer("limit", None, "So many items in all, the first ones.", lower_bound=1)
-    _show("items", "limit")
+    flags.DEFINE_bool("skip_bad_items", False, "Leave out lines that are no items, and count them.")
+    _show("items", "limit", "skip_bad_items")
 
 
 def define_suites() -> None:
@@ -123,6 +124,8 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
             values[group]["items_file"] = _absolute(FLAGS.items)
         if FLAGS.limit is not None:
             values[group]["limit"] = FLAGS.limit
+        if FLAGS.skip_bad_items:
+            values[group]["skip_bad_items"] = True
     return from_dict(values)
 
 

@@ -85,6 +85,9 @@ def open_run(
         yield study
         return
     own = read_own_files(config, reads)
+    for held in {held.path: held for held in own.values() if held.faults}.values():
+        of = len(held.entries) + len(held.faults)
+        cli.say(f"note: {len(held.faults)} of {of} lines left out, as {held.faults[0]}")
     mark |= {"config": _plain(config), "identity": identity(study.lm.source, cli.say)}
     files = there["identity"].get("files", {}) if bound else {}
     files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
