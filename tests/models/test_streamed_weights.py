@@ -14,7 +14,7 @@ from antiimit_jax.parallel import make_mesh, on_mesh
 from tests.tiny_model import write_tiny_model
 
 # Seven matrices a layer, five of them of one size.
-SIZES = dict(vocab_size=512, hidden_size=128, intermediate_size=128, num_hidden_layers=8)
+SIZES = dict(vocab_size=512, hidden_size=256, intermediate_size=256, num_hidden_layers=16)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def source(tmp_path_factory):
 
 
 def test_beside_the_shards_the_host_holds_one_parameter_and_its_parts(source):
-    """Numpy's arrays are counted: what is read, and what is handed to the devices."""
+    """Numpy's arrays are counted: what is read, scratch of its threads, what devices are handed."""
     cfg, expected = load_params(source)
     mesh = make_mesh(jax.local_devices(), 8)
     place = placer(cfg, mesh)
