@@ -15,6 +15,10 @@ RULER = "ruler:int8_channel"  # below whose drift a tuned model's is to be
 LEAK_SLOPE, LEAK_RATE, LEAK_ITEMS = 0.02, 0.01, 400  # within, below, on so many items or more
 SELF_TRAINED = "self_trained"  # the adapter that is trained to predict itself
 Place = tuple[str, str, str, str]  # suite, split, slice, metric
+_KL = ("drift", "neutral", "all", "kl_base_tuned")
+_LEAK_SLOPE, _LEAK_RATE = (
+    ("leak", "leak_mention", "all", name) for name in ("leak_slope", "leak_rate")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,9 +86,13 @@ class Figures:
 
     def tuned_mean(self, place: Place, stage: str = "{}") -> Estimate:
         """Over the tuned stages; `stage` says which row of each, as "diff:{}-base"."""
-        if not self.tuned:
+        return self.mean(self.tuned, place, stage)
+
+    def mean(self, stages: Sequence[str], place: Place, stage: str = "{}") -> Estimate:
+        """Over stages that differ in their training seed."""
+        if not stages:
             return Estimate(value=None, note="the run has no tuned adapter")
-        return over_seeds([self.of(stage.format(name), place) for name in self.tuned])
+        return over_seeds([self.of(stage.format(name), place) for name in stages])
 
     def gain(self, place: Place) -> Estimate:
         """What the tuned adapters add to the base."""
@@ -92,6 +100,31 @@ class Figures:
             return Estimate(value=None, note="the run has no tuned adapter")
         base = self.of("base", place)
         return over_seeds([less(self.of(name, place), base) for name in self.tuned])
+
+
+def elsewhere(figures: Figures, stages: Sequence[str]) -> tuple[list[Part], list[str]]:
+    """The rule for a model that behaves normally elsewhere: drift, leak slope, leak rate.
+
+    Last, why the rule cannot hold yet although all its parts do.
+    """
+    rate = figures.mean(stages, _LEAK_RATE)
+    parts = [
+        Part("KL less the ruler's", figures.mean(stages, _KL, f"diff:{{}}-{RULER}"), high=0.0),
+        Part("leak slope", figures.mean(stages, _LEAK_SLOPE), low=-LEAK_SLOPE, high=LEAK_SLOPE),
+        Part("leak rate", rate, high=LEAK_RATE),
+    ]
+    counts = [row["n"] for name in stages if (row := figures.rows.get(name, *_LEAK_RATE))]
+    few = counts and min(counts) < LEAK_ITEMS
+    return parts, [f"leak rate on {min(counts)} items, {LEAK_ITEMS} needed"] if few else []
+
+
+def outcome(parts: Sequence[Part], needed: Sequence[str] = ()) -> str:
+    """What all parts say together; `needed` are reasons why what looks supported is not yet."""
+    said = {part.verdict for part in parts}
+    for first in (NOT_SUPPORTED, NO_DATA):
+        if first in said:
+            return first
+    return SUPPORTED if said == {SUPPORTED} and not needed else UNDECIDED
 
 
 def judged(
@@ -115,13 +148,8 @@ def judged(
         verdict = NO_DATA
     elif control and control.figure.low is not None and control.verdict != SUPPORTED:
         verdict = FLOOR
-    elif NOT_SUPPORTED in said:
-        verdict = NOT_SUPPORTED
-    elif NO_DATA in said:
-        verdict = NO_DATA
     else:
-        whole = all(part.verdict == SUPPORTED for part in every) and not needed
-        verdict = SUPPORTED if whole else UNDECIDED
+        verdict = outcome(every, needed)
     if verdict not in (NO_DATA, FLOOR) and (few := len(figures.tuned)) < LEAST_SEEDS:
         verdict = f"{'one seed' if few == 1 else 'two seeds'}: no verdict"
     missing = [note or "not in this run" for note in notes] + list(needed)

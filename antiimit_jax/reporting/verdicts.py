@@ -19,16 +19,14 @@ from antiimit_jax.metrics.hypotheses import holm, less, over_seeds, p_above, pos
 from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.reporting.judging import (
     LEAK_ITEMS,
-    LEAK_RATE,
-    LEAK_SLOPE,
     NO_DATA,
-    RULER,
     SELF_TRAINED,
     SUPPORTED,
     Figures,
     Part,
     Place,
     Verdict,
+    elsewhere,
     judged,
 )
 from antiimit_jax.reporting.rows import Rows, number
@@ -38,10 +36,6 @@ VERDICTS = "verdicts.json"
 F5_RUNGS = ("L5", "L6", "L8", "L9", "L10", "L11")
 F6_RUNGS = ("L10", "L11")  # trained on by neither arm
 _PASS, _GAMMA = (("control", "heldout_both", "all", name) for name in ("pass_05", "gamma"))
-_KL = ("drift", "neutral", "all", "kl_base_tuned")
-_LEAK_SLOPE, _LEAK_RATE = (
-    ("leak", "leak_mention", "all", name) for name in ("leak_slope", "leak_rate")
-)
 _SELF = ("introspection", "self", "task=next_word", "score")
 _PRIVILEGE = ("introspection", "disagree", "task=next_word", "privilege")
 _SEED, _DEVIATE = (
@@ -105,15 +99,7 @@ def _near_perfect(figures: Figures) -> Verdict:
 
 
 def _elsewhere(figures: Figures) -> Verdict:
-    rate = figures.tuned_mean(_LEAK_RATE)
-    parts = [
-        Part("KL less the ruler's", figures.tuned_mean(_KL, f"diff:{{}}-{RULER}"), high=0.0),
-        Part("leak slope", figures.tuned_mean(_LEAK_SLOPE), low=-LEAK_SLOPE, high=LEAK_SLOPE),
-        Part("leak rate", rate, high=LEAK_RATE),
-    ]
-    counts = [row["n"] for name in figures.tuned if (row := figures.rows.get(name, *_LEAK_RATE))]
-    few = counts and min(counts) < LEAK_ITEMS
-    needed = [f"leak rate on {min(counts)} items, {LEAK_ITEMS} needed"] if few else []
+    parts, needed = elsewhere(figures, figures.tuned)
     return judged(
         figures,
         "F2",

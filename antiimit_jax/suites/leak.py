@@ -29,7 +29,16 @@ import numpy as np
 import pyarrow as pa
 
 from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
-from antiimit_jax.reporting.judging import LEAK_ITEMS, LEAK_RATE, LEAK_SLOPE
+from antiimit_jax.reporting.judging import (
+    LEAK_ITEMS,
+    LEAK_RATE,
+    LEAK_SLOPE,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    Figures,
+    elsewhere,
+    outcome,
+)
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
@@ -198,21 +207,6 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
     )
 
 
-def within_limits(rows: suite.Rows, stage: str) -> bool | None:
-    """Whether a stage's leak is shown to keep the limits, or shown not to; None where neither is.
-
-    Intervals reach over a limit, or there are none.
-    """
-    rises, rate = _mentioned(rows, stage)
-    ends = [row and row[end] for row in (rises, rate) for end in ("ci_low", "ci_high")]
-    if None in ends:
-        return None
-    if max(-ends[0], ends[1]) < LEAK_SLOPE and ends[3] < LEAK_RATE:
-        return True if rate["n"] >= LEAK_ITEMS else None
-    outside = max(ends[0], -ends[1]) > LEAK_SLOPE or ends[2] > LEAK_RATE
-    return False if outside else None
-
-
 def _mentioned(rows: suite.Rows, stage: str) -> list[suite.Row | None]:
     names = ("leak_slope", "leak_rate")
     return [rows.get(stage, "leak", "leak_mention", "all", name) for name in names]
@@ -225,9 +219,11 @@ def _readings(rows: suite.Rows) -> list[str]:
     rises, rate = _mentioned(rows, stage)
     if None in (rises, rate) or None in (rises["ci_low"], rate["ci_low"]):
         return []
-    words = {True: "within", False: "outside", None: "not shown to be within"}
+    (_, *parts), needed = elsewhere(Figures(rows), [stage])
+    words = {SUPPORTED: "within", NOT_SUPPORTED: "outside"}
+    where = words.get(outcome(parts, needed), "not shown to be within")
     return [
-        f"leak {words[within_limits(rows, stage)]} the limits: where percentages are only "
+        f"leak {where} the limits: where percentages are only "
         f"mentioned, the share of {stage} follows them with slope {figure(rises)} (limit "
         f"±{LEAK_SLOPE}), and moves towards them {figure(rate)} more often than towards others "
         f"(limit {LEAK_RATE}, of {LEAK_ITEMS} items or more)"

@@ -4,10 +4,18 @@ import numpy as np
 
 from antiimit_jax.evaluation.rulers import RULERS
 from antiimit_jax.metrics.intervals import clustered_mean
-from antiimit_jax.reporting.judging import LEAST_SEEDS, RULER
+from antiimit_jax.reporting.judging import (
+    LEAST_SEEDS,
+    NOT_SUPPORTED,
+    RULER,
+    SUPPORTED,
+    Figures,
+    elsewhere,
+    outcome,
+)
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
-from antiimit_jax.suites import leak, suite
+from antiimit_jax.suites import suite
 from antiimit_jax.suites.drift.labels import BY_ANCHOR, FIGURES, LABELS, SPLIT, SUITE, TASK
 from antiimit_jax.tasks.neutral import anchor_categories, load_neutral
 
@@ -62,18 +70,20 @@ def _readings(rows: suite.Rows) -> list[str]:
     kl, ruler, less = get(stage), get(RULER), get(f"diff:{stage}-{RULER}")
     if not kl or not ruler:
         return []
-    below, word = _below(less), "beside"
+    parts, needed = elsewhere(Figures(rows), [stage])
+    word = "beside"
     if less and less["ci_low"] is not None:
-        word = {True: "below", False: "above", None: "not told apart from"}[below]
+        words = {SUPPORTED: "below", NOT_SUPPORTED: "above"}
+        word = words.get(parts[0].verdict, "not told apart from")
     said = (
         f"drift {word} the ruler: {stage} {figure(kl, 4)} nats a token, int8 weights per channel "
     )
     said += figure(ruler, 4)
     said += f"; text by text the difference is {figure(less, 4)}" if less else ""
-    parts = (below, leak.within_limits(rows, stage))
     if "leak" not in {row["suite"] for row in rows.all}:
         return [said]
-    rule = "holds" if all(parts) else "fails" if False in parts else "is open"
+    rules = {SUPPORTED: "holds", NOT_SUPPORTED: "fails"}
+    rule = rules.get(outcome(parts, needed), "is open")
     seeds = rows.n_seeds
     few = f"; {seeds or 'no'} training seed{'s' * (seeds != 1)} of the {LEAST_SEEDS} for a verdict"
     return [
@@ -81,13 +91,6 @@ def _readings(rows: suite.Rows) -> list[str]:
         f"decision rule {rule}: drift below the ruler, leak within its limits"
         + few * (seeds < LEAST_SEEDS),
     ]
-
-
-def _below(less: suite.Row | None) -> bool | None:
-    """Whether an interval lies below 0 (True), above (False), or on both sides of it."""
-    if less is None or less["ci_low"] is None:
-        return None
-    return True if less["ci_high"] < 0 else False if less["ci_low"] > 0 else None
 
 
 def _pictures(
