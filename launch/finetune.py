@@ -38,7 +38,7 @@ def main() -> None:
                 cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
                 cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
         folder = shlex.quote(str(study.workdir))
-        told = f"python -m launch.study --config={folder}/config.json --workdir={folder}"
+        told = f"{cli.installed('aij-study')} --config={folder}/config.json --workdir={folder}"
         cli.show(f"next, to measure them: {told}")
 
 

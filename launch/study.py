@@ -8,6 +8,7 @@ A study that was stopped goes on with the same command; --overwrite measures ane
 trains anew too.
 """
 
+import shlex
 import time
 
 from antiimit_jax.processor import matmul_gflops
@@ -50,7 +51,8 @@ def main() -> None:
                 study.evaluate(stage, trained)
         print_results(study.write())
         cli.say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
-        cli.show(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
+        folder = shlex.quote(str(study.workdir / "tensorboard"))
+        cli.show(f"TensorBoard: {cli.installed('tensorboard')} --logdir {folder}")
 
 
 if __name__ == "__main__":
