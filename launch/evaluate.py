@@ -59,7 +59,8 @@ def main() -> None:
         for stage in given:
             inside = Path(stage.folder).resolve().is_relative_to(study.workdir.resolve())
             if inside and cli.FLAGS.overwrite == "all":
-                raise UserError(f"--adapter={stage.folder}: lies in what --overwrite=all deletes")
+                hint = "lies in the run that --overwrite=all deletes; --overwrite=results keeps it"
+                raise UserError(f"--adapter={stage.folder}: {hint}")
             adapters[stage] = cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
         study.check_adapters(adapters)
 
