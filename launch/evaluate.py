@@ -18,6 +18,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.results import BASE, Stage, stage_named
 from antiimit_jax.study import Study
 from launch import cli
+from launch.forecast import say_how_long
 from launch.workdir import kept, open_study, print_results
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -65,6 +66,7 @@ def main() -> None:
         study.check_adapters(adapters)
 
     with open_study("evaluation", check=read) as study:
+        say_how_long(study, ask=[BASE, *adapters])
         study.evaluate(BASE)
         for stage, adapter in adapters.items():
             study.evaluate(stage, adapter)
