@@ -24,7 +24,8 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
-from antiimit_jax.planning.duration import StepSpeed, study_seconds
+from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
+from antiimit_jax.planning.memory import n_params
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.identity import PACKAGES
@@ -223,19 +224,29 @@ class Study:
         stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
 
-    def seconds_left(self, rates: Mapping[str, float]) -> float:
-        """What is still to be trained and evaluated will take about so long, by a measured step.
+    def left(self, train: Sequence[Stage], ask: Sequence[Stage]) -> tuple[list[Stage], list[Stage]]:
+        """Of stages to be trained and to be asked, those that are not there yet."""
+        untrained = [s for s in train if s.trained and not (self.workdir / s.folder).is_dir()]
+        return untrained, [stage for stage in ask if not self._facts(stage)]
+
+    def seconds(
+        self, rates: Mapping[str, float], train: Sequence[Stage], ask: Sequence[Stage]
+    ) -> float:
+        """Training some stages and asking some takes about so long.
 
         Args:
           rates: how fast this machine multiplies, by dtype.
+          train: where there are any, a step is measured here.
         """
-        left = [stage for stage in self.config.stages() if not self._facts(stage)]
-        jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
-        steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
-        shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
-        slower = rates[self.config.train.dtype] / rates[self.config.dtype]
-        speed = StepSpeed(*measure_step(self.lm, job), slower)
-        return study_seconds(self.config, left, steps, shaper, speed)
+        config, lm = self.config, self.lm
+        jobs = [self._job(stage) for stage in train]
+        if jobs:
+            slower = rates[config.train.dtype] / rates[config.dtype]
+            speed = StepSpeed(*measure_step(lm, jobs[0]), slower)
+        else:
+            speed = speed_at(rates[config.dtype], n_params(lm.cfg))
+        shaper, steps = Shaper(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
+        return study_seconds(config, ask, steps, shaper, speed)
 
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""

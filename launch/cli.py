@@ -3,6 +3,8 @@
 import codecs
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -268,6 +270,14 @@ def show_json(values: Any) -> None:
     text = json_text(values, ensure_ascii=False)
     as_it_is = text.isprintable() and codecs.lookup(sys.stdout.encoding).name == "utf-8"
     print(text if as_it_is else json_text(values))
+
+
+def installed(program: str) -> str:
+    """How a shell starts a program that is installed beside this Python: by name if it finds it."""
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not beside.exists():
+        return program
+    return shlex.quote(os.path.relpath(beside))
 
 
 @contextlib.contextmanager

@@ -187,7 +187,7 @@ def _devices_note(plan: Plan) -> str:
     shared = re.search(r"shared by (\d+)", " ".join(part for p in phases for part in p.parts))
     shared = int(shared[1]) if shared else n if "mesh" in dict(plan.way.changes) else 1
     if shared > 1:
-        why = "since copies would fill more than half of each, or all of it"
+        why = "since copies would fill more than a third of each, or all of it"
         why = why if plan.mesh == AUTO else f"as --mesh={plan.mesh} says"
         how = "split the weights and each batch's work (jax.jit on a mesh)"
         return f"{shared} of {n} devices {how}, {why}"

@@ -30,6 +30,7 @@ BASELINES = (
     "two_level",
     "rank_only",
 )
+FORECAST = r"about (\d+) (seconds|minutes) in all from here\n"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,8 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
     flags = (f"--model={model}", f"--adapter={workdir / 'adapter'}", f"--workdir={tmp_path / 'w'}")
     result = launch("evaluate", *flags, "--suites=control", *SMALL)
     assert result.returncode == 0, result.stderr
+    forecast, unit = re.search(FORECAST, result.stderr).groups()
+    assert f" of about {forecast} {unit[:3]}]" in result.stderr  # on the bars
     named = {"adapter": "tuned"}  # a foreign adapter is not called by the name of the run's own
     theirs, ours = (
         {
@@ -207,6 +210,8 @@ def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_
         result = launch("finetune", *flags, "--adapters=tuned")
         assert result.returncode == 0, result.stderr
         assert "tuned at step 8: TVD on dev_words " in result.stderr
+        forecast, unit = re.search(FORECAST, result.stderr).groups()
+        assert f" of about {forecast} {unit[:3]}]" in result.stderr  # on the bars
         told, _, following = result.stdout.splitlines()
         look = r"TVD on dev_words [01]\.\d+, mass on dev_words [01]\.\d+ at step 8"
         assert re.fullmatch(rf"tuned: loss \S+, KL \S+ at step 8; {look}", told)

@@ -49,6 +49,20 @@ def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_r
     assert console_table(tmp_path, SUITES) == "m: no headline figures in this run\n"
 
 
+def test_intervals_are_promised_where_there_are_some(full_run, tmp_path):
+    data = run_files.read_metrics(full_run)
+    bare = [row | {"ci_low": None, "ci_high": None} for row in data["rows"]]
+    run_files.write_metrics(tmp_path, data["run"], bare)
+    for folder, console, page in (
+        (full_run, "; 95% intervals", "; brackets hold 95% intervals over word sets"),
+        (tmp_path, "; no intervals (the page says why)", "; without intervals"),
+    ):
+        titles = [line for line in console_table(folder, SUITES).splitlines() if "; " in line]
+        assert titles and all(console in title for title in titles if "e.g." not in title)
+        written = write_report(folder, SUITES).read_text(encoding="utf-8")
+        assert page in written.partition('id="questions"')[0]
+
+
 @pytest.fixture(scope="module")
 def events(full_run):
     folder = write_tensorboard(full_run, SUITES)
