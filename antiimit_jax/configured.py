@@ -21,6 +21,7 @@ def load_model(config: RunConfig) -> LanguageModel:
         quantize=config.quantize,
         prompt_format=config.prompt_format,
         prompt_date=config.prompt_date,
+        mesh=config.mesh,
     )
 
 

@@ -57,10 +57,15 @@ def one_of(known: Iterable[str], default: Any, doc: str = "", *, filled: bool = 
     return _within(bound, default, doc)
 
 
-def own_file(load: Callable[[str], Any], doc: str = "") -> Any:
-    """A field that names a file of the user's, or is empty; `load` reads and checks it."""
+def own_file(load: Callable[..., Any], doc: str = "", *, skip: str = "") -> Any:
+    """A field that names a file of the user's, or is empty; `load` reads and checks it.
+
+    Args:
+      skip: the field beside it that says whether faulty lines are left out; `load` takes it too.
+    """
     bound = Bound("the name of a file", lambda name: "\0" not in name, False)
-    return dataclasses.field(default="", metadata={"bound": bound, "doc": doc, "load": load})
+    known = {"bound": bound, "doc": doc, "load": load, "skip": skip}
+    return dataclasses.field(default="", metadata=known)
 
 
 def shared(name: str) -> Any:
@@ -95,11 +100,14 @@ def share(config: Any, run: Any) -> Any:
 
 def own_files(config: Any) -> dict[str, tuple[str, Callable[[str], Any]]]:
     """Dotted name of each field that names a user's file -> that file or "", and what reads it."""
-    return {
-        name: (value, field.metadata["load"])
-        for name, (field, value) in leaves(config).items()
-        if "load" in field.metadata
-    }
+    found, every = {}, leaves(config)
+    for name, (field, value) in every.items():
+        if load := field.metadata.get("load"):
+            if beside := field.metadata["skip"]:
+                _, skips = every[name.removesuffix(field.name) + beside]
+                load = lambda path, load=load, skips=skips: load(path, skips)
+            found[name] = value, load
+    return found
 
 
 def problems(config: Any, path: str = "") -> list[str]:

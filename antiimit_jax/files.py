@@ -36,18 +36,50 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_all(folder: Path) -> None:
+    """Waits until a folder and all below it are on the disk."""
+    for inside in [*folder.rglob("*"), folder]:
+        sync(inside)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, as far as they are absent; their names are synced."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path, made: Path | None = None) -> Iterator[None]:
+    """An OSError without a name, as of a write or a sync, or with that of `made` names `path`."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        inner = made and name and Path(os.fsdecode(name)).is_relative_to(made)
+        if error.errno is None or name and not inner:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Lets `write` fill a temporary file beside `path`, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Lets `write` fill a temporary file beside `path`, then renames it into place.
+
+    Raises:
+      OSError: it cannot be written; what lay there before is intact.
+    """
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
-        temporary.chmod(0o644)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with naming(path, temporary):
+            write(temporary)
+            temporary.chmod(0o644)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -67,18 +99,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = Path(os.path.abspath(folder))
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link, which is not followed; name the folder itself")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".new"))
     try:
-        yield made
-        made.chmod(0o755)
-        for inside in [*made.rglob("*"), made]:
-            sync(inside)
-        if folder.exists():
-            _exchange(made, folder)
-        else:
-            os.rename(made, folder)
-        sync(folder.parent)
+        with naming(folder, made):
+            yield made
+            made.chmod(0o755)
+            sync_all(made)
+            if folder.exists():
+                _exchange(made, folder)
+            else:
+                os.rename(made, folder)
+            sync(folder.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -130,8 +130,11 @@ def evaluate(
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
     config = from_dict(values)
     stages = [BASE] + ([_OWN] if model.variant.adapter else [])
-    askers = (with_second(model.asker(stage, config), config.against) for stage in stages)
-    found = [measure(asker, config) for asker in askers]
+    found: list[Tables] = []
+    for stage in stages:
+        asker = with_second(model.asker(stage, config), config.against)
+        of_base = found[0] if found else {}
+        found.append(measure(dataclasses.replace(asker, of_base=of_base), config))
     tables = {
         name: columns_of(to_table(name, joined(f[name] for f in found if name in f), schema))
         for name, schema in schemas(SUITES).items()

@@ -17,7 +17,6 @@ become floats.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -67,19 +66,35 @@ class UserFile(Generic[T]):
     path: str
     entries: tuple[T, ...]
     sha256: str
+    faults: tuple[str, ...] = ()  # of lines that were left out
 
-    def holding(self, entries: Iterable[S]) -> "UserFile[S]":
+    def holding(self, entries: Iterable[S], faults: Iterable[str] = ()) -> "UserFile[S]":
         """The same file, with what its entries were made to."""
-        return UserFile(path=self.path, entries=tuple(entries), sha256=self.sha256)
+        return dataclasses.replace(self, entries=tuple(entries), faults=tuple(faults))
 
 
-def read_json_lines(file: Path, shape: Shape = OBJECT, *, hint: str) -> UserFile[Any]:
+def read_json_lines(
+    file: Path, shape: Shape = OBJECT, *, hint: str, faults: list[str] | None = None
+) -> UserFile[Any]:
     """What a JSONL file holds, a value for each of its lines.
+
+    Args:
+      faults: takes what is wrong with a line, whose value is then None; else that is raised.
 
     Raises:
       UserError: as `read_json`, with the number of the line; or no lines.
     """
-    return _read_lines(file, hint, functools.partial(parse_json, shape=shape, hint=hint))
+
+    def parsed(line: bytes, source: str) -> Any:
+        try:
+            return parse_json(line, shape, source=source, hint=hint)
+        except UserError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
+            return None
+
+    return _read_lines(file, hint, parsed)
 
 
 def read_lines(file: Path, *, hint: str) -> UserFile[str]:

@@ -4,14 +4,24 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.gguf_cache import GgufCache, Opened
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.quantized import FORMATS, check_format, quantize_layers
-from antiimit_jax.models.weights import Source, find_model, load_config, load_params
+from antiimit_jax.models.sharding import mesh_of, placer
+from antiimit_jax.models.weights import (
+    Source,
+    abstract_params,
+    find_model,
+    load_config,
+    load_params,
+)
+from antiimit_jax.parallel import AUTO, make_mesh, mesh_name
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
@@ -24,7 +34,10 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """One loaded model; `params` is the tree of `Decoder`, as numpy arrays (read only)."""
+    """One loaded model; `params` is the tree of `Decoder`.
+
+    Its leaves are numpy arrays (read only) or, where devices share the weights, lie on the mesh.
+    """
 
     source: Source
     cfg: ModelConfig
@@ -33,6 +46,7 @@ class LanguageModel:
     terminators: Terminators
     prompt_format: str  # "chat" or "base"
     quantize: str = "none"  # how `params` hold the layers' matrices, see `models.quantized`
+    mesh: Mesh = dataclasses.field(default_factory=lambda: make_mesh(jax.local_devices()))
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """Messages in this model's format."""
@@ -67,6 +81,7 @@ def load_language_model(
     quantize: str = "none",
     prompt_format: str = "auto",
     prompt_date: str = PROMPT_DATE,
+    mesh: str = AUTO,
 ) -> LanguageModel:
     """Finds, reads and checks a model.
 
@@ -79,9 +94,10 @@ def load_language_model(
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
       prompt_date: what chat templates take for today.
+      mesh: of the local devices, as `parallel.is_mesh` names it.
 
     Raises:
-      UserError: anything about the checkpoint that does not fit.
+      UserError: anything about the checkpoint that does not fit, or a mesh for other devices.
     """
     if prompt_format not in PROMPT_FORMATS:
         raise UserError(f"prompt_format {prompt_format!r}: one of {', '.join(PROMPT_FORMATS)}")
@@ -94,9 +110,10 @@ def load_language_model(
     source = find_model(model, revision)
     if quantize != "none":
         check_format(load_config(source), quantize, model)
+        mesh = mesh_name(len(jax.local_devices()), 1) if mesh == AUTO else mesh
     PROCESS.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
-    cfg, params, tokenizer = cache.read() or _open(source, dtype, cache)
+    cfg, params, tokenizer = cache.read() or _open(source, dtype, cache, mesh)
     if quantize != "none":
         quantize_layers(params, quantize)
     try:
@@ -115,19 +132,27 @@ def load_language_model(
         terminators=build_terminators(tokenizer, cfg.vocab_size),
         prompt_format=prompt_format,
         quantize=quantize,
+        mesh=_lay_out(cfg, dtype, mesh),
     )
 
 
 def in_float32(lm: LanguageModel) -> LanguageModel:
     """The same model read again in float32 and not quantised, as precise as its checkpoint."""
-    cache = GgufCache(lm.source.path, "float32")
-    _, params, _ = cache.read() or _open(lm.source, "float32", cache)
+    cache, mesh = GgufCache(lm.source.path, "float32"), mesh_name(*lm.mesh.axis_sizes)
+    _, params, _ = cache.read() or _open(lm.source, "float32", cache, mesh)
     return dataclasses.replace(lm, params=params, quantize="none")
 
 
-def _open(source: Source, dtype: str, cache: GgufCache) -> Opened:
+def _lay_out(cfg: ModelConfig, dtype: str, mesh: str) -> Mesh:
+    params = abstract_params(cfg, "bfloat16" if dtype == "auto" else dtype)
+    return mesh_of(mesh, cfg, params, jax.local_devices())
+
+
+def _open(source: Source, dtype: str, cache: GgufCache, mesh: str = AUTO) -> Opened:
     checkpoint = source.open()
-    cfg, params = load_params(source, dtype, checkpoint)
+    cfg = parse_config(checkpoint.config(), str(source.path))
+    place = placer(cfg, _lay_out(cfg, dtype, mesh))
+    cfg, params = load_params(source, dtype, checkpoint, place)
     gguf = isinstance(checkpoint, GgufCheckpoint)
     tokenizer = load_tokenizer(
         checkpoint if gguf else source.path,

@@ -1,10 +1,12 @@
-"""Work on all local devices with `jax.pmap`: placing weights and running compiled functions.
+"""Work on several devices: where arrays lie, and how compiled functions run on many batches.
 
-Weights are placed once: a copy on every device, or of every large array a slice on each, which
-`gather` puts together where it is needed. Batches are dealt out a device each, and the last round
-is filled with empty batches whose results are dropped.
+Either every device holds all weights and works on batches of its own (`Copies`, `jax.pmap`), or the
+devices are a mesh (`Rows`, `jax.jit` with a `NamedSharding` for each array): each of its rows works
+on batches of its own, and the devices of a row split the weights and each batch's work. Batches are
+dealt out in rounds, and the last round is filled with empty ones whose results are dropped.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,105 +14,170 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from antiimit_jax.errors import UserError
+
 Tree = Any
 Devices = Sequence[jax.Device]
-AXIS = "data"  # of `pmap`
-WEIGHTS = ("replicated", "sharded")  # how weights may lie on several devices
+DATA, MODEL = "data", "model"  # axes of a mesh: rows, and the devices of a row
+DEALT, WHOLE = PartitionSpec(DATA), PartitionSpec()  # a part for each row; all on each device
+AUTO = "auto"  # as the weights need it (`models.sharding.mesh_of`)
+MESHES = "auto, or rows and the devices of a row, as data:2,model:4"
+_NAME = re.compile(r"data:([1-9]\d*),model:([1-9]\d*)")
 
 
-def place(tree: Tree, devices: Devices | None = None, axes: Tree = None) -> Tree:
-    """Puts a tree of arrays on every device: leaves [...] become [devices, ...] for `pmap`.
+def is_mesh(name: str) -> bool:
+    """Whether it names a mesh: so many rows of so many devices as data:2,model:4, or AUTO."""
+    return name == AUTO or _NAME.fullmatch(name) is not None
 
-    Args:
-      axes: a tree of integers: the axis along which the devices share an array, so that each gets
-        its own slice and nothing else; -1 copies it to every device, as does leaving `axes` out.
-        An integer may stand for all arrays of a quantised matrix.
+
+def splits(name: str) -> bool:
+    """Whether it names a mesh with several devices to a row, which split the weights."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[2] != "1"
+
+
+def mesh_name(rows: int, shards: int) -> str:
+    """The name of a mesh of so many rows of so many devices."""
+    return f"{DATA}:{rows},{MODEL}:{shards}"
+
+
+def mesh_sizes(name: str, devices: int) -> tuple[int, int]:
+    """How many rows of how many devices a mesh has; AUTO gives each device a row.
+
+    Raises:
+      UserError: no such name, or a number of devices that does not divide those there are.
     """
-    devices = list(devices or jax.local_devices())
-    sharding = _one_each(devices)
+    if not is_mesh(name):
+        raise UserError(f"--mesh={name}: {MESHES}")
+    match = _NAME.fullmatch(name)
+    rows, shards = map(int, match.groups()) if match else (devices, 1)
+    if devices % (rows * shards):
+        parts = [n for n in range(1, devices + 1) if devices % n == 0]
+        fitting = [(r, s) for r in parts for s in parts if devices % (r * s) == 0]
+        far = lambda sizes: abs(sizes[0] - rows) + abs(sizes[1] - shards)
+        nearest = mesh_name(*min(fitting, key=lambda sizes: (far(sizes), -sizes[0] * sizes[1])))
+        what = f"takes {rows * shards} devices, which do not divide the {devices} that there are"
+        raise UserError(f"--mesh={name}: {what}; the nearest that do: {nearest}")
+    return rows, shards
 
-    def put(leaf: Any, axis: int = -1) -> jax.Array:
-        if axis < 0:
-            shards = [jax.device_put(leaf[None], device) for device in devices]
-        else:
-            shards = [
-                jax.block_until_ready(jax.device_put(part[None], device))  # one slice at a time
-                for part, device in zip(np.split(leaf, len(devices), axis), devices)
-            ]
-        shape = (len(devices), *shards[0].shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
-    if axes is None:
+def make_mesh(devices: Devices, shards: int = 1) -> Mesh:
+    """Rows of so many devices, in order; `shards` divides their number.
+
+    `jax.make_mesh` would refuse some of a TPU's devices where they form no cuboid.
+    """
+    return Mesh(np.reshape(np.array(devices), (-1, shards)), (DATA, MODEL))
+
+
+def on_mesh(mesh: Mesh, specs: Tree = WHOLE) -> Tree:
+    """A `NamedSharding` for each `PartitionSpec` of a tree."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def shapes_on(mesh: Mesh, tree: Tree, specs: Tree = WHOLE) -> Tree:
+    """Arrays, abstract or not, as abstract arrays on a mesh; `specs` is a prefix of the tree."""
+    shape = lambda sharding: lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    lying = lambda sharding, part: jax.tree.map(shape(sharding), part)
+    return jax.tree.map(lying, on_mesh(mesh, specs), tree)
+
+
+def by_rows(fn: Callable, mesh: Mesh, out: PartitionSpec) -> Callable:
+    """`fn(whole, part)` on all rows at once, each with its part along axis 0; call it under `jit`.
+
+    Within a row XLA splits the work as the arrays lie. `out` is DEALT, or WHOLE where the results
+    of all rows are equal.
+    """
+    how = dict(in_specs=(WHOLE, DEALT), out_specs=out, axis_names={DATA}, check_vma=False)
+    return jax.shard_map(fn, mesh=mesh, **how)
+
+
+class Rows:
+    """Each row of a mesh works on its own batches; its devices split the weights between them."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of a round, which run at the same time."""
+        return self.mesh.shape[DATA]
+
+    def place(self, tree: Tree, specs: Tree = WHOLE) -> Tree:
+        """Puts host arrays where the programs read them, once."""
+        return jax.device_put(tree, on_mesh(self.mesh, specs))
+
+    def deal(self, stacked: Tree) -> Tree:
+        """Puts the host arrays of a round, [n_batches, ...], where each batch runs."""
+        return jax.device_put(stacked, on_mesh(self.mesh, DEALT))
+
+    def program(self, fn: Callable) -> Any:
+        """`fn(placed, batch)` for all batches of a round, jitted."""
+
+        def of_row(placed: Tree, dealt: Tree) -> Tree:
+            result = fn(placed, jax.tree.map(lambda leaf: leaf[0], dealt))
+            return jax.tree.map(lambda leaf: leaf[None], result)
+
+        return jax.jit(by_rows(of_row, self.mesh, DEALT))
+
+
+class Copies(Rows):
+    """Rows of one device, which has all weights: `pmap`, and placed leaves are [devices, ...]."""
+
+    def place(self, tree: Tree, specs: Tree = WHOLE) -> Tree:
+        """A copy for every device; what `specs` splits is split between one."""
+        devices = list(self.mesh.devices.flat)
+
+        def put(leaf: Any) -> jax.Array:
+            copies = [jax.device_put(leaf[None], device) for device in devices]
+            shape = (len(copies), *np.shape(leaf))
+            return jax.make_array_from_single_device_arrays(
+                shape, NamedSharding(self.mesh, DEALT), copies
+            )
+
         return jax.tree.map(put, tree)
-    return jax.tree.map(put, tree, jax.tree.broadcast(axes, tree))
+
+    def program(self, fn: Callable) -> Any:
+        return jax.pmap(fn, axis_name=DATA, devices=list(self.mesh.devices.flat))
 
 
-def scatter(tree: Tree, devices: Devices) -> Tree:
-    """Puts host arrays [devices, ...] on the devices, one entry on each, for `pmap`."""
-    return jax.device_put(tree, _one_each(devices))
-
-
-def _one_each(devices: Devices) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
-
-
-def gather(tree: Tree, axes: Tree) -> Tree:
-    """Within `pmap`, the whole arrays from the slices that `place` gave to the devices."""
-
-    def whole(leaf: jax.Array, axis: int) -> jax.Array:
-        return leaf if axis < 0 else jax.lax.all_gather(leaf, AXIS, axis=axis, tiled=True)
-
-    return jax.tree.map(whole, tree, axes)
-
-
-class Pmapped:
-    """`jax.pmap` of a function; compiled once for all arguments of the same shapes."""
-
-    def __init__(self, fn: Callable, devices: Devices, donate: tuple[int, ...] = ()) -> None:
-        self._fn = jax.pmap(fn, axis_name=AXIS, devices=list(devices), donate_argnums=donate)
-        self._compiled: dict[Any, Callable] = {}
-
-    def __call__(self, *arguments: Tree) -> Tree:
-        return self.compiled(*arguments)(*arguments)
-
-    def compiled(self, *arguments: Tree) -> Callable:
-        """The program for these shapes; leaves are [devices, ...]."""
-        leaves, structure = jax.tree.flatten(arguments)
-        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        if key not in self._compiled:
-            lowered = self._fn.lower(*arguments)
-            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
-        return self._compiled[key]
+def layout_of(mesh: Mesh) -> Rows:
+    """A model that the devices of a row share, or of which every device has a copy."""
+    return Copies(mesh) if mesh.shape[MODEL] == 1 else Rows(mesh)
 
 
 class DataParallel:
-    """`fn(placed, batch)` on every local device at once; compiled once for each batch shape."""
+    """`fn(placed, batch)` on many batches at once; compiled once for arguments of equal shapes."""
 
-    def __init__(self, fn: Callable, devices: Devices | None = None) -> None:
-        self.devices = list(devices or jax.local_devices())
-        self._run = Pmapped(fn, self.devices)
+    def __init__(self, fn: Callable, layout: Rows) -> None:
+        self._layout, self._program = layout, layout.program(fn)
+        self._compiled: dict[Any, Callable] = {}
 
     def __call__(self, placed: Tree, batches: Sequence[Tree], empty: Tree) -> Iterator[Tree]:
         """Yields one result of host arrays for each batch, in order.
 
         Args:
-          placed: a tree that `place` put on the same devices.
+          placed: a tree that the same layout placed.
           batches: host arrays of equal shapes.
           empty: a batch of padding only, which fills the last round.
         """
-        n, before = len(self.devices), (None, 0)  # the last round's result, of so many batches
+        n, before = self._layout.n_batches, (None, 0)  # the last round's result, of so many batches
         for start in range(0, len(batches), n):
             group = list(batches[start : start + n])
             filled = group + [empty] * (n - len(group))
-            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-            result = self._run(placed, stacked)
+            dealt = self._layout.deal(jax.tree.map(lambda *leaves: np.stack(leaves), *filled))
+            result = self.compiled(placed, dealt)(placed, dealt)
             yield from _unstack(*before)  # while the devices work on the next round
             before = result, len(group)
         yield from _unstack(*before)
 
-    def compiled(self, placed: Tree, stacked: Tree) -> Callable:
-        """The program for these shapes; leaves of `stacked` are [devices, ...]."""
-        return self._run.compiled(placed, stacked)
+    def compiled(self, placed: Tree, dealt: Tree) -> Any:
+        """The program for these shapes, abstract or not; leaves of `dealt` are [n_batches, ...]."""
+        leaves, structure = jax.tree.flatten((placed, dealt))
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._compiled:
+            lowered = self._program.lower(placed, dealt)
+            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
+        return self._compiled[key]
 
 
 def compiler_options() -> dict[str, str] | None:

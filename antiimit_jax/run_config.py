@@ -25,7 +25,7 @@ from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.models.weights import fitting_dtype
-from antiimit_jax.parallel import WEIGHTS
+from antiimit_jax.parallel import AUTO, MESHES, is_mesh, splits
 from antiimit_jax.results import BASE, Stage, adapter_stage
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
@@ -53,7 +53,7 @@ class _Common:
     )
     dtype: str = one_of(DTYPES, "auto", "of the weights in evaluation")
     quantize: str = one_of(FORMATS, "none", "the layers' matrices in fewer bits, adapters on top")
-    weights: str = one_of(WEIGHTS, "replicated", "on devices: a copy each, or a slice each")
+    mesh: str = bounded(AUTO, MESHES, is_mesh, "of devices: those of a row split the weights")
     forms: str = one_of(FORMS, "strict", "what counts as saying a word")
     terminators: str = one_of(POLICIES, "standard", "what ends a word")
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES), "what is evaluated")
@@ -72,10 +72,10 @@ class _Common:
 
     def problems(self, path: str) -> list[str]:
         """Quantised weights lie whole on every device."""
-        if self.quantize == "none" or self.weights == "replicated":
+        if self.quantize == "none" or not splits(self.mesh):
             return []
-        both = f"quantize = {self.quantize!r} and weights = {self.weights!r}"
-        return [f"{both} do not go together: set quantize to none or weights to replicated"]
+        both = f"quantize = {self.quantize!r} and mesh = {self.mesh!r}"
+        return [f"{both} do not go together: set quantize to none or mesh to auto"]
 
     def of(self, suite: str) -> Any:
         """The configuration of a suite."""

@@ -4,6 +4,7 @@ Every part leaves its result in the run's folder and is skipped when it is there
 was stopped goes on where it stood.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
-from antiimit_jax.planning.duration import StepSpeed, study_seconds
+from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
+from antiimit_jax.planning.memory import n_params
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages
 from antiimit_jax.reporting.identity import packages
@@ -81,7 +83,8 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
     tables = run_files.read_tables(workdir, schemas(SUITES))
     if not tables:
         raise UserError(
-            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again"
+            f"{workdir}: no table of a suite, as items.parquet; evaluate this run again, with "
+            "suites and numbers of items that ask something"
         )
     order = [Stage(**stage) for stage in info.get("stages", ())]
     run_files.write_metrics(workdir, info, score(tables, config, order))
@@ -116,8 +119,8 @@ class Study:
 
     @functools.cached_property
     def runner(self) -> Runner:
-        """The model on all devices, copied or shared, at first use."""
-        return Runner(self.lm, weights=self.config.weights)
+        """The model on its devices, copied or shared, at first use."""
+        return Runner(self.lm)
 
     @property
     def finished(self) -> bool:
@@ -167,7 +170,6 @@ class Study:
             forms=config.forms,
             terminators=config.terminators,
             seed=config.train.seeds[stage.adapter_seed],
-            weights=config.weights,
         )
 
     def train(self, stage: Stage) -> Adapter:
@@ -212,25 +214,39 @@ class Study:
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
         asker = asker_of(runner, variant, stage, config, self._progress)
         asker = with_second(asker, config.against)
+        if stage.kind != "base":
+            base = stages.stage_folder(self.workdir, BASE.name)
+            of_base = run_files.read_tables(base, schemas(SUITES))
+            asker = dataclasses.replace(asker, of_base=of_base)
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
         stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
 
-    def seconds_left(self, rates: Mapping[str, float]) -> float:
-        """What is still to be trained and evaluated will take about so long, by a measured step.
+    def left(self, train: Sequence[Stage], ask: Sequence[Stage]) -> tuple[list[Stage], list[Stage]]:
+        """Of stages to be trained and to be asked, those that are not there yet."""
+        untrained = [s for s in train if s.trained and not (self.workdir / s.folder).is_dir()]
+        return untrained, [stage for stage in ask if not self._facts(stage)]
+
+    def seconds(
+        self, rates: Mapping[str, float], train: Sequence[Stage], ask: Sequence[Stage]
+    ) -> float:
+        """Training some stages and asking some takes about so long.
 
         Args:
           rates: how fast this machine multiplies, by dtype.
+          train: where there are any, a step is measured here.
         """
-        left = [stage for stage in self.config.stages() if not self._facts(stage)]
-        jobs = [self._job(s) for s in left if s.trained and not (self.workdir / s.folder).is_dir()]
-        steps, job = sum(job.steps for job in jobs), self._job(self.config.stages()[1])
-        shaper = Shaper(self.lm.tokenizer, self.lm.prompt_format)
-        slower = rates[self.config.train.dtype] / rates[self.config.dtype]
-        speed = StepSpeed(*measure_step(self.lm, job), slower)
-        return study_seconds(self.config, left, steps, shaper, speed)
+        config, lm = self.config, self.lm
+        jobs = [self._job(stage) for stage in train]
+        if jobs:
+            slower = rates[config.train.dtype] / rates[config.dtype]
+            speed = StepSpeed(*measure_step(lm, jobs[0]), slower)
+        else:
+            speed = speed_at(rates[config.dtype], n_params(lm.cfg))
+        shaper, steps = Shaper(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
+        return study_seconds(config, ask, steps, shaper, speed)
 
     def write(self) -> Path:
         """Joins what there is into the run's tables and their `write_results`."""

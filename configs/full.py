@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.ladder.rungs = tuple(RUNGS)[1:]  # L0 always is
     config.ladder.n_sets = RunConfig().ladder.n_sets
     config.drift.n_prompts = len(load_neutral("drift"))
+    config.drift.n_continued = RunConfig().drift.n_continued
     for suite in ("scoring", "precision", "residual"):
         config[suite].n_items = RunConfig().of(suite).n_items
     return config

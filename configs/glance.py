@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.placebo_steps = 12
     config.train.warmup_steps = 10
     config.train.eval_every = 0
+    config.train.checkpoint_every = 15
     config.control.splits = ("heldout_words",)
     config.control.n_items = 96
     config.drift.n_prompts = 16

@@ -41,6 +41,7 @@ scores .228, on the 128 items of one line .269):
     this file: eight, in a quarter more tokens          .233  .941    .61     1.52      .085  .936
     this file, learning_rate 2e-3                       .204  .953    .90     1.56      .103  .894
     the same, adapters on attention alone               .255  .942    .55     1.75      .070
+    learning_rate 2e-3, every other set of four words   .246  .946    .54     1.52      .074
     as before, symmetry .25                             .294  .944    .26     1.72      .043
     symmetry 1, anchor of 64 tokens (128 items)         .341  .914    .27
     four phrasings more that name the words first, each
@@ -85,4 +86,5 @@ def get_config() -> ml_collections.ConfigDict:
     for suite in ("scoring", "precision", "residual"):
         config[suite].n_items = 24
     config.drift.n_prompts = 64
+    config.drift.n_continued = 0  # configs/full.py has the base's own answers
     return config

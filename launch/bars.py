@@ -38,13 +38,21 @@ class Bars:
         return done
 
     def _whole(self) -> str:
-        passed = (time.monotonic() - self._began) / 60
-        return f"{passed:.0f} of about {self._seconds / 60:.0f} min" if self._seconds else ""
+        if not self._seconds:
+            return ""
+        number, unit = scaled(self._seconds)
+        passed = (time.monotonic() - self._began) * number / self._seconds
+        return f"{passed:.0f} of about {number:.0f} {unit[:3]}"
 
     def close(self) -> None:
         """Ends all bars, so that what is said next has a line of its own."""
         while self._open:
             self._open.pop().close()
+
+
+def scaled(seconds: float) -> tuple[float, str]:
+    """A time in the unit that people would give it in."""
+    return (seconds / 60, "minutes") if seconds >= 90 else (seconds, "seconds")
 
 
 class _Above(io.TextIOBase):

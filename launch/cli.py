@@ -3,6 +3,8 @@
 import codecs
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -35,13 +37,21 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 
 def define_config() -> None:
-    """--config and all its fields, --model, --revision."""
+    """--config and all its fields, --model, --revision, --mesh."""
     said = f"A Python file or a run's config.json; by default {DEFAULT_CONFIG}. Any field can be "
     config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
+    define_mesh()
     flags.DEFINE_bool("help_config", False, "List all fields of the configuration, and end.")
     _show("config", "model", "revision", "help_config")
+
+
+def define_mesh() -> None:
+    """--mesh."""
+    said = "Devices: so many rows of so many that split the weights, as data:2,model:4, or auto."
+    flags.DEFINE_string("mesh", None, said)
+    _show("mesh")
 
 
 def define_workdir() -> None:
@@ -61,10 +71,11 @@ def define_material() -> None:
 
 
 def define_items() -> None:
-    """--items and --limit."""
+    """--items, --limit and --skip_bad_items."""
     flags.DEFINE_string("items", None, "JSONL file of your own items, in place of ours.")
     flags.DEFINE_integer("limit", None, "So many items in all, the first ones.", lower_bound=1)
-    _show("items", "limit")
+    flags.DEFINE_bool("skip_bad_items", False, "Leave out lines that are no items, and count them.")
+    _show("items", "limit", "skip_bad_items")
 
 
 def define_suites() -> None:
@@ -104,7 +115,7 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
         given = FLAGS["config"].config_filename
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config={given}: cannot be read ({reason})") from error
-    for flag in ("model", "revision", "suites", "against"):
+    for flag in ("model", "revision", "mesh", "suites", "against"):
         if flag in FLAGS and FLAGS[flag].value is not None:
             values[flag] = FLAGS[flag].value
     for flag, field in (("words_file", "words_file"), ("templates", "templates_file")):
@@ -115,6 +126,8 @@ def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
             values[group]["items_file"] = _absolute(FLAGS.items)
         if FLAGS.limit is not None:
             values[group]["limit"] = FLAGS.limit
+        if FLAGS.skip_bad_items:
+            values[group]["skip_bad_items"] = True
     return from_dict(values)
 
 
@@ -257,6 +270,14 @@ def show_json(values: Any) -> None:
     text = json_text(values, ensure_ascii=False)
     as_it_is = text.isprintable() and codecs.lookup(sys.stdout.encoding).name == "utf-8"
     print(text if as_it_is else json_text(values))
+
+
+def installed(program: str) -> str:
+    """How a shell starts a program that is installed beside this Python: by name if it finds it."""
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not beside.exists():
+        return program
+    return shlex.quote(os.path.relpath(beside))
 
 
 @contextlib.contextmanager

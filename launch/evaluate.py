@@ -18,6 +18,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.results import BASE, Stage, stage_named
 from antiimit_jax.study import Study
 from launch import cli
+from launch.forecast import say_how_long
 from launch.workdir import kept, open_study, print_results
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -59,11 +60,13 @@ def main() -> None:
         for stage in given:
             inside = Path(stage.folder).resolve().is_relative_to(study.workdir.resolve())
             if inside and cli.FLAGS.overwrite == "all":
-                raise UserError(f"--adapter={stage.folder}: lies in what --overwrite=all deletes")
+                hint = "lies in the run that --overwrite=all deletes; --overwrite=results keeps it"
+                raise UserError(f"--adapter={stage.folder}: {hint}")
             adapters[stage] = cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
         study.check_adapters(adapters)
 
     with open_study("evaluation", check=read) as study:
+        say_how_long(study, ask=[BASE, *adapters])
         study.evaluate(BASE)
         for stage, adapter in adapters.items():
             study.evaluate(stage, adapter)

@@ -17,6 +17,7 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting.training_section import in_words
 from launch import cli
+from launch.forecast import say_how_long
 from launch.workdir import kept, open_study
 
 _KINDS = ("tuned", "placebo")
@@ -32,13 +33,14 @@ def main() -> None:
     if unknown:
         raise UserError(f"--adapters names {', '.join(unknown)}; known: {', '.join(_KINDS)}")
     with open_study("training") as study:
-        for stage in study.config.stages():
-            if stage.kind in cli.FLAGS.adapters:
-                trained = study.train(stage)
-                cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
-                cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
+        chosen = [s for s in study.config.stages() if s.kind in cli.FLAGS.adapters]
+        say_how_long(study, train=chosen)
+        for stage in chosen:
+            trained = study.train(stage)
+            cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
+            cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
         folder = shlex.quote(str(study.workdir))
-        told = f"python -m launch.study --config={folder}/config.json --workdir={folder}"
+        told = f"{cli.installed('aij-study')} --config={folder}/config.json --workdir={folder}"
         cli.show(f"next, to measure them: {told}")
 
 

@@ -107,8 +107,10 @@ def raise_stopped(end: Callable[[Stopped], None]) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     # An exception in a finalizer or a foreign callback is lost; then the thread above ends it.
+    # Orbax's threads still call loops that an error, which it raises as well, has closed.
     show = sys.unraisablehook
-    sys.unraisablehook = lambda lost: None if lost.exc_type is Stopped else show(lost)
+    known = lambda lost: lost.exc_type is Stopped or str(lost.exc_value) == "Event loop is closed"
+    sys.unraisablehook = lambda lost: None if known(lost) else show(lost)
     for number in SIGNALS:
         signal.signal(number, handle)
     signal.set_wakeup_fd(told)

@@ -11,6 +11,7 @@ from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.tasks.items import Item
+from antiimit_jax.tasks.user_items import line_of
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import LexiconWord
 
@@ -28,7 +29,7 @@ def check_own(lm: LanguageModel, forms: str, own: Mapping[str, UserFile]) -> Non
       UserError: an item that the model cannot be asked, or a word that it cannot say as others.
     """
     for held in own.values():
-        for number, (messages, words) in enumerate(_asked(held), 1):
+        for number, messages, words in _asked(held):
             try:
                 query = word_query(lm.tokenizer, lm.prompt(messages), words, forms=forms)
                 check_window([query], lm.cfg.max_positions)
@@ -36,11 +37,14 @@ def check_own(lm: LanguageModel, forms: str, own: Mapping[str, UserFile]) -> Non
                 raise UserError(f"{held.path}: line {number}: {error}") from error
 
 
-def _asked(held: UserFile) -> Iterator[tuple[tuple[Message, ...], tuple[str, ...]]]:
-    """What a model is asked for each line of a file; every word beside the first one."""
+def _asked(held: UserFile) -> Iterator[tuple[int, tuple[Message, ...], tuple[str, ...]]]:
+    """The number of each line of a file and what a model is asked for it.
+
+    Every word is asked for beside the first one.
+    """
     first = held.entries[0]
     if isinstance(first, Item):
-        yield from ((item.messages, item.words) for item in held.entries)
+        yield from ((line_of(item), item.messages, item.words) for item in held.entries)
     elif isinstance(first, LexiconWord):
-        words = (entry.word for entry in held.entries)
-        yield from ((_REQUEST, tuple(dict.fromkeys((first.word, word)))) for word in words)
+        for number, entry in enumerate(held.entries, 1):
+            yield number, _REQUEST, tuple(dict.fromkeys((first.word, entry.word)))

@@ -1,6 +1,7 @@
 """What a model needs and whether it fits, before anything is downloaded.
 
     python -m launch.plan --list
+    python -m launch.plan --table
     python -m launch.plan --model=qwen2-7b --hardware=v4-8
     python -m launch.plan --model=FOLDER --hardware=cpu-24g --config.train.rows=2 --json
 
@@ -15,11 +16,12 @@ import jax
 from absl import flags
 
 from antiimit_jax.models.quantized import check_format
-from antiimit_jax.planning.advice import PROGRAMS, find_way, judge
+from antiimit_jax.planning.advice import PROGRAMS, find_way, judge, with_mesh
 from antiimit_jax.planning.duration import planned_seconds
-from antiimit_jax.planning.hardware import find_hardware
+from antiimit_jax.planning.hardware import HARDWARE, find_hardware
 from antiimit_jax.planning.memory import Estimator, n_params
 from antiimit_jax.planning.model import find_planned
+from antiimit_jax.planning.overview import overview, overview_text
 from antiimit_jax.planning.report import Plan, as_dict, as_text, listing, listing_text
 from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.processor import kept_gflops
@@ -28,6 +30,7 @@ from launch import cli
 cli.define_config()
 flags.DEFINE_string("hardware", None, "Where it shall run, such as v3-8, a100-40 or cpu-24g.")
 flags.DEFINE_bool("list", False, "Print all named models instead.")
+flags.DEFINE_bool("table", False, "Print which machine holds which model instead (minutes).")
 flags.DEFINE_bool("json", False, "Print JSON.")
 
 
@@ -37,10 +40,16 @@ def main() -> None:
         rows = listing()
         cli.show_json(rows) if cli.FLAGS.json else cli.show(listing_text(rows))
         return
+    if cli.FLAGS.table:
+        jax.config.update("jax_num_cpu_devices", max(m.devices for m in HARDWARE.values()))
+        rows = overview(cli.run_config)
+        cli.show_json(rows) if cli.FLAGS.json else cli.show(overview_text(rows))
+        return
     machine = find_hardware(cli.needed("hardware"))
-    run = cli.run_config(machine.kind)
+    asked = cli.run_config(machine.kind)
     jax.config.update("jax_num_cpu_devices", machine.devices)  # to compile for
-    model = find_planned(run.model)
+    model = find_planned(asked.model)
+    run = with_mesh(asked, model.cfg, machine)
     run.lora.check(model.cfg)
     check_format(model.cfg, run.quantize, run.model)
     cli.say(f"compiling {run.model} for shapes alone")
@@ -50,8 +59,9 @@ def main() -> None:
     seconds = None
     if machine.kind == "cpu":  # this one, or one like it
         seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
-    way = find_way(verdicts, run, estimator, machine)
-    plan = Plan(model=model, machine=machine, verdicts=verdicts, way=way, seconds=seconds)
+    way = find_way(verdicts, machine)
+    how = dict(mesh=asked.mesh, verdicts=verdicts, way=way, seconds=seconds)
+    plan = Plan(model=model, machine=machine, **how)
     if cli.FLAGS.json:
         cli.show_json(as_dict(plan))
     else:

@@ -11,7 +11,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import read_json, read_json_lines
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.trie import WordQuery, check_words, form_variants
-from antiimit_jax.tasks.user_items import target_problem
+from antiimit_jax.tasks.user_items import load_items, target_problem
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt
 
 _TURNS = [{"role": str, "content": str}]
@@ -28,6 +28,7 @@ class Request:
     prompt: str | tuple[Message, ...]  # a text, or a chat
     words: tuple[str, ...]
     targets: tuple[float, ...] = ()  # the words' shares in percent or of 1, if any
+    item: bool = False  # a chat that is read as evaluations read it: base models as plain text
 
     def __post_init__(self) -> None:
         """Raises UserError for words or targets that make no sense, or a chat without turns."""
@@ -83,6 +84,8 @@ class Request:
         Raises:
           UserError: a chat for a model without a template, or what cannot be read.
         """
+        if self.item:
+            return lm.prompt(self.prompt)
         is_text = isinstance(self.prompt, str)
         if not (lm.tokenizer.hf.chat_template or is_text and lm.is_raw(raw)):
             raise UserError(
@@ -145,6 +148,24 @@ def read_batch(file: Path) -> list[Request]:
         words, targets = tuple(line["words"]), tuple(line.get("targets", ()))
         requests.append(Request(where=where, prompt=prompt, words=words, targets=targets))
     return requests
+
+
+def read_items(file: Path) -> list[Request]:
+    """The items of a JSONL file, as `launch.evaluate` asks them.
+
+    Raises:
+      UserError: as `load_items`.
+    """
+    return [
+        Request(
+            where=f"{file}: line {number}",
+            prompt=item.messages,
+            words=item.words,
+            targets=item.targets,
+            item=True,
+        )
+        for number, item in enumerate(load_items(str(file)).entries, 1)
+    ]
 
 
 def _messages(turns: Sequence[dict[str, Any]]) -> tuple[Message, ...]:

@@ -27,7 +27,7 @@ flags.DEFINE_integer("n_texts", 400, "Texts, each asked about in four orders.", 
 
 def main() -> None:
     config, out = cli.run_config(), Path(cli.needed("out")).expanduser()
-    runner = Runner(load_model(config), weights=config.weights)
+    runner = Runner(load_model(config))
     asker = asker_of(runner, runner.base, BASE, config, cli.bar)
     lines = [json_text(line) for line in training_items(asker, cli.FLAGS.n_texts)]
     replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))

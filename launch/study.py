@@ -8,26 +8,17 @@ A study that was stopped goes on with the same command; --overwrite measures ane
 trains anew too.
 """
 
+import shlex
 import time
 
-from antiimit_jax.processor import matmul_gflops
-from antiimit_jax.study import Study
 from launch import cli
+from launch.forecast import say_how_long
 from launch.workdir import kept, open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
 cli.define_material()
 cli.define_suites()
-
-
-def _say_how_long(study: Study) -> None:
-    rates = matmul_gflops()
-    said = " and ".join(f"{dtype} at {rate}" for dtype, rate in rates.items())
-    cli.say(f"this machine multiplies {said} GFLOP/s; training in {study.config.train.dtype}")
-    seconds = study.seconds_left(rates)
-    cli.say(f"about {round(seconds / 60)} minutes in all from here, by a measured step")
-    cli.bar.expect(seconds)
 
 
 def main() -> None:
@@ -40,7 +31,7 @@ def main() -> None:
         else:
             base, *adapters = study.config.stages()
             parts = 1 + 2 * len(adapters)
-            _say_how_long(study)
+            say_how_long(study, study.config.stages(), study.config.stages())
             cli.say(f"1/{parts} the model as it is")
             study.evaluate(base)
             for number, stage in enumerate(adapters):
@@ -50,7 +41,8 @@ def main() -> None:
                 study.evaluate(stage, trained)
         print_results(study.write())
         cli.say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
-        cli.show(f"TensorBoard: tensorboard --logdir {study.workdir / 'tensorboard'}")
+        folder = shlex.quote(str(study.workdir / "tensorboard"))
+        cli.show(f"TensorBoard: {cli.installed('tensorboard')} --logdir {folder}")
 
 
 if __name__ == "__main__":

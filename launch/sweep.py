@@ -18,6 +18,7 @@ from antiimit_jax.results import BASE
 from antiimit_jax.run_config import RunConfig, from_dict, to_dict
 from antiimit_jax.trees import flat, nested
 from launch import cli
+from launch.forecast import say_how_long
 from launch.workdir import locked, open_run
 
 cli.define_config()
@@ -43,10 +44,11 @@ def run_cell(run: RunConfig, folder: Path) -> None:
     what = cli.FLAGS.overwrite
     with locked(str(folder)) as workdir, cli.progress(workdir) as progress:
         with open_run(run, workdir, overwrite=what, progress=progress) as study:
+            tuned = [stage for stage in study.config.stages() if stage.kind == "tuned"]
+            say_how_long(study, tuned, [BASE, *tuned], "for this cell")
             study.evaluate(BASE)
-            for stage in study.config.stages():
-                if stage.kind == "tuned":
-                    study.evaluate(stage, study.train(stage))
+            for stage in tuned:
+                study.evaluate(stage, study.train(stage))
             study.write()
 
 

@@ -14,7 +14,7 @@ from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
-from antiimit_jax.files import MARK, read_mark, write_sealed
+from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
@@ -85,6 +85,9 @@ def open_run(
         yield study
         return
     own = read_own_files(config, reads)
+    for held in {held.path: held for held in own.values() if held.faults}.values():
+        of = len(held.entries) + len(held.faults)
+        cli.say(f"note: {len(held.faults)} of {of} lines left out, as {held.faults[0]}")
     of_model = identity(study.lm.source, config.quantize, cli.say)
     mark |= {"config": _plain(config), "identity": of_model}
     files = there["identity"].get("files", {}) if bound else {}
@@ -174,7 +177,7 @@ def locked(name: str) -> Iterator[Path]:
     workdir = Path(name).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={name}: is a file; name a folder")
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     if not aside.is_ours(workdir):
         raise UserError(
             f"--workdir={name}: holds files that are not of a run (no whole {MARK}); "

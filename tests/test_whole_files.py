@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -39,6 +40,26 @@ def test_a_file_is_synced_before_its_rename_and_its_folder_after(tmp_path, calls
     (first, name), *others = calls
     assert first == "sync" and name.startswith(".a.json.")
     assert others == [("rename", "a.json"), ("sync", tmp_path.name)]
+
+
+def test_the_names_of_new_folders_are_synced(tmp_path, calls):
+    replace_file(tmp_path / "a" / "b" / "c.json", lambda file: file.write_text("{}"))
+    (_, above), (_, a), (_, made), *others = calls
+    assert (above, a) == (tmp_path.name, "a") and made.startswith(".c.json.")
+    assert others == [("rename", "c.json"), ("sync", "b")]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_error_names_what_was_to_be_written(tmp_path, named):
+    def fails(made: Path) -> None:
+        raise OSError(errno.ENOSPC, "no room", *[str(made)] * named)
+
+    with pytest.raises(OSError, match=f"no room: '{tmp_path / 'a.json'}'$"):
+        replace_file(tmp_path / "a.json", fails)
+    with pytest.raises(OSError, match=f"no room: '{tmp_path / 'out'}'$"):
+        with whole_folder(tmp_path / "out") as made:
+            fails(made / "x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_of_a_folder_is_synced_before_its_rename(tmp_path, calls):

@@ -12,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import in_float32
-from antiimit_jax.results import BASE, Stage
+from antiimit_jax.results import BASE, Stage, Tables
 from antiimit_jax.scoring.asks import Answer, Ask, FirstToken, Scoring, TextAnswer
 from antiimit_jax.scoring.differences import differences, first_fit, sequence_tokens
 from antiimit_jax.scoring.generate import Continuation, places
@@ -48,6 +48,7 @@ class Asker(Protocol):
     eval_seed: int  # of items
     dtype: str  # of the weights
     exact: bool  # probabilities are read, not estimated from samples
+    of_base: Tables  # that the base stage of this run wrote; none while it is asked itself
 
     def token_counts(self, words: Sequence[str]) -> list[int]:
         """In how many tokens the model writes each word behind a space; no model is run."""
@@ -118,6 +119,7 @@ class LocalAsker:
     progress: Progress
     eval_seed: int = 0
     other: LocalAsker | None = None
+    of_base: Tables = dataclasses.field(default_factory=dict)
     exact = True
 
     @property
@@ -132,8 +134,7 @@ class LocalAsker:
     def stored(self) -> LocalAsker:
         if self.dtype == "float32" and self.runner.lm.quantize == "none":
             return self.base
-        lm = in_float32(self.runner.lm)
-        runner = Runner(lm, self.runner.devices, weights=self.runner.weights)
+        runner = Runner(in_float32(self.runner.lm))
         return dataclasses.replace(self, runner=runner, variant=runner.base, stage=BASE)
 
     def changed(self, change: Callable[[Tree], Tree]) -> LocalAsker:
@@ -200,8 +201,7 @@ class LocalAsker:
                 ]
             )
         spelled = lambda i: lm.tokenizer.decode([i]) or "\ufffd"  # rows that spell nothing
-        ends = lm.tokenizer.eos_ids
-        texts = ["" if i in ends else spelled(i) for i in range(lm.cfg.vocab_size)]
+        texts = ["" if i in lm.tokenizer.eos_ids else spelled(i) for i in range(lm.cfg.vocab_size)]
         queries = [first_token_query(prompt.ids) for prompt in prompts]
         how = (self.variant, queries, self.scoring.terminators, self.stage.name)
         answers = {}

@@ -10,8 +10,8 @@ import numpy as np
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.models.sharding import split_axes
-from antiimit_jax.parallel import DataParallel, Devices, place
+from antiimit_jax.models.sharding import partition
+from antiimit_jax.parallel import DataParallel, Devices, layout_of, make_mesh
 from antiimit_jax.scoring.batching import BATCH_TOKENS, pack_batches
 from antiimit_jax.scoring.generate import NOT_FINITE, greedy, pack_draws, sampled
 from antiimit_jax.scoring.lexicon_search import (
@@ -71,26 +71,21 @@ class Place(NamedTuple):
 class Runner:
     """A base model placed once on the devices, and the compiled functions that ask it."""
 
-    def __init__(
-        self, lm: LanguageModel, devices: Devices | None = None, *, weights: str = "replicated"
-    ) -> None:
-        """`weights` is "replicated", a copy on every device, or "sharded", a slice on each."""
-        self.lm = lm
-        self.devices = list(devices or jax.local_devices())
-        self.weights = weights
-        self._shards = len(self.devices) if weights == "sharded" else 1
+    def __init__(self, lm: LanguageModel, devices: Devices | None = None) -> None:
+        """On the model's own mesh, or on `devices` that each hold a copy."""
+        self.lm = dataclasses.replace(lm, mesh=make_mesh(devices)) if devices else lm
+        self.layout = layout_of(self.lm.mesh)
         self.base = self.with_params(lm.params)
         self._compiled: dict[tuple[Callable, float], DataParallel] = {}
 
     def adapted(self, adapter: Tree, lora_scale: float) -> Variant:
         """The base with an adapter."""
-        adapter = place(adapter, self.devices)
+        adapter = self.layout.place(adapter)
         return dataclasses.replace(self.base, adapter=adapter, lora_scale=lora_scale)
 
     def with_params(self, params: Tree) -> Variant:
         """Weights of the base's shape (its own, or a ruler's)."""
-        axes = split_axes(self.lm.cfg, self._shards)
-        return Variant(params=place(params, self.devices, axes))
+        return Variant(params=self.layout.place(params, partition(self.lm.cfg, self.layout.mesh)))
 
     def map(
         self, fn: Callable, variant: Variant, arguments: Tree, batches: Sequence[Tree], empty: Tree
@@ -103,9 +98,9 @@ class Runner:
         """
         key = (fn, variant.lora_scale)
         if key not in self._compiled:
-            decoder = Decoder(self.lm.cfg, lora_scale=variant.lora_scale, shards=self._shards)
+            decoder = Decoder(self.lm.cfg, lora_scale=variant.lora_scale)
             call = lambda placed, batch: fn(decoder, *placed, batch)
-            self._compiled[key] = DataParallel(call, self.devices)
+            self._compiled[key] = DataParallel(call, self.layout)
         return self._compiled[key](arguments, batches, empty)
 
     def word_probs(
@@ -220,11 +215,11 @@ class Runner:
           UserError: see `pack_draws`; or logits are not finite.
         """
         ends = np.isin(np.arange(self.lm.cfg.vocab_size), list(self.lm.tokenizer.eos_ids))
-        fn, arguments = greedy, (variant.variables, place(ends, self.devices))
+        fn, arguments = greedy, (variant.variables, self.layout.place(ends))
         if temperature:
-            fn, arguments = sampled, (*arguments, place(np.float32(temperature), self.devices))
+            fn, arguments = sampled, (*arguments, self.layout.place(np.float32(temperature)))
         found: list[list[Ids]] = [[] for _ in prompts]
-        for work in pack_draws(prompts, where, self.lm.cfg, devices=len(self.devices)):
+        for work in pack_draws(prompts, where, self.lm.cfg, devices=self.layout.n_batches):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, tokens in zip(work.rows, results):
                 tokens = tokens.reshape(-1, *tokens.shape[2:])
@@ -255,10 +250,9 @@ class Runner:
           UserError: a result is NaN, as it is where logits are not finite.
         """
         stops = self.lm.terminators.mask(terminators)
-        arguments = (variant.variables, place(stops, self.devices))
-        for work in pack_batches(
-            queries, stops, batch_tokens=batch_tokens, devices=len(self.devices)
-        ):
+        arguments = (variant.variables, self.layout.place(stops))
+        n = self.layout.n_batches
+        for work in pack_batches(queries, stops, batch_tokens=batch_tokens, devices=n):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):
                 if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result)):

@@ -11,6 +11,7 @@ from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.models.peft_config import CONFIG_FILE
 from antiimit_jax.models.quantized import check_format
 from antiimit_jax.models.weights import find_model, load_config
+from antiimit_jax.parallel import mesh_name
 from antiimit_jax.results import Stage
 
 
@@ -48,12 +49,13 @@ def with_second(asker: LocalAsker, name: str) -> LocalAsker:
     if adapter := check_second(name, runner.lm):
         variant = runner.adapted(adapter.tree, adapter.scale)
     else:
-        first, how = runner.lm, dict(dtype=asker.dtype, quantize=runner.lm.quantize)
+        first, mesh = runner.lm, mesh_name(*runner.lm.mesh.axis_sizes)
+        how = dict(dtype=asker.dtype, quantize=first.quantize, mesh=mesh)
         try:
             lm = load_language_model(name, prompt_date=first.tokenizer.prompt_date, **how)
         except UserError as error:
             raise UserError(f"--against={name}: {_plain(error, name)}") from error
-        runner = Runner(lm, runner.devices, weights=runner.weights)
+        runner = Runner(lm)
         variant = runner.base
     other = dataclasses.replace(asker, runner=runner, variant=variant, stage=stage)
     return dataclasses.replace(asker, other=other)

@@ -58,8 +58,13 @@ def posterior(
 
 
 def p_above(figure: Estimate, least: float) -> float:
-    """One-sided p of "the figure is at most `least`", its interval's lower half read as normal."""
+    """One-sided p of "the figure is at most `least`", its interval's lower half read as normal.
+
+    An interval of no width leaves no doubt: p is 0 or 1.
+    """
     error = (figure.value - figure.low) / stats.norm.ppf(0.975)
+    if error == 0:
+        return float(figure.value <= least)
     return float(stats.norm.sf((figure.value - least) / error))
 
 

@@ -30,7 +30,6 @@ from flax import linen as nn
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.layers import SAVED, Block, Kind, RMSNorm, View, rearrange
 from antiimit_jax.models.rope import rope_table
-from antiimit_jax.models.sharding import look_up, shared_block, table_width, whole_rows
 
 Array = jax.Array
 _WIDENED_BYTES = 2**27  # of the head's table that are held as float32 at once
@@ -65,9 +64,8 @@ class Forest(NamedTuple):
 
 def sequences(tokens: Array, positions: Array, subtree_end: Array) -> Forest:
     """Sequences [B, T] that stand alone, without shared prefixes."""
-    none = jnp.zeros((1, 0), jnp.int32)
-    zeros = jnp.zeros(len(tokens), jnp.int32)
-    return Forest(tokens, positions, subtree_end, zeros, none, jnp.zeros(1, jnp.int32))
+    none, zeros = np.zeros((1, 0), np.int32), np.zeros(len(tokens), np.int32)
+    return Forest(tokens, positions, subtree_end, zeros, none, np.zeros(1, np.int32))
 
 
 def n_tokens(tree: Any) -> int:
@@ -130,14 +128,11 @@ class Decoder(nn.Module):
     lora_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32  # of activations; matmuls run in the weights' dtype
     remat: bool = False  # recompute each block in the backward pass
-    shards: int = 1  # devices of the `pmap` around it that share the weights, see `sharding`
 
     def setup(self) -> None:
-        block = shared_block(Block, self.cfg, self.shards) if self.shards > 1 else Block
         saved = jax.checkpoint_policies.save_only_these_names(*() if self.remat else (SAVED,))
-        block = nn.remat(block, prevent_cse=False, policy=saved)
-        width = table_width(self.cfg, self.shards)
-        self.embed = nn.Embed(self.cfg.vocab_size, width)
+        block = nn.remat(Block, prevent_cse=False, policy=saved)
+        self.embed = nn.Embed(self.cfg.vocab_size, self.cfg.hidden_size)
         self.layers = nn.scan(
             block,
             variable_axes={"params": 0, "lora": 0, "cache": 0},
@@ -147,16 +142,13 @@ class Decoder(nn.Module):
         )(self.cfg, self.lora_scale)
         self.final_norm = RMSNorm(self.cfg)
         if not self.cfg.tied_head:
-            shape = (self.cfg.vocab_size, width)
+            shape = (self.cfg.vocab_size, self.cfg.hidden_size)
             self.head = self.param("head", nn.initializers.normal(0.02), shape)
 
     def __call__(self, forest: Forest) -> Array:
         """Hidden states of the sequences after the final norm, [B, T, D] in `dtype`."""
         tokens = jnp.concatenate([forest.trunk_tokens.ravel(), forest.tokens.ravel()])
-        tokens = _dense(tokens, forest)
-        table = self.embed.embedding
-        shared = table.shape[1] < self.cfg.hidden_size
-        x = look_up(table, tokens) if shared else table[tokens]  # [M, D]
+        x = self.embed.embedding[_dense(tokens, forest)]  # [M, D]
         if self.cfg.embed_scale != 1.0:
             x = x * jnp.asarray(self.cfg.embed_scale, x.dtype)
         x, _ = self.layers(x.astype(self.dtype), kinds(self.cfg), arrange(forest, self.cfg))
@@ -180,23 +172,22 @@ def head_matmul(hidden: Array, table: Array) -> Array:
     """hidden [..., D] @ table [V, D].T -> float32 [..., V], with the table's exact values.
 
     A table of fewer bits is widened to float32 a block of rows at a time, since the whole of it
-    may be gigabytes: V is 256,000 in Gemma. So is one put together whose columns devices share.
+    may be gigabytes: V is 256,000 in Gemma.
     """
-    (V, width), D = table.shape, hidden.shape[-1]
+    V, D = table.shape
     dot = functools.partial(
         jnp.einsum,
         "...d,vd->...v",
         precision=jax.lax.Precision.HIGHEST,  # accelerators would else round float32
         preferred_element_type=jnp.float32,
     )
-    whole = whole_rows if width < D else lambda some: some
     rows = max(1, _WIDENED_BYTES // (4 * D))
-    if V <= rows or (table.dtype == jnp.float32 and width == D):
-        return dot(hidden, whole(table))
+    if V <= rows or table.dtype == jnp.float32:
+        return dot(hidden, table)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # else autodiff keeps every block
     def fill(logits: Array, first: Array) -> tuple[Array, None]:
-        block = dot(hidden, whole(jax.lax.dynamic_slice_in_dim(table, first, rows)))
+        block = dot(hidden, jax.lax.dynamic_slice_in_dim(table, first, rows))
         return jax.lax.dynamic_update_slice_in_dim(logits, block, first, axis=-1), None
 
     starts = jnp.minimum(jnp.arange(0, V, rows), V - rows)  # the last may overlap

@@ -56,6 +56,12 @@ class Leaf:
         """On disk (out, in), here (in, out)."""
         return self.path[-1] == "kernel"
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What each axis of our array is: "layers" where stacked, and `sizes` in our order."""
+        names = tuple(self.sizes[::-1] if self.transposed else self.sizes)
+        return ("layers", *names) if self.stacked else names
+
     def needed(self, cfg: ModelConfig) -> bool:
         """Whether this model has the parameter under these names."""
         return all(bool(getattr(cfg, field)) == wanted for field, wanted in self.needs.items())

@@ -1,67 +1,77 @@
-"""Weights that all devices share: where each is split, and how a decoder reads them.
+"""Where the parameters lie on a mesh, by the logical axes of the leaf table.
 
-A device holds its slices and, while a layer runs, that layer whole. Everything here but
-`split_axes` runs within `pmap`, on batches of equal shapes on all devices.
+The devices of a row split the ffn, the hidden size or the vocabulary, never the heads, of which
+there may be 28 for 8 devices. The decoder does not know: XLA splits its work accordingly.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from flax import linen as nn
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
-from antiimit_jax.parallel import AXIS, gather
-from antiimit_jax.trees import nested
+from antiimit_jax.parallel import AUTO, DATA, MODEL, WHOLE, Devices, make_mesh, mesh_sizes, on_mesh
+from antiimit_jax.trees import flat, nested
 
-Array = jax.Array
 Tree = Any
+_SPLIT = ("mlp", "hidden", "vocab")  # a matrix is split along the first that the devices divide
 
 
-def split_axes(cfg: ModelConfig, shards: int) -> Tree:
-    """For every parameter, as `Decoder` holds it, the axis that the devices share; -1 is none.
+def partition(cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> Tree:
+    """For every parameter, as `Decoder` holds it, which of its axes the devices of a row split.
 
-    Kernels [L, in, out] are split along in or, where the number of devices does not divide it,
-    along out; the tables [V, D] along D; norms and biases stay whole, as does what is divided by
-    nothing. With one device all stay whole.
+    Norms and biases stay whole on every device, and so does what their number does not divide.
     """
-    return nested({leaf.name: _split_axis(leaf, cfg, shards) for leaf in leaves_of(cfg)})
+    return nested({leaf.name: _spec(leaf, cfg, mesh) for leaf in leaves_of(cfg)})
 
 
-def _split_axis(leaf: Leaf, cfg: ModelConfig, shards: int) -> int:
-    sizes = leaf.shape(cfg)
-    if len(sizes) == 1 or shards == 1:
-        return -1
-    if not leaf.stacked:
-        return 1 if sizes[1] % shards == 0 else -1
-    sizes = sizes[::-1] if leaf.transposed else sizes
-    return next((axis for axis, size in enumerate(sizes, 1) if size % shards == 0), -1)
+def _spec(leaf: Leaf, cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    sizes, shards = dict(zip(leaf.sizes, leaf.shape(cfg))), mesh.shape[MODEL]
+    divided = [name for name in _SPLIT if name in sizes and sizes[name] % shards == 0]
+    if shards == 1 or len(sizes) == 1 or not divided:
+        return WHOLE
+    return PartitionSpec(*(MODEL if name == divided[0] else None for name in leaf.axes))
 
 
-def shared_block(block: type[nn.Module], cfg: ModelConfig, shards: int) -> type[nn.Module]:
-    """A decoder block that puts its layer's parameters together from all devices' slices.
+def placer(cfg: ModelConfig, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array] | None:
+    """Puts a parameter, by its dotted name, into its shards; None where nothing is split."""
+    if mesh.shape[MODEL] == 1:
+        return None
+    shardings = flat(on_mesh(mesh, partition(cfg, mesh)))
+    return lambda name, array: jax.block_until_ready(jax.device_put(array, shardings[name]))
 
-    A backward pass must do so again, or it would hold all layers: that is up to `nn.remat` around.
+
+def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
+    """Bytes of the parameters, abstract or not, on one of the devices that share them."""
+    specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)))
+    size = lambda part: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+    own = lambda spec, part: size(part) // (1 if spec == WHOLE else shards)
+    return sum(jax.tree.leaves(jax.tree.map(own, specs, params)))
+
+
+def fitting_shards(cfg: ModelConfig, params: Tree, devices: int, room: int) -> int:
+    """The fewest devices to a row whose parts of the weights take at most a third of `room` bytes.
+
+    All of them where none does. The others are for training's weights, which a study holds beside
+    those it evaluates, and for what is computed; `launch.plan` says whether that is enough.
     """
-    axes = jax.tree.map(lambda axis: axis - 1, split_axes(cfg, shards)["layers"])  # without L
-    whole = lambda slices: {"params": gather(slices["params"], axes)}
-    return nn.map_variables(block, "params", whole)
+    divisors = (n for n in range(1, devices + 1) if devices % n == 0)
+    return next((n for n in divisors if 3 * bytes_of_one(cfg, params, n) <= room), devices)
 
 
-def table_width(cfg: ModelConfig, shards: int) -> int:
-    """Columns of the embedding and of the head that a device holds."""
-    return cfg.hidden_size // (shards if cfg.hidden_size % shards == 0 else 1)
+def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh:
+    """The mesh of that name for a model; AUTO has `fitting_shards` of each device's own memory.
 
+    Devices of a CPU have none of their own: each is a row.
 
-def look_up(table: Array, tokens: Array) -> Array:
-    """Rows [M, D] of a table of which each device holds [V, D / devices], for its own tokens [M].
-
-    Every device looks up all devices' tokens in its columns and sends each what it asked for.
+    Raises:
+      UserError: it takes a number of devices that does not divide those there are.
     """
-    asked = jax.lax.all_gather(tokens, AXIS, tiled=True)  # [devices * M]
-    return jax.lax.all_to_all(table[asked], AXIS, split_axis=0, concat_axis=1, tiled=True)
-
-
-def whole_rows(rows: Array) -> Array:
-    """Rows [R, D / devices] of such a table -> [R, D]; the same rows on all devices."""
-    return gather(rows, 1)
+    rows, shards = mesh_sizes(name, len(devices))
+    room = (devices[0].memory_stats() or {}).get("bytes_limit") if name == AUTO else None
+    if room:
+        return make_mesh(devices, fitting_shards(cfg, params, len(devices), room))
+    return make_mesh(devices[: rows * shards], shards)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
 from antiimit_jax.models.host_arrays import aligned_empty, is_sound, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
-from antiimit_jax.models.quantized import is_kernel
+from antiimit_jax.models.quantized import abstract_quantized, is_kernel
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
 from antiimit_jax.trees import flat, nested
 
@@ -117,6 +117,7 @@ def load_params(
     source: Source,
     dtype: Any = jnp.float32,
     checkpoint: GgufCheckpoint | SafetensorsCheckpoint | None = None,
+    place: Callable[[str, np.ndarray], Any] | None = None,
 ) -> tuple[ModelConfig, Any]:
     """Reads all weights into the stacked tree of `Decoder`, as numpy arrays of `dtype`.
 
@@ -127,6 +128,9 @@ def load_params(
     Args:
       dtype: of the matrices, or "auto" (`fitting_dtype`).
       checkpoint: the source, where it is open already.
+      place: takes an array that is whole, by its dotted name, and gives what stands for it in the
+        tree (`sharding.placer`). The host then holds one such array at a time, or those that are
+        stored as one tensor.
 
     Raises:
       UserError: one message for all tensors that are missing, unexpected, of another shape or
@@ -140,28 +144,43 @@ def load_params(
         sizes = (math.prod(leaf.shape(cfg)) for same in wanted.values() for leaf, _ in same)
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = fitting_dtype("auto", jax.default_backend(), sum(sizes), stored)
-    kept = np.dtype(dtype)
-    arrays = {} if problems else flat(empty_params(cfg, kept))
+    kept, faulty = np.dtype(dtype), bool(problems)
+    shapes = flat(abstract_params(cfg, kept))
+    arrays: dict[str, np.ndarray] = {}
+    placed: dict[str, Any] = {}
 
-    def place(name: str) -> str:
+    def fill(name: str) -> str:
         sound = True
         for first, rows in checkpoint.blocks(name):
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity
                 rows = rows.astype(kept if rows.ndim > 1 else np.float32, copy=False)
             sound = sound and is_sound(rows)
-            for leaf, i in wanted[name] if arrays else ():
+            for leaf, i in wanted[name] if not faulty else ():
                 array = arrays[leaf.name]
                 _place(array[i] if leaf.stacked else array, first, rows, leaf, cfg)
         return "" if sound else f"{name} holds NaN or infinity, or values above 1e18, as {kept}"
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = [*problems, *filter(None, pool.map(place, readable))]
+        for names in _together(readable, wanted) if place else [readable]:
+            own = {leaf.name for name in names for leaf, _ in wanted[name]}
+            arrays |= {} if faulty else {name: _empty(shapes[name]) for name in own}
+            problems = [*problems, *filter(None, pool.map(fill, names))]
+            for name in list(arrays):
+                array = arrays.pop(name)
+                array.flags.writeable = False
+                placed[name] = place(name, array) if place else array
     checkpoint.check_unchanged()
     refuse_faulty(checkpoint, problems)
     check_tied_head(checkpoint, cfg)
-    for array in arrays.values():
-        array.flags.writeable = False
-    return cfg, nested(arrays)
+    return cfg, nested(placed)
+
+
+def _together(names: Sequence[str], wanted: Places) -> list[list[str]]:
+    """Stored tensors by what they fill: those of all layers of a parameter are a group."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(wanted[name][0][0].hf, []).append(name)
+    return list(groups.values())
 
 
 def check_headers(checkpoint: Any, cfg: ModelConfig) -> tuple[Places, list[str], list[str]]:
@@ -222,16 +241,30 @@ def fitting_dtype(asked: str, backend: str, n_params: int = 0, stored: str | Non
     return "float16" if stored == "float16" and backend != "tpu" else "bfloat16"
 
 
-def empty_params(cfg: ModelConfig, dtype: jnp.dtype) -> Any:
-    """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
-    arrays = {}
+def abstract_params(cfg: ModelConfig, dtype: Any, quantize: str = "none") -> Any:
+    """Shapes and dtypes of the tree of `Decoder`: matrices in `dtype`, norms and biases float32.
+
+    Args:
+      quantize: how the layers' matrices are held, as in `models.quantized`.
+    """
+    shapes = {}
     for leaf in leaves_of(cfg):
         shape = leaf.shape(cfg)
         kept = np.dtype(dtype if len(shape) > 1 else jnp.float32)
         shape = shape[::-1] if leaf.transposed else shape
         shape = (cfg.n_layers, *shape) if leaf.stacked else shape
-        arrays[leaf.name] = aligned_empty(shape, kept)
-    return nested(arrays)
+        shapes[leaf.name] = jax.ShapeDtypeStruct(shape, kept)
+    params = nested(shapes)
+    return params | {"layers": abstract_quantized(params["layers"], quantize)}
+
+
+def empty_params(cfg: ModelConfig, dtype: Any) -> Any:
+    """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
+    return jax.tree.map(_empty, abstract_params(cfg, dtype))
+
+
+def _empty(like: jax.ShapeDtypeStruct) -> np.ndarray:
+    return aligned_empty(like.shape, like.dtype)
 
 
 def _place(to: np.ndarray, first: int, rows: np.ndarray, leaf: Leaf, cfg: ModelConfig) -> None:

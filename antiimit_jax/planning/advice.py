@@ -1,10 +1,18 @@
-"""Which flags would make a program fit: changes of the configuration, tried on the estimate."""
+"""Which flags make a program fit, and what each saves: changes of the configuration, in one order.
+
+Nothing is searched: the least painful change comes first, each is added to those before it, what
+saves nothing is left out, and the first sum that fits is the answer.
+"""
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from antiimit_jax.models.config import ModelConfig
+from antiimit_jax.models.sharding import fitting_shards
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import AUTO, mesh_name, mesh_sizes
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
 from antiimit_jax.planning.memory import Estimator, Phase, peak
 from antiimit_jax.run_config import RunConfig
@@ -16,15 +24,18 @@ PROGRAMS = ("evaluate", "finetune", "study")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether one program fits, and what would make it fit."""
+    """Whether one program fits as configured, and what would make it fit."""
 
     program: str
-    phases: list[Phase]
+    phases: Sequence[Phase]
     fits: bool
-    changes: tuple[Change, ...]  # what makes it fit; where `rescued` is False, all there is
-    environment: str  # a variable to set besides
-    rescued: bool  # fits with `changes` and `environment`
-    least: Phase  # the peak with `changes`
+    saved: tuple[tuple[Change, int], ...]  # changes, and the bytes that each takes off the peak
+    rescued: bool  # fits with all of them
+    least: Phase  # the peak that they leave
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(change for change, _ in self.saved)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,40 +44,54 @@ class Way:
 
     programs: tuple[str, ...]  # in the order of `PROGRAMS`; none where nothing fits
     changes: tuple[Change, ...] = ()
-    environment: str = ""
+    environment: str = ""  # a variable to set besides
+
+
+def with_mesh(run: RunConfig, cfg: ModelConfig, machine: Hardware) -> RunConfig:
+    """The same with the mesh that a program makes of "auto" on such a machine.
+
+    Raises:
+      UserError: a mesh for other devices.
+    """
+    rows, shards = mesh_sizes(run.mesh, machine.devices)
+    if run.mesh == AUTO and machine.devices > 1 and run.quantize == "none":
+        params = abstract_params(cfg, run.dtype)
+        shards = fitting_shards(cfg, params, machine.devices, machine.usable)
+        rows = machine.devices // shards
+    return dataclasses.replace(run, mesh=mesh_name(rows, shards))
 
 
 def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware) -> Verdict:
-    """Estimates a program; where it does not fit, finds a small set of changes with which it does.
-
-    Where all changes together do not help, that is what the verdict says.
-    """
+    """Estimates a program as configured, and with changes where that does not fit."""
     estimate = getattr(estimator, program)
-    need_with = lambda changes: peak(estimate(apply(run, changes)))
-    phases, chosen = estimate(run), []
-    need = most = peak(phases)
+    phases = estimate(run)
+    most = least = peak(phases)
+    saved: list[tuple[Change, int]] = []
     shards = machine.devices if run.quantize == "none" else 1
     hopeless = estimator.weights("bfloat16", shards, run.quantize) > machine.at_most
-    if need.total > machine.at_most and not hopeless:
-        chosen = _changes(program, run, machine)
-        need = need_with(chosen)
-        if need.total <= machine.at_most:
-            chosen = _few(chosen, lambda some: need_with(some).total <= machine.at_most)
-            need = need_with(chosen)
+    for change in () if hopeless else _changes(program, run, machine):
+        if least.total <= machine.at_most:
+            break
+        now = peak(estimate(apply(run, [*(one for one, _ in saved), change])))
+        if now.total < least.total:
+            saved.append((change, least.total - now.total))
+            least = now
     return Verdict(
         program=program,
         phases=phases,
         fits=most.total <= machine.usable,
-        changes=tuple(chosen),
-        rescued=need.total <= machine.at_most,
-        least=need,
-        environment=_FRACTION if machine.usable < need.total <= machine.at_most else "",
+        saved=tuple(saved),
+        rescued=least.total <= machine.at_most,
+        least=least,
     )
 
 
-def find_way(
-    verdicts: Sequence[Verdict], run: RunConfig, estimator: Estimator, machine: Hardware
-) -> Way:
+def environment(need: int, machine: Hardware) -> str:
+    """The variable that lets a program have so many bytes of a GPU; "" where none is needed."""
+    return _FRACTION if machine.usable < need <= machine.at_most else ""
+
+
+def find_way(verdicts: Sequence[Verdict], machine: Hardware) -> Way:
     """The way that gives up least: a study, its two parts, both with changes, then one part alone.
 
     Args:
@@ -79,35 +104,17 @@ def find_way(
             return Way(programs=tuple(verdict.program for verdict in way))
     for way in ((study,), parts, *zip(parts)):
         if all(verdict.rescued for verdict in way):
-            # Parts of one run have one configuration.
-            changes = tuple(dict.fromkeys(change for verdict in way for change in verdict.changes))
-            names = tuple(verdict.program for verdict in way)
-            changed = apply(run, list(changes))
-            most = max(peak(getattr(estimator, name)(changed)).total for name in names)
-            if most <= machine.at_most:
-                env = _FRACTION if most > machine.usable else ""
-                return Way(programs=names, changes=changes, environment=env)
+            # Parts of one run have one configuration, and no change makes a part larger.
+            changes = dict.fromkeys(change for verdict in way for change in verdict.changes)
+            return Way(
+                programs=tuple(verdict.program for verdict in way),
+                changes=tuple(changes),
+                environment=environment(max(one.least.total for one in way), machine),
+            )
     return Way(programs=())
 
 
-def _few(changes: list[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
-    """As many of the changes, in order, as it takes; then those taken back that were not needed.
-
-    Changes of the training step are taken back all or none: each is a compilation, and they come in
-    order of what they cost.
-    """
-    chosen = next(changes[:n] for n in range(1, len(changes) + 1) if fits(changes[:n]))
-    same_step = [one for one in chosen if not one[0].startswith("train.")]
-    if same_step != chosen and fits(same_step):
-        chosen = same_step
-    for change in list(chosen):
-        without = [one for one in chosen if one != change]
-        if not change[0].startswith("train.") and fits(without):
-            chosen = without
-    return chosen
-
-
-def apply(run: RunConfig, changes: list[Change]) -> RunConfig:
+def apply(run: RunConfig, changes: Sequence[Change]) -> RunConfig:
     """The configuration with dotted fields replaced."""
     for name, value in changes:
         group, _, field = name.rpartition(".")
@@ -124,9 +131,10 @@ def flag(change: Change) -> str:
 
 def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     """What could be given up, the least painful first; only what is not given up already."""
+    split = machine.devices > 1 and run.quantize == "none"
     weights = [
         ("dtype", "bfloat16"),  # in evaluation; training has its own
-        *([("weights", "sharded")] if machine.devices > 1 and run.quantize == "none" else []),
+        *([("mesh", mesh_name(1, machine.devices))] if split else []),
     ]
     evaluating = [
         ("drift.rulers", ()),

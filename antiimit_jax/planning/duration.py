@@ -1,6 +1,7 @@
 """How long a study will take here: its counted tokens, at the speed of one measured step.
 
-Before there is a model to measure with, a processor's rate of matmuls stands for the step.
+Where none is measured, since nothing is trained or no model is there, a processor's rate of matmuls
+stands for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,25 +15,36 @@ from antiimit_jax.run_config import RunConfig
 _PASSES = 3.0  # as many forward passes over a step's tokens, in its dtype, take a step's time
 _SHARE = 0.6  # of a processor's matmul rate is reached (launch/benchmark/README.md)
 _PER_STAGE = 20.0  # seconds for compiling, intervals and tables
+_PER_ADAPTER = 10.0  # seconds for compiling its step
 
 
 class StepSpeed(NamedTuple):
-    """A training step measured here (`training.loop.measure_step`)."""
+    """A training step's, measured here (`training.loop.measure_step`) or of `speed_at`."""
 
     seconds: float
     tokens: int
     slower: float = 1.0  # so many times as slowly evaluation's dtype is multiplied
 
 
+def speed_at(gflops: float, parameters: int) -> StepSpeed:
+    """Of a step of one token, on a processor that multiplies at so many GFLOP/s."""
+    return StepSpeed(_PASSES * 2 * parameters / (1e9 * _SHARE * gflops), tokens=1)
+
+
 def study_seconds(
-    run: RunConfig, left: Sequence[Stage], steps: int, shaper: Shaper, speed: StepSpeed
+    run: RunConfig, left: Sequence[Stage], steps: Sequence[int], shaper: Shaper, speed: StepSpeed
 ) -> float:
-    """About what evaluating the stages that are left and so many training steps will take."""
+    """About what evaluating the stages that are left and training some adapters will take.
+
+    Args:
+      steps: of each adapter.
+    """
     bases = sum(stage.kind == "base" for stage in left)
     times = lambda program: program.of_base * bases if program.of_base else len(left)
     read = sum(shaper.tokens(program) * times(program) for program in programs_of(run))
     forward = speed.seconds / speed.tokens / _PASSES * speed.slower  # of a token
-    return speed.seconds * steps + forward * read + _PER_STAGE * len(left)
+    training = speed.seconds * sum(steps) + _PER_ADAPTER * len(steps)
+    return training + forward * read + _PER_STAGE * len(left)
 
 
 def planned_seconds(
@@ -43,9 +55,8 @@ def planned_seconds(
     Args:
       gflops: the processor's rate of matmuls by dtype; others are multiplied as float32.
     """
+    speed = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters)
     tokens = n_tokens(shaper.train(run.train, run.forms, run.seed))
-    rate = lambda dtype: 1e9 * _SHARE * gflops.get(dtype, gflops["float32"])
-    step = lambda dtype: _PASSES * 2 * parameters * tokens / rate(dtype)  # seconds
     steps = len(run.train.seeds) * (run.train.steps + run.train.placebo_steps)
-    reading = StepSpeed(step(run.dtype), tokens)
-    return steps * step(run.train.dtype) + study_seconds(run, run.stages(), 0, shaper, reading)
+    training = steps * tokens * speed(run.train.dtype).seconds
+    return training + study_seconds(run, run.stages(), (), shaper, speed(run.dtype))

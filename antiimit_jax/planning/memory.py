@@ -4,37 +4,39 @@ Parameters, adapters and optimizer states are counted on abstract shapes; tempor
 CPU compiler sets aside for our real functions on those shapes (`memory_analysis`). A TPU's or GPU's
 compiler lays them out differently; weights, which dominate, are the same everywhere.
 
-Every device holds the whole model or, with `weights="sharded"`, its slices; what is put together
-of other devices' slices is among the temporaries, since the programs for all devices are compiled.
+Every device holds the whole model or, where a row of them shares it, its part; what it needs of
+others is among the temporaries, since the programs for all devices are compiled.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.decoder import Decoder, sequences
+from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
-from antiimit_jax.models.quantized import abstract_quantized
-from antiimit_jax.models.sharding import split_axes
-from antiimit_jax.models.weights import is_matrix
-from antiimit_jax.parallel import DataParallel
+from antiimit_jax.models.peft_config import CONFIG_FILE
+from antiimit_jax.models.sharding import bytes_of_one, partition
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import DATA, WHOLE, DataParallel, Rows, make_mesh, mesh_sizes, shapes_on
 from antiimit_jax.planning.hardware import GIB
+from antiimit_jax.planning.model import find_planned
 from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.differences import differences
+from antiimit_jax.scoring.generate import Draws, sampled
 from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
 from antiimit_jax.training.loop import jit_step
-from antiimit_jax.training.many_devices import deal, n_step_devices, pmap_step
-from antiimit_jax.training.step import init_state, make_optimizer
+from antiimit_jax.training.step import dealt, init_state, make_optimizer, step_mesh
 from antiimit_jax.training.terms import make_terms
 
 Tree = Any
@@ -60,25 +62,6 @@ def peak(phases: Sequence[Phase]) -> Phase:
     return max(phases, key=lambda phase: phase.total)
 
 
-@functools.cache
-def abstract_params(cfg: ModelConfig, dtype: str, quantize: str = "none") -> Tree:
-    """Shapes and dtypes of the loaded tree: matrices in `dtype`, norms and biases float32.
-
-    Args:
-      quantize: how the layers' matrices are held, as in `models.quantized`.
-    """
-
-    def init() -> Tree:
-        tokens = jnp.zeros((1, 2), jnp.int32)
-        return Decoder(cfg).init(jax.random.key(0), sequences(tokens, tokens, tokens))["params"]
-
-    kept = lambda path: jnp.dtype(dtype if is_matrix(path) else jnp.float32)
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, kept(path)), jax.eval_shape(init)
-    )
-    return params | {"layers": abstract_quantized(params["layers"], quantize)}
-
-
 def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
     """The optimizer, and shapes of the training state: adapter, moments, counters."""
     adapter = _adapter(cfg, run.lora)
@@ -88,6 +71,11 @@ def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTran
 
 def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
     return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
+
+
+def _drawn(decoder: Decoder, variables: Tree, ends: jax.Array, batch: Draws) -> jax.Array:
+    """Continuations at some temperature; greedy ones set aside no more."""
+    return sampled(decoder, variables, ends, np.float32(1), batch)
 
 
 def n_bytes(tree: Tree) -> int:
@@ -101,17 +89,6 @@ def n_params(cfg: ModelConfig) -> int:
     return sum(x.size for x in jax.tree.leaves(abstract_params(cfg, "float32")))
 
 
-def placed(tree: Tree, n: int, axes: Tree | None = None) -> Tree:
-    """Shapes [n, ...] of what `parallel.place` makes of arrays on n devices."""
-
-    def leaf(whole: Any, axis: int = -1) -> jax.ShapeDtypeStruct:
-        shape = [size // n if i == axis else size for i, size in enumerate(np.shape(whole))]
-        return jax.ShapeDtypeStruct((n, *shape), whole.dtype)
-
-    every = () if axes is None else (jax.tree.broadcast(axes, tree),)
-    return jax.tree.map(leaf, tree, *every)
-
-
 def _cast(layers: Tree, cast: Tree) -> Tree:
     """What of the layers has another dtype after a cast, and so lies there twice."""
     return jax.tree.map(lambda old, new: None if new.dtype == old.dtype else new, layers, cast)
@@ -123,7 +100,8 @@ class Estimator:
     def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str, devices: int = 1) -> None:
         """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory.
 
-        Programs for several `devices` are compiled for as many, which JAX must have here.
+        Programs for several `devices` are compiled for as many, which JAX must have here. A mesh
+        that is "auto" stands for copies (`advice.with_mesh`).
         """
         self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
         self._known: dict[tuple, int] = {}
@@ -131,20 +109,28 @@ class Estimator:
     @functools.cache
     def weights(self, dtype: str, shards: int = 1, quantize: str = "none") -> int:
         """Bytes of the weights on one of the devices that share them."""
-        params = abstract_params(self.cfg, dtype, quantize)
-        return n_bytes(self._placed(params, shards)) // shards
-
-    def _placed(self, params: Tree, shards: int) -> Tree:
-        return placed(params, shards, split_axes(self.cfg, shards))
+        return bytes_of_one(self.cfg, abstract_params(self.cfg, dtype, quantize), shards)
 
     def _shards(self, run: RunConfig) -> int:
-        return self._devices if run.weights == "sharded" else 1
+        return mesh_sizes(run.mesh, self._devices)[1]
+
+    def _row(self, run: RunConfig) -> Mesh:
+        """One row of devices, which all others are like."""
+        shards = self._shards(run)
+        return make_mesh(jax.local_devices()[:shards], shards)
 
     def evaluate(self, run: RunConfig) -> list[Phase]:
-        """The phases of `launch.evaluate` with an adapter: every program of every suite."""
+        """The phases of `launch.evaluate` with an adapter: every program of every suite.
+
+        A second model lies beside; what asking it sets aside is taken to be no more.
+
+        Raises:
+          UserError: a second model of no known shape.
+        """
         shards, phases = self._shards(run), []
-        resident = self._resident(_EVALUATING, run, shards)
-        stops = jax.ShapeDtypeStruct((shards, self.cfg.vocab_size), bool)
+        row = self._row(run)
+        resident = self._resident(_EVALUATING, run, shards) | self._second(run, shards)
+        stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
         for program in programs_of(run):
             parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
             dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
@@ -160,9 +146,10 @@ class Estimator:
                 "top_words": (continuations, (own, stops)),
                 "lexicon_words": (following, (own, stops)),
                 "texts": (differences, (base, own)),
+                "generate": (_drawn, (own, stops)),
             }[program.kind]
             batches = self._shaper.batches(program)
-            parts["temporaries"] = max(self._temporaries(fn, given, b, shards) for b in batches)
+            parts["temporaries"] = max(self._temporaries(fn, given, b, row) for b in batches)
             phases.append(Phase(name=program.name, parts=resident | parts))
         return phases or [Phase(name="nothing", parts=resident)]
 
@@ -179,7 +166,7 @@ class Estimator:
                 parts[f"layers cast to {dtype}"] = n_bytes(_cast(read["layers"], layers))
         else:
             parts = self._kept(run) if run.train.eval_every else {}
-            parts["weights in training"] = n_bytes(self._placed(trained, shards)) // shards
+            parts["weights in training"] = bytes_of_one(self.cfg, trained, shards)
         parts |= {"adapter and Adam's moments": state, "temporaries": step}
         return [Phase(name="training", parts=parts)]
 
@@ -206,45 +193,62 @@ class Estimator:
         read = {"program": program, f"weights ({name})": self.weights(dtype, 1, quantize)}
         return read | weights if self._on_cpu else weights
 
+    def _second(self, run: RunConfig, shards: int) -> dict[str, int]:
+        """What `run.against` names: the weights of a model, or an adapter."""
+        if not run.against:
+            return {}
+        if (Path(run.against).expanduser() / CONFIG_FILE).is_file():
+            return {"second adapter": n_bytes(_adapter(self.cfg, run.lora))}
+        cfg = find_planned(run.against, flag="against").cfg
+        other = Estimator(cfg, self._shaper, "", self._devices)
+        return {"second model": other.weights(run.dtype, shards, run.quantize)}
+
     def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
-        shards, quantize = self._shards(run), "none" if dtype else run.quantize
-        tree = abstract_params(self.cfg, dtype or run.dtype, quantize)
-        params = {"params": self._placed(tree, shards)}
-        return params if dtype else params | {"lora": placed(_adapter(self.cfg, run.lora), shards)}
+        row, quantize = self._row(run), "none" if dtype else run.quantize
+        params = abstract_params(self.cfg, dtype or run.dtype, quantize)
+        base = {"params": shapes_on(row, params, partition(self.cfg, row))}
+        return base if dtype else base | {"lora": shapes_on(row, _adapter(self.cfg, run.lora))}
 
-    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, shards: int) -> int:
-        """What a data-parallel call sets aside on one device, its batch and result included."""
-        key = (fn.__name__, shape_key((arguments, batch)))
+    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, row: Mesh) -> int:
+        """What a call sets aside on one device, its batch and result included."""
+        key = (fn.__name__, shape_key((arguments, batch)), row.size)
         if key not in self._known:
-            decoder = Decoder(self.cfg, shards=shards)
-            call = lambda given, one: fn(decoder, *given, one)
-            program = DataParallel(call, jax.local_devices()[:shards])
-            analysis = program.compiled(arguments, placed(batch, shards)).memory_analysis()
+            decoder = Decoder(self.cfg)
+            program = DataParallel(lambda given, one: fn(decoder, *given, one), Rows(row))
+            one_round = jax.tree.map(lambda leaf: np.expand_dims(leaf, 0), batch)
+            analysis = program.compiled(arguments, one_round).memory_analysis()
             used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
             self._known[key] = used + n_bytes(batch)
         return self._known[key]
 
     def _step(self, run: RunConfig, params: Tree) -> tuple[int, int]:
         """Bytes of the training state, and of what a step sets aside with its batch."""
-        cfg, train, shards = self.cfg, run.train, self._shards(run)
+        cfg, train = self.cfg, run.train
         optimizer, state = abstract_state(cfg, run)
         batch = self._shaper.train(train, run.forms, run.seed)
-        n = n_step_devices(train.accumulate, run.weights, self._devices)
-        key = ("step", run.dtype, run.quantize, train, run.lora, n, shards, shape_key(batch))
+        rows, shards = mesh_sizes(run.mesh, self._devices)
+        devices = jax.local_devices()[: rows * shards]
+        mesh = step_mesh(train.accumulate, make_mesh(devices, shards))
+        dtypes = run.dtype, run.quantize
+        key = ("step", dtypes, train, run.lora, mesh.axis_sizes, shape_key(batch))
         if key not in self._known:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
             asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
             terms = make_terms(train, asking)
-            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat, shards=shards)
-            if n == 1:
-                step = jit_step(decoder, terms, optimizer)
-                compiled = step.lower(state, params, batch).compile()
-            else:
-                step = pmap_step(decoder, terms, optimizer, jax.local_devices()[:n])
-                params, batch = placed(params, n, split_axes(cfg, shards)), deal(batch, n)
-                compiled = step.compiled(placed(state, n), params, *batch)
+            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
+            specs = {name: dealt(microbatches, mesh) for name, microbatches in batch.items()}
+            step = jit_step(decoder, terms, optimizer, mesh)
+            compiled = step.lower(
+                shapes_on(mesh, state),
+                shapes_on(mesh, params, partition(cfg, mesh)),
+                shapes_on(mesh, batch, specs),
+            ).compile()
             analysis = compiled.memory_analysis()
             fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-            self._known[key] = analysis.temp_size_in_bytes + fresh + n_bytes(batch) // n
+            own = sum(
+                n_bytes(part) // (1 if specs[name] == WHOLE else mesh.shape[DATA])
+                for name, part in batch.items()
+            )
+            self._known[key] = analysis.temp_size_in_bytes + fresh + own
         return n_bytes(state), self._known[key]

@@ -39,8 +39,11 @@ class PlannedModel:
         return self.entry.prompt_format if self.entry else "chat"
 
 
-def find_planned(model: str) -> PlannedModel:
+def find_planned(model: str, flag: str = "model") -> PlannedModel:
     """Resolves ALIAS, HUB_ID of the catalog, FOLDER with a config.json, or FILE.gguf.
+
+    Args:
+      flag: where the name was given, for messages.
 
     Raises:
       UserError: nothing of that name here (with near misses), or a config that is not understood.
@@ -61,6 +64,6 @@ def find_planned(model: str) -> PlannedModel:
         return PlannedModel(model, entry, parse_config(entry.config, entry.hub_id), source, own)
     known = [*CATALOG, *(one.hub_id for one in CATALOG.values())]
     raise UserError(
-        f"--model={model}: not in the catalog{near_misses(model, known)}; {LISTED}; of any other "
+        f"--{flag}={model}: not in the catalog{near_misses(model, known)}; {LISTED}; of any other "
         "model, put its config.json into a folder and name that"
     )

@@ -8,9 +8,12 @@ from typing import Any
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.quantized import FORMATS
-from antiimit_jax.planning.advice import Change, Verdict, Way, flag
+from antiimit_jax.models.sharding import bytes_of_one
+from antiimit_jax.models.weights import abstract_params
+from antiimit_jax.parallel import AUTO
+from antiimit_jax.planning.advice import Verdict, Way, environment, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
-from antiimit_jax.planning.memory import n_params, peak
+from antiimit_jax.planning.memory import n_bytes, n_params, peak
 from antiimit_jax.planning.model import PlannedModel
 
 _FACTS = ("licence", "gate", "counterpart", "note", "unverified")  # of a catalog's entry
@@ -60,6 +63,7 @@ class Plan:
     verdicts: Sequence[Verdict]
     way: Way
     seconds: float | None  # of a study as configured, where the machine's speed is known
+    mesh: str = AUTO  # as the run's configuration names it
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -81,7 +85,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "fits": verdict.fits,
                 "rescued": verdict.rescued,
                 "flags": [flag(change) for change in verdict.changes],
-                "environment": verdict.environment,
+                "saved": [size for _, size in verdict.saved],
+                "environment": environment(verdict.least.total, machine),
                 "peak_with_flags": verdict.least.total,
             }
             for verdict in verdicts
@@ -123,7 +128,7 @@ def as_text(plan: Plan) -> str:
         for phase in verdict.phases:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase.parts.items())
             lines.append(f"  {phase.name:<{width}}{_gib(phase.total):>8} = {parts}")
-        lines += [""] if verdict.fits else ["  " + _way_out(verdict), ""]
+        lines += ["", *([] if verdict.fits else [*_way_out(verdict, machine), ""])]
     lines.append(_says(way, machine))
     if plan.seconds is not None:
         lines.append(f"a study as configured takes about {plan.seconds / 60:.0f} minutes")
@@ -133,27 +138,26 @@ def as_text(plan: Plan) -> str:
 def _says(way: Way, machine: Hardware) -> str:
     if not way.programs:
         return f"nothing fits {machine.name}"
-    how = _how(way.changes, way.environment)
+    arguments = [flag(change) for change in way.changes]
+    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
+    flags = " ".join(quoted) and "with " + " ".join(quoted)
+    env = way.environment and f"with {way.environment} in the environment"
+    how = " and ".join(filter(None, (flags, env)))
     if len(way.programs) == 1:
         return f"{way.programs[0]} fits {how or 'as it is'}"
     return f"{' and '.join(way.programs)} fit one after the other {how or 'as they are'}"
 
 
-def _how(changes: Sequence[Change], environment: str) -> str:
-    arguments = [flag(change) for change in changes]
-    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', one) for one in arguments]  # brackets, for a shell
-    flags = " ".join(quoted) and "with " + " ".join(quoted)
-    env = environment and f"with {environment} in the environment"
-    return " and ".join(filter(None, (flags, env)))
-
-
-def _way_out(verdict: Verdict) -> str:
-    flags = _how(verdict.changes, "")
-    least = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
-    if verdict.rescued:
-        return f"fits {_how(verdict.changes, verdict.environment)}: {least}"
-    why = f"even {flags} it takes" if flags else "the weights alone fill it:"
-    return f"no flag makes it fit: {why} {least}"
+def _way_out(verdict: Verdict, machine: Hardware) -> list[str]:
+    """A line a flag with what it saves, in the order in which they are added, and the end of it."""
+    lines = [f"  {flag(change)} saves {_gib(size)} GiB" for change, size in verdict.saved]
+    left = f"{_gib(verdict.least.total)} GiB in `{verdict.least.name}`"
+    if not verdict.rescued:
+        why = "with all of these it still takes" if lines else "no flag helps: it takes"
+        return [*lines, f"  {why} {left}"]
+    variable = environment(verdict.least.total, machine)
+    lines += [f"  {variable} in the environment lets it have them"] * bool(variable)
+    return [*lines, f"  so it fits: {left}"]
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -168,9 +172,8 @@ def _notes(plan: Plan) -> list[str]:
         note: note,
         f"not compared with the published file: {unverified}": unverified,
         "lengths are those of the embedded model's tokenizer, which stands in": stands_in,
-        f"of the {machine.devices} devices each holds the whole model, or with "
-        "--config.weights=sharded its share; training uses as many as divide "
-        "train.accumulate, with shared weights all": machine.devices > 1,
+        _devices_note(plan): machine.devices > 1 and bool(plan.way.programs),
+        _undivided_note(plan): machine.devices > 1,
         "temporaries are XLA's for CPUs; other compilers lay them out differently": kind != "cpu",
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
         "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
@@ -179,7 +182,29 @@ def _notes(plan: Plan) -> list[str]:
         f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
         "the time is by this machine's rate of matmuls": plan.seconds is not None,
     }
-    return [text for text, holds in notes.items() if holds]
+    return [text for text, holds in notes.items() if text and holds]
+
+
+def _devices_note(plan: Plan) -> str:
+    """Which parallel design a run uses, and why."""
+    n, phases = plan.machine.devices, [p for v in plan.verdicts for p in v.phases]
+    shared = re.search(r"shared by (\d+)", " ".join(part for p in phases for part in p.parts))
+    shared = int(shared[1]) if shared else n if "mesh" in dict(plan.way.changes) else 1
+    if shared > 1:
+        why = "since copies would fill more than a third of each, or all of it"
+        why = why if plan.mesh == AUTO else f"as --mesh={plan.mesh} says"
+        how = "split the weights and each batch's work (jax.jit on a mesh)"
+        return f"{shared} of {n} devices {how}, {why}"
+    rows = "training takes as many devices as divide train.accumulate (jax.jit on a mesh)"
+    return f"each of the {n} devices holds a copy, since it fits (jax.pmap in evaluation); {rows}"
+
+
+def _undivided_note(plan: Plan) -> str:
+    """What it costs that the devices do not divide some sizes; nothing below a hundredth GiB."""
+    n, params = plan.machine.devices, abstract_params(plan.model.cfg, "bfloat16")
+    more = bytes_of_one(plan.model.cfg, params, n) - n_bytes(params) // n
+    what = f"{n} does not divide all sizes: of shared weights each device holds {_gib(more)} GiB"
+    return f"{what} more than its part, in bfloat16" if more > GIB / 100 else ""
 
 
 def _brief(value: Any) -> str:

@@ -16,16 +16,17 @@ import numpy as np
 from antiimit_jax.evaluation.runner import SEARCH_ROUNDS
 from antiimit_jax.models.decoder import n_tokens
 from antiimit_jax.run_config import RunConfig
-from antiimit_jax.scoring.asks import Program
+from antiimit_jax.scoring.asks import Ask, Program
 from antiimit_jax.scoring.batching import PackedBatches, pack_batches
 from antiimit_jax.scoring.differences import sequence_tokens
+from antiimit_jax.scoring.generate import Draws, pack_draws
 from antiimit_jax.scoring.lexicon_search import SEARCH_TOKENS
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.texts import pack_texts
 from antiimit_jax.scoring.trie import FormPath, WordQuery, first_token_query, word_query
 from antiimit_jax.suites import SUITES
-from antiimit_jax.text.formats import build_prompt, neutral_tokens
+from antiimit_jax.text.formats import Prompt, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.config import TrainConfig
@@ -54,15 +55,25 @@ class Shaper:
 
     @functools.cache
     def batches(self, program: Program) -> tuple[Any, ...]:
-        """The largest batches of a suite's program: `PackedBatch`, of texts `PackedTexts`."""
+        """The largest batches of a suite's program: `PackedBatch`, `PackedTexts` or `Draws`."""
         if program.kind == "texts":
             return (pack_texts([], sequence_tokens(self._texts(program))),)
+        if program.kind == "generate":
+            prompts = [prompt.ids for prompt in self._prompts(program.asks)]
+            place = np.zeros((len(prompts), program.n, program.max_tokens), np.float32)
+            return (max((work.empty for work in pack_draws(prompts, place, None)), key=_kept),)
         return largest([work.empty for work in self._work(program)])
 
     def tokens(self, program: Program) -> int:
-        """Tokens that a model reads for a program; every text twice, since two are compared."""
+        """Tokens that a model reads for a program; every text twice, since two are compared.
+
+        Of what is generated every token that may come.
+        """
         if program.kind == "texts":
             return 2 * sum(len(ids) for ids, _ in self._texts(program))
+        if program.kind == "generate":
+            said = program.n * program.max_tokens
+            return sum(len(prompt.ids) + said for prompt in self._prompts(program.asks))
         counted = n_tokens([work.batches for work in self._work(program)])
         if program.kind == "lexicon_words":
             return counted * len(program.asks) // min(len(program.asks), _ALIKE)
@@ -72,10 +83,12 @@ class Shaper:
         tokenizer, style = self._tokenizer, self._style
         return [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
 
+    def _prompts(self, asks: Sequence[Ask]) -> list[Prompt]:
+        return [build_prompt(self._tokenizer, ask.messages, self._style) for ask in asks]
+
     def _work(self, program: Program) -> list[PackedBatches]:
-        tokenizer, style = self._tokenizer, self._style
         asks = program.asks[: _ALIKE if program.kind == "lexicon_words" else None]
-        prompts = [build_prompt(tokenizer, ask.messages, style) for ask in asks]
+        prompts = self._prompts(asks)
         if program.kind == "lexicon_words":
             searched = [_searched(prompt.ids, program.paths) for prompt in prompts]
             return pack_batches(searched, self._stops, batch_tokens=SEARCH_TOKENS)
@@ -86,7 +99,7 @@ class Shaper:
         else:
             words = [ask.words for ask in program.asks]
             rules = dict.fromkeys((s.forms, s.tokenisations) for s in program.scorings)
-            query = functools.partial(word_query, tokenizer)
+            query = functools.partial(word_query, self._tokenizer)
             rounds = [
                 [query(*one, forms=forms, max_tokenisations=many) for one in zip(prompts, words)]
                 for forms, many in rules
@@ -124,6 +137,12 @@ def shape_key(tree: Any) -> str:
 
 def _tokens(batch: PackedBatch) -> int:
     return batch.forest.tokens.size + batch.forest.trunk_tokens.size
+
+
+def _kept(batch: Draws) -> int:
+    """Tokens whose keys and values are kept: of all prompts, and of a chunk's rows and samples."""
+    _, B, W, S = batch.place.shape
+    return batch.tokens.size + B * (batch.tokens.shape[1] + W * S)
 
 
 def _pairs(batch: PackedBatch) -> int:

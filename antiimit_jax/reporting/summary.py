@@ -1,5 +1,6 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
+import itertools
 from pathlib import Path
 
 from antiimit_jax.reporting.report import Suites, missing_stages, model_name, schemas
@@ -18,7 +19,7 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     tables = [suite.headline(run.rows) for suite in suites.values() if hasattr(suite, "headline")]
     lines = []
     for table in filter(None, tables):
-        lines += [f"{name}: {table.title}; 95% intervals{seeds}", *text_table(table)]
+        lines += [f"{name}: {table.title}; {_brackets(table)}{seeds}", *text_table(table)]
     if lines and (missing := missing_stages(run)):
         lines.append(f"not in this run: {', '.join(missing)}")
     for suite in suites.values():
@@ -35,6 +36,13 @@ def text_table(table: Table) -> list[str]:
     cells = [table.head, *cells]
     widths = [max(map(len, column)) for column in zip(*cells)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def _brackets(table: Table) -> str:
+    """What a table's brackets hold, if it has any."""
+    cells = itertools.chain.from_iterable(line.cells for line in table.body)
+    there = any(isinstance(cell, Cell) and cell.small.startswith("[") for cell in cells)
+    return "95% intervals" if there else "no intervals (the page says why)"
 
 
 def _text(cell: Cell | str) -> str:

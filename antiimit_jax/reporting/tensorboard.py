@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from antiimit_jax.files import naming
 from antiimit_jax.reporting import plots
 from antiimit_jax.reporting.report import Suites, headline_places, schemas
 from antiimit_jax.reporting.rows import number, page_text, value_of, visible
@@ -37,7 +38,7 @@ def write_tensorboard(workdir: str | Path, suites: Suites) -> Path:
     folder = run.path / "tensorboard"
     for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
-    with open_writer(run.path) as writer:
+    with naming(folder), open_writer(run.path) as writer:
         _headlines(writer, run, suites)
         log = run.training or {}
         for values in zip(*log.values()):
@@ -47,10 +48,21 @@ def write_tensorboard(workdir: str | Path, suites: Suites) -> Path:
 
 
 def open_writer(workdir: Path) -> SummaryWriter:
-    """Writes to `tensorboard/`, also while a run trains; `write_tensorboard` replaces that."""
+    """Writes to `tensorboard/`, also while a run trains; `write_tensorboard` replaces that.
+
+    Raises:
+      OSError: here and at each value, the file cannot be written.
+    """
     from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
 
-    return SummaryWriter(str(workdir / "tensorboard"), filename_suffix=SUFFIX, flush_secs=10)
+    folder = workdir / "tensorboard"
+    with naming(folder):
+        writer = SummaryWriter(str(folder), filename_suffix=SUFFIX)
+    # Its thread would end at a full disk, and the program wait for it for ever.
+    events = writer.file_writer.event_writer
+    events._worker.stop()
+    events.add_event = events._ev_writer.write_event
+    return writer
 
 
 def add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
@@ -60,6 +72,8 @@ def add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
         known = name in ("adapter", "step", "skipped") or value is None
         if not known and np.isfinite(value):
             writer.add_scalar(tag(prefix, name), value, int(row["step"]))
+    with naming(Path(writer.logdir)):
+        writer.flush()
 
 
 def tag(*parts: str) -> str:

@@ -39,10 +39,14 @@ class Program:
     """One kind of work of a suite, as the memory plan must know it."""
 
     name: str
-    kind: Literal["words", "first_tokens", "top_words", "lexicon_words", "texts"]  # asker's method
+    kind: Literal[  # the asker's method
+        "words", "first_tokens", "top_words", "lexicon_words", "texts", "generate"
+    ]
     asks: tuple[Any, ...]  # all of them: each an `Ask`, or an unrelated text
     scorings: tuple[Scoring, ...] = ()  # of words
     paths: int = 0  # of lexicon_words, after each prompt
+    n: int = 1  # of generate: continuations of each prompt, each of `max_tokens`
+    max_tokens: int = 0
     weights: Literal["own", "rounded", "changed"] = "own"  # to bfloat16, or to a ruler's in float32
     of_base: int = 0  # how often the base alone is asked; 0: every stage, once
 

@@ -21,7 +21,7 @@ import numpy as np
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder, Forest, Past
-from antiimit_jax.parallel import AXIS
+from antiimit_jax.parallel import DATA
 from antiimit_jax.scoring.trie import Ids
 
 Array = jax.Array
@@ -203,8 +203,8 @@ def _chunk(
 
 
 def _any(flags: Array) -> Array:
-    """On any device: devices that share weights must all take a step or none."""
-    return jax.lax.pmax(flags.any().astype(jnp.int32), AXIS) > 0
+    """On any device or row of a mesh: all take a step or none."""
+    return jax.lax.pmax(flags.any().astype(jnp.int32), DATA) > 0
 
 
 def places(seed: int, prompt_ids: Ids, n: int, steps: int) -> np.ndarray:
@@ -215,12 +215,13 @@ def places(seed: int, prompt_ids: Ids, n: int, steps: int) -> np.ndarray:
 
 
 def pack_draws(
-    prompts: Sequence[Ids], place: np.ndarray, cfg: ModelConfig, *, devices: int = 1
+    prompts: Sequence[Ids], place: np.ndarray, cfg: ModelConfig | None, *, devices: int = 1
 ) -> Iterator[Drawn]:
     """Prompts and their samples in a few static shapes.
 
     Args:
       place: float32 [prompts, n, S], see `places`.
+      cfg: None for a model that reads any length alike.
 
     Raises:
       UserError: a prompt that with its continuation is longer than the model's window, or that
@@ -228,11 +229,11 @@ def pack_draws(
     """
     _, n, S = place.shape
     groups: dict[tuple, list[int]] = {}
+    ropes = cfg.ropes if cfg else ()
     for i, ids in enumerate(prompts):
-        _check_length(len(ids), S, cfg)
-        beyond = tuple(
-            len(ids) > rope.original for rope in cfg.ropes
-        )  # LongRoPE reads it otherwise
+        if cfg:
+            _check_length(len(ids), S, cfg)
+        beyond = tuple(len(ids) > rope.original for rope in ropes)  # LongRoPE reads it otherwise
         groups.setdefault((_size(len(ids)), beyond), []).append(i)
     for (T, _), members in sorted(groups.items()):
         W = max(1, min(n, T // S, _ROW))

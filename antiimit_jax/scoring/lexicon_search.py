@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.trie import FormPath, Ids, WordQuery
@@ -59,13 +60,22 @@ class Lexicon:
     """Words as a trie over the tokens of a model, opened where it is visited."""
 
     def __init__(self, words: Iterable[str], id_of_piece: Mapping[bytes, int]) -> None:
-        """`id_of_piece`: bytes -> the token that spells them."""
+        """`id_of_piece`: bytes -> the token that spells them.
+
+        Raises:
+          UserError: no token begins any of the words.
+        """
         self._id_of = id_of_piece
         self._words = {word.encode(): word for word in words}
         self._forms = sorted(space + word for word in self._words for space in (b"", b" "))
         pairs = itertools.pairwise([b"", *self._forms])
         self._known = [len(os.path.commonprefix(pair)) for pair in pairs]  # letters of the last one
         self.children = functools.cache(self._children)
+        if not self.children(b"")[1]:
+            raise UserError(
+                f"this model's tokenizer spells none of the lexicon's {len(self._words)} words: "
+                "leave out the suite that asks for them, such as seed_words"
+            )
 
     def word(self, text: bytes) -> str | None:
         """The word that a text is a form of."""

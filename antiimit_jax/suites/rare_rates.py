@@ -16,6 +16,9 @@ What known models get (tests):
   ten times too often                      1            1           1
   one half for each word                  2.70         2.70         0
   one rate for all, the best               .57          0           0   (row baseline:constant)
+
+SmolLM2-135M-Instruct by the command above: log10_error 1.51 [1.30, 1.79], slope .02; with the
+quickstart's adapter 2.20 [2.01, 2.40] and -.09: it puts more on either word, whatever the rate.
 """
 
 import dataclasses
@@ -135,6 +138,9 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
     return suite.question(
         asked="Does control reach rare events?",
         by="the rare word's probability at rates from 1 in 10,000 to 1 in 100",
-        found=[f"{stage} errs by {error} powers of ten; its rates rise with slope {rises}"],
+        found=[
+            f"{stage} errs by {error} powers of ten; the slope of its rates on those asked for, 1 "
+            f"where it follows them, is {rises}"
+        ],
         beyond="rates that hang on something else in the request",
     )

@@ -81,7 +81,10 @@ class Config:
     n_pairs: int = suite.between(0, 200, 10, "word pairs given, 10 requests each")
     n_seeds: int = suite.between(0, 1000, 10, "random texts to choose words from, 10 requests each")
     n_shots: int = suite.between(0, 50, 11, "example turns before each request")
-    items_file: str = suite.own_file(load_pairs, "your own items of two words, in place of ours")
+    items_file: str = suite.own_file(
+        load_pairs, "your own items of two words, in place of ours", skip="skip_bad_items"
+    )
+    skip_bad_items: bool = suite.free(False, "leave out lines of items_file that are no items")
     blocklist_file: str = suite.own_file(load_blocklist, "answers that do not count, one a line")
     words_file: str = suite.shared("words_file")
 
@@ -94,7 +97,7 @@ class Config:
 def items_of(cfg: Config, seed: int, words: Sequence[str]) -> list[Item]:
     """The user's items, or ours for words two by two and for random texts."""
     if cfg.items_file:
-        return list(load_pairs(cfg.items_file).entries)
+        return list(load_pairs(cfg.items_file, cfg.skip_bad_items).entries)
     how = dict(n_shots=cfg.n_shots, material=cfg.material)
     return given_items(words[: 2 * cfg.n_pairs], **how) + seed_items(cfg.n_seeds, seed, **how)
 

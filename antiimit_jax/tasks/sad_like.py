@@ -20,7 +20,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import UserFile, read_lines
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.material import OURS, Material
-from antiimit_jax.tasks.user_items import load_items
+from antiimit_jax.tasks.user_items import line_of, load_items
 from antiimit_jax.text.formats import Message
 
 PERCENTS = (30, 40, 50, 60, 70)  # of the first word
@@ -128,14 +128,15 @@ def _answer(pair: tuple[str, str], p: int, rng: np.random.Generator) -> str:
     return f"{PREFILL} {pair[int(100 * rng.random() >= p)]}"
 
 
-def load_pairs(path: str) -> UserFile[Item]:
+def load_pairs(path: str, skip_bad: bool = False) -> UserFile[Item]:
     """A user's items (`tasks.user_items`), all of two words.
 
     Raises:
       UserError: as `load_items`; an item of more words, or a tolerance that is no number.
     """
-    held = load_items(path)
-    for number, item in enumerate(held.entries, 1):
+    held = load_items(path, skip_bad)
+    for item in held.entries:
+        number = line_of(item)
         if len(item.words) != 2:
             asked = f"{len(item.words)} words; sad_like asks for two"
             raise UserError(f"{held.path}: line {number}: {asked}, leave the line out")

@@ -45,23 +45,40 @@ _TAKEN = ("distance", "k", "shots", "template", "templates", "tokens")  # slices
 
 
 @functools.cache
-def load_items(path: str) -> UserFile[Item]:
+def load_items(path: str, skip_bad: bool = False) -> UserFile[Item]:
     """The items of a file, which a process reads once.
 
+    Args:
+      skip_bad: lines that are no items are left out, and are the file's `faults`.
+
     Raises:
-      UserError: no such file, or what is wrong with the first line that is not an item.
+      UserError: no such file, no item, or what is wrong with the first line that is none.
     """
     file, hint = Path(path).expanduser(), "give a JSONL file of items, one object a line"
-    held, values = read_json_lines(file, _SHAPE, hint=hint), collections.defaultdict(set)
+    faults, items, values = [], [], collections.defaultdict(set)
+    held = read_json_lines(file, _SHAPE, hint=hint, faults=faults if skip_bad else None)
     for number, record in enumerate(held.entries, 1):
+        if record is None:
+            continue
         if problem := _problem(record):
-            raise UserError(f"{file}: line {number}: {problem}")
+            faults.append(f"{file}: line {number}: {problem}")
+            if skip_bad:
+                continue
+            raise UserError(faults[0])
         for name, value in record.get("facets", {}).items():
             values[name].add(value)
             if len(values[name]) > _MOST_VALUES:
                 much = f"facet {name} has more than {_MOST_VALUES} values, each of them a slice"
                 raise UserError(f"{file}: line {number}: {much}; leave it out or group them")
-    return held.holding(_item(number, record) for number, record in enumerate(held.entries, 1))
+        items.append(_item(number, record))
+    if not items:
+        raise UserError(f"{faults[0]} (of {len(held.entries)} lines none is an item)")
+    return held.holding(items, faults)
+
+
+def line_of(item: Item) -> int:
+    """The number of the line that an item of a user's file stands on."""
+    return int(item.item.removeprefix(f"{SPLIT}/"))
 
 
 def _item(number: int, record: Mapping[str, Any]) -> Item:

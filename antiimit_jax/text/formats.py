@@ -102,18 +102,20 @@ def neutral_tokens(
 ) -> tuple[tuple[int, ...], int]:
     """Ids of an unrelated text or finished chat, and the index of the first token that is scored.
 
-    In a chat the last message is scored (from the token before it, which predicts its first); plain
-    text is scored from its first token on. Base models read a chat as turns joined by blank lines.
+    In a chat the last message is scored (from the token before it, which predicts its first); it
+    goes on with the assistant's turn where the one before is the assistant's too. Plain text is
+    scored from its first token on. Base models read a chat as turns joined by blank lines.
     Where a template has no system role (Gemma's, early Mistral's) its text begins the first turn.
     """
     if not messages or style == "base" and len(messages) == 1:
         text = messages[0].content if messages else text
         return (*tokenizer.bos_ids, *tokenizer.encode_plain(text)), 0
     *turns, answer = messages
+    begun = turns and turns[-1].role == "assistant"
+    asked = tuple(turns) if begun else (*turns, Message("assistant", ""))
     if style == "base":
-        ids = _joined(tokenizer, [*(m.content for m in turns), ""]).ids
+        ids = _joined(tokenizer, [message.content for message in asked]).ids
         return (*ids, *tokenizer.encode_continued(answer.content)), len(ids) - 1
-    asked = (*turns, Message("assistant", ""))
     try:
         ids = build_prompt(tokenizer, asked, style).ids
     except UserError:

@@ -91,8 +91,8 @@ def load_words(path: str) -> UserFile[LexiconWord]:
     counts = collections.Counter(entry.split for entry in entries.values())
     if least := [split for split in typing.get_args(Split) if counts[split] < LEAST_WORDS]:
         raise UserError(
-            f"{file}: by the hash of their lemmas {counts[least[0]]} of the {len(entries)} words "
-            f"are {least[0]} words, {LEAST_WORDS} are needed; give about 200 words or more"
+            f"{file}: {counts[least[0]]} of the {len(entries)} words are {least[0]} words (a hash "
+            f"of the lemma decides), {LEAST_WORDS} are needed; give about 200 words or more"
         )
     return held.holding(entries.values())
 

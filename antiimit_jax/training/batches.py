@@ -207,8 +207,8 @@ class BatchSource:
     @functools.cached_property
     def _own(self) -> Asked:
         """A user's items, as far as they are trained on."""
-        items = load_items(self._cfg.items_file).entries[: self._cfg.limit or None]
-        return self._asked(list(items))
+        held = load_items(self._cfg.items_file, self._cfg.skip_bad_items)
+        return self._asked(list(held.entries[: self._cfg.limit or None]))
 
     @functools.cached_property
     def _own_groups(self) -> list[list[int]]:

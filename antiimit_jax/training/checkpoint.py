@@ -5,7 +5,9 @@ leaves the last whole one behind. Each holds a hash of its contents: one that wa
 log is not of its step, is passed over for the one before.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from absl import logging
 from orbax.checkpoint import args
 
 from antiimit_jax.errors import UserError, first_line
-from antiimit_jax.files import json_text
+from antiimit_jax.files import json_text, make_folder, sync, sync_all
 from antiimit_jax.training.step import TrainState
 from antiimit_jax.trees import digest
 
@@ -27,11 +29,12 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        make_folder(self._folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, log: Log) -> None:
-        """Writes the state at its step, with the log of all steps before.
+        """Writes the state at its step, with the log of all steps before, to the disk.
 
         Raises:
           UserError: it cannot be written; the checkpoints before it are intact.
@@ -39,7 +42,10 @@ class Checkpoints:
         step, tree = int(state.step), args.StandardSave(state._asdict())
         record = args.JsonSave({"log": log, "sha256": _hash(state, log)})
         try:
-            self._manager.save(step, args=args.Composite(state=tree, log=record), force=True)
+            with _unsaid():
+                self._manager.save(step, args=args.Composite(state=tree, log=record), force=True)
+            sync_all(self._folder / str(step))
+            sync(self._folder)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{self._folder}: the checkpoint of step {step} cannot be written "
@@ -78,6 +84,17 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all is written."""
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Errors that Orbax also raises are not logged by its threads, with their tracebacks."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _hash(state: TrainState, log: Log) -> str:

@@ -23,7 +23,10 @@ class TrainConfig:
     task_weights: tuple[float, ...] = between(
         0.0, 1e6, (1.0,), "how often a group's requests are of each task"
     )
-    items_file: str = own_file(load_items, "your own items, in place of the mixture's")
+    items_file: str = own_file(
+        load_items, "your own items, in place of the mixture's", skip="skip_bad_items"
+    )
+    skip_bad_items: bool = free(False, "leave out lines of items_file that are no items")
     limit: int = between(0, _STEPS, 0, "of your own items, the first ones; 0: all")
     objective: str = one_of(OBJECTIVES, "kl", "what pulls probabilities to the target")
     symmetry: float = between(

@@ -3,33 +3,35 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
+from jax.sharding import Mesh
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder, n_tokens
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
-from antiimit_jax.models.sharding import split_axes
+from antiimit_jax.models.sharding import partition
 from antiimit_jax.models.weights import cast_matrices
-from antiimit_jax.parallel import compiler_options, place, scatter
+from antiimit_jax.parallel import compiler_options, on_mesh
 from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
-from antiimit_jax.training.many_devices import deal, n_step_devices, of_one_device, pmap_step
 from antiimit_jax.training.step import (
     Optimizer,
     TrainState,
+    dealt,
     init_state,
     make_optimizer,
     make_schedule,
     make_step,
+    step_mesh,
 )
 from antiimit_jax.training.targets import Transform
 from antiimit_jax.training.terms import Term, make_batch, make_terms
@@ -53,7 +55,6 @@ class Job:
     forms: str = "strict"
     terminators: str = "standard"
     seed: int = 0
-    weights: str = "replicated"  # or "sharded": all local devices share them, and all take part
 
     def check(self, lm: LanguageModel) -> None:
         """Makes the first batch, so that what does not fit is known before hours are spent.
@@ -94,7 +95,8 @@ def train(
 ) -> tuple[Tree, Log]:
     """Trains an adapter to its end, from its last checkpoint if there is one.
 
-    A step runs on as many local devices as can share its `accumulate` microbatches evenly.
+    A step runs on as many rows of the model's mesh as can share its `accumulate` microbatches
+    evenly. While it runs, the next batch goes to the devices and the step before is read.
 
     Args:
       folder: of its checkpoints.
@@ -111,44 +113,79 @@ def train(
       UserError: the configuration does not fit the model, or `max_skips` steps in a row were not
         finite (the state is saved).
     """
-    cfg, name = job.train, job.name
+    cfg = job.train
     optimizer, state = _beginning(lm, job)
-    # The next batch is made ahead, while a step runs.
     with (
-        hold() as told,
+        hold() as leaving,
         contextlib.closing(Checkpoints(folder)) as checkpoints,
         ThreadPoolExecutor(1) as ahead,
     ):
         state, log = checkpoints.restore(state) or (state, [])
         for row in log:
             on_step(row)
+        told = _Told(job, int(state.skipped_in_row))
         if len(log) >= job.steps:
-            _check_finite(job, len(log), int(state.skipped_in_row), folder)
+            _check_finite(job, len(log), told.stuck, folder)
             return jax.device_get(state.adapter), log
-        terms = job.terms(lm)
-        stepper = _Stepper(lm, job, terms, optimizer)
-        state, schedule = stepper.placed(state), make_schedule(cfg, job.steps)
-        following = ahead.submit(make_batch, terms, len(log))
-        for step in range(len(log), job.steps):
-            began = time.monotonic()
-            batch = following.result()
-            following = ahead.submit(make_batch, terms, step + 1)
-            state, metrics, stuck = stepper(state, batch)
-            row = _log_row(name, step, metrics, float(schedule(step)))
-            row["tokens_per_s"] = n_tokens(batch) / (time.monotonic() - began)
-            done = step + 1
-            if cfg.eval_every and done % cfg.eval_every == 0:
-                row |= look(done, jax.device_get(stepper.held(state).adapter))
-            log.append(row)
-            on_step(row)
-            leave = told()
-            stop = leave or stuck >= cfg.max_skips or done == job.steps
-            if stop or done % cfg.checkpoint_every == 0:
-                checkpoints.save(stepper.held(state), log)
-            _check_finite(job, done, stuck, folder)
+        stepper = _Stepper(lm, job, job.terms(lm), optimizer)
+        state = stepper.placed(state)
+        following = ahead.submit(stepper.batch, len(log))
+        for done in range(len(log) + 1, job.steps + 1):
+            told.begin()
+            batch, tokens = following.result()
+            following = ahead.submit(stepper.batch, done)
+            state, metrics = stepper(state, batch)
+            told.add(done, metrics, tokens)
+            looks = bool(cfg.eval_every) and done % cfg.eval_every == 0
+            leave = leaving()
+            saves = leave or done == job.steps or done % cfg.checkpoint_every == 0
+            for row in told.rows(wait=looks or saves):
+                if looks and row["step"] == done:
+                    row |= look(done, jax.device_get(state.adapter))
+                log.append(row)
+                on_step(row)
+            if saves or told.stuck >= cfg.max_skips:
+                checkpoints.save(jax.device_get(state), log)
+            _check_finite(job, done, told.stuck, folder)
             if leave:
                 break
-        return jax.device_get(stepper.held(state).adapter), log
+        return jax.device_get(state.adapter), log
+
+
+class _Told:
+    """What steps told, read from the devices as log rows while the step after them runs.
+
+    A step after which the run may have to stop is waited for: none may have followed it.
+    """
+
+    def __init__(self, job: Job, stuck: int) -> None:
+        """`stuck` is how many steps in a row were skipped before the first."""
+        schedule = make_schedule(job.train, job.steps)
+        self._rates = jax.device_get(jax.vmap(schedule)(np.arange(job.steps)))  # all at once
+        self._name, self._most, self.stuck = job.name, job.train.max_skips, stuck
+        self._unread: deque[tuple[int, Tree, int]] = deque()
+        self._read_at = 0.0
+
+    def begin(self) -> None:
+        """Another step follows; where none runs, its time counts from now."""
+        if not self._unread:
+            self._read_at = time.monotonic()
+
+    def add(self, step: int, metrics: Tree, tokens: int) -> None:
+        """Takes note of a step that was started, counted from 1."""
+        self._unread.append((step, metrics, tokens))
+
+    def rows(self, *, wait: bool) -> Iterator[dict[str, Any]]:
+        """The log rows of all steps but the one that runs, or with `wait` of that one too."""
+        while len(self._unread) > (0 if wait or self.stuck + 1 >= self._most else 1):
+            step, metrics, tokens = self._unread.popleft()
+            metrics = jax.device_get(metrics)
+            self.stuck = int(metrics["skipped_in_row"])
+            row = _log_row(self._name, step, metrics, float(self._rates[step - 1]))
+            now = time.monotonic()
+            row["tokens_per_s"] = tokens / (now - self._read_at)
+            self._read_at = now
+            yield row
 
 
 def _check_finite(job: Job, done: int, stuck: int, folder: Path) -> None:
@@ -164,12 +201,12 @@ def _check_finite(job: Job, done: int, stuck: int, folder: Path) -> None:
 def measure_step(lm: LanguageModel, job: Job) -> tuple[float, int]:
     """Seconds and tokens of a training step here: of the second of two, which nothing keeps."""
     optimizer, state = _beginning(lm, job)
-    terms = job.terms(lm)
-    stepper, batch = _Stepper(lm, job, terms, optimizer), make_batch(terms, 0)
-    state, *_ = stepper(stepper.placed(state), batch)
+    stepper = _Stepper(lm, job, job.terms(lm), optimizer)
+    batch, tokens = stepper.batch(0)
+    state, _ = jax.block_until_ready(stepper(stepper.placed(state), batch))
     began = time.monotonic()
-    stepper(state, batch)
-    return time.monotonic() - began, n_tokens(batch)
+    jax.block_until_ready(stepper(state, batch))
+    return time.monotonic() - began, tokens
 
 
 def _beginning(lm: LanguageModel, job: Job) -> tuple[Optimizer, TrainState]:
@@ -186,42 +223,27 @@ class _Stepper:
     def __init__(
         self, lm: LanguageModel, job: Job, terms: Sequence[Term], optimizer: Optimizer
     ) -> None:
-        cfg, devices = job.train, jax.local_devices()
-        devices = devices[: n_step_devices(cfg.accumulate, job.weights, len(devices))]
-        shards = len(devices) if job.weights == "sharded" else 1
-        self._devices, self._alone = devices, len(devices) == 1
-        decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat, shards=shards)
+        cfg = job.train
+        mesh = step_mesh(cfg.accumulate, lm.mesh)
+        decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat)
         params = training_params(lm.params, cfg.dtype)
-        if self._alone:
-            self._step, self._params = jit_step(decoder, terms, optimizer), jax.device_put(params)
-        else:
-            self._step = pmap_step(decoder, terms, optimizer, devices)
-            self._params = place(params, devices, split_axes(lm.cfg, shards))
-            if idle := -cfg.accumulate % len(devices):
-                logging.info(
-                    f"train.accumulate={cfg.accumulate} on {len(devices)} devices that share the "
-                    f"weights: {idle} compute nothing that counts in a step's last round; a "
-                    f"multiple of {len(devices)} takes no longer"
-                )
+        self._params = jax.device_put(params, on_mesh(mesh, partition(lm.cfg, mesh)))
+        self._step = jit_step(decoder, terms, optimizer, mesh)
+        self._mesh, self._terms = mesh, terms
 
     def placed(self, state: TrainState) -> TrainState:
         """A state of host or device arrays where the steps need it."""
-        return jax.device_put(state) if self._alone else place(state, self._devices)
+        return jax.device_put(state, on_mesh(self._mesh))
 
-    def held(self, state: TrainState) -> TrainState:
-        """The state that all devices hold alike."""
-        return state if self._alone else of_one_device(state)
+    def batch(self, step: int) -> tuple[Tree, int]:
+        """A step's batch on the devices, and its number of tokens."""
+        batch = make_batch(self._terms, step)
+        specs = {name: dealt(microbatches, self._mesh) for name, microbatches in batch.items()}
+        return jax.device_put(batch, on_mesh(self._mesh, specs)), n_tokens(batch)
 
-    def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, dict[str, Any], int]:
-        """The next state, the metrics, and how many steps in a row were skipped."""
-        if self._alone:
-            state, metrics = self._step(state, self._params, jax.device_put(batch))
-            metrics, stuck = jax.device_get((metrics, state.skipped_in_row))
-        else:
-            dealt = scatter(deal(batch, len(self._devices)), self._devices)
-            state, metrics = self._step(state, self._params, *dealt)
-            metrics, stuck = of_one_device((metrics, state.skipped_in_row))
-        return state, metrics, int(stuck)
+    def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, Tree]:
+        """The next state and the metrics, both on the devices."""
+        return self._step(state, self._params, batch)
 
 
 def training_params(params: Tree, dtype: str) -> Tree:
@@ -232,14 +254,20 @@ def training_params(params: Tree, dtype: str) -> Tree:
     return params | {"layers": cast_matrices(params["layers"], dtype)}
 
 
-def jit_step(decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer) -> Callable:
-    """`make_step`, to be compiled at its first call; the state is donated."""
-    step = make_step(decoder, terms, optimizer)
-    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+def jit_step(
+    decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer, mesh: Mesh | None = None
+) -> Callable:
+    """`make_step`, to be compiled at its first call; the state is donated.
+
+    On a mesh all devices end with the same state and metrics.
+    """
+    step, out = make_step(decoder, terms, optimizer, mesh), mesh and on_mesh(mesh)
+    how = dict(donate_argnums=0, compiler_options=compiler_options())
+    return jax.jit(step, **how, out_shardings=out)
 
 
 def _log_row(name: str, step: int, metrics: dict[str, Any], lr: float) -> dict[str, Any]:
-    keys = sorted(metrics.keys() - {"skipped", "skipped_now"})
+    keys = sorted(metrics.keys() - {"skipped", "skipped_now", "skipped_in_row"})
     finite = {key: float(metrics[key]) if np.isfinite(metrics[key]) else None for key in keys}
     skipped = bool(metrics["skipped_now"])
-    return {"adapter": name, "step": step + 1} | finite | {"lr": lr, "skipped": skipped}
+    return {"adapter": name, "step": step} | finite | {"lr": lr, "skipped": skipped}

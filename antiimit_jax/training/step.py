@@ -1,7 +1,8 @@
 """One training step: a free function of (state, frozen weights, batch), jit-compiled by the loop.
 
 Gradients are taken with respect to the adapter alone; the frozen weights enter as an argument and
-never have a gradient or optimizer state.
+never have a gradient or optimizer state. On a mesh the rows share a step's microbatches, and their
+gradients are summed.
 """
 
 import functools
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.parallel import DATA, DEALT, WHOLE, by_rows
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import Term
 
@@ -61,41 +64,58 @@ def init_state(adapter: Tree, optimizer: Optimizer) -> TrainState:
     return TrainState(zero(), adapter, optimizer.init(adapter), zero(), zero())
 
 
-def make_gradient(decoder: Decoder, terms: Sequence[Term]) -> Callable:
-    """gradient(adapter, params, batch, counts) -> (metrics, the gradient of metrics["loss"]).
+def step_mesh(accumulate: int, mesh: Mesh) -> Mesh:
+    """As many rows of a mesh as can have equally many of a step's `accumulate` microbatches."""
+    rows = max(n for n in range(1, mesh.shape[DATA] + 1) if accumulate % n == 0)
+    return Mesh(mesh.devices[:rows], mesh.axis_names)
+
+
+def dealt(microbatches: Tree, mesh: Mesh) -> PartitionSpec:
+    """How microbatches, leaves [A, ...], lie: as many on each row, or where that fails all."""
+    A = len(jax.tree.leaves(microbatches)[0])
+    return DEALT if A % mesh.shape[DATA] == 0 else WHOLE
+
+
+def make_gradient(decoder: Decoder, terms: Sequence[Term], mesh: Mesh | None = None) -> Callable:
+    """gradient(adapter, params, batch) -> (metrics, the gradient of metrics["loss"]).
 
     Terms follow each other, and so do the microbatches of each, all with their own backward pass:
-    memory holds what one needs.
+    memory holds what one needs. On several rows each does its own microbatches of a term, or where
+    they cannot be dealt out evenly all of them, as the others do.
 
     Args of the result:
       batch: leaves [A, ...] for each term's name (`terms.make_batch`).
-      counts: None, or float [A] for each term's name: 0 where a microbatch does not count.
     """
 
-    def of_term(term: Term, adapter: Tree, params: Tree, microbatches: Tree) -> Tree:
+    def of_term(term: Term, whole: tuple[Tree, Tree], microbatches: Tree) -> Tree:
         """((loss, log columns), gradient) of a weighted term, summed over its microbatches."""
+        adapter, params = whole
 
-        def part(adapter: Tree, micro: Tree) -> tuple[Array, dict[str, Array]]:
-            batch, count = micro
+        def part(adapter: Tree, batch: Tree) -> tuple[Array, dict[str, Array]]:
             loss, columns = term.loss(decoder, {"params": params, "lora": adapter}, batch)
-            found = term.weight * loss, columns
-            return found if count is None else jax.tree.map(lambda x: count * x, found)
+            return term.weight * loss, columns
 
         first = jax.tree.map(lambda leaf: leaf[0], microbatches)
-        one = lambda micro: jax.value_and_grad(part, has_aux=True)(adapter, micro)
+        one = lambda batch: jax.value_and_grad(part, has_aux=True)(adapter, batch)
         if len(jax.tree.leaves(microbatches)[0]) == 1:
             return one(first)
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, first))
-        add = lambda sums, micro: (jax.tree.map(jnp.add, sums, one(micro)), None)
+        add = lambda sums, batch: (jax.tree.map(jnp.add, sums, one(batch)), None)
         return jax.lax.scan(add, zeros, microbatches)[0]
 
+    def on_rows(term: Term, whole: tuple[Tree, Tree], microbatches: Tree) -> Tree:
+        if mesh is None or mesh.shape[DATA] == 1 or dealt(microbatches, mesh) == WHOLE:
+            return of_term(term, whole, microbatches)
+        summed = lambda *given: jax.lax.psum(of_term(term, *given), DATA)
+        return by_rows(summed, mesh, WHOLE)(whole, microbatches)
+
     def gradient(
-        adapter: Tree, params: Tree, batch: dict[str, Tree], counts: dict[str, Array] | None = None
+        adapter: Tree, params: Tree, batch: dict[str, Tree]
     ) -> tuple[dict[str, Array], Tree]:
         columns, total, grads = {}, None, None
         for term in terms:
-            microbatches = batch[term.name], counts and counts[term.name]
-            one_term = functools.partial(of_term, term, adapter, params)
+            microbatches = batch[term.name]
+            one_term = functools.partial(on_rows, term, (adapter, params))
             if term.weight == 0:
                 (_, unused), _ = jax.eval_shape(one_term, microbatches)
                 columns |= jax.tree.map(jnp.zeros_like, unused)
@@ -112,24 +132,17 @@ def make_gradient(decoder: Decoder, terms: Sequence[Term]) -> Callable:
 
 
 def make_step(
-    decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer, axis: str | None = None
+    decoder: Decoder, terms: Sequence[Term], optimizer: Optimizer, mesh: Mesh | None = None
 ) -> Callable:
-    """step(state, params, batch, counts=None) -> (state, metrics); jit it with the state donated.
+    """step(state, params, batch) -> (state, metrics); jit it with the state donated.
 
     A step whose loss, gradient or result is not finite leaves adapter and optimizer as they were
     and is counted; the loop stops after several in a row.
-
-    Args:
-      axis: of the `pmap` that runs it on several devices, each with some microbatches of a step.
     """
-    gradient = make_gradient(decoder, terms)
+    gradient = make_gradient(decoder, terms, mesh)
 
-    def step(
-        state: TrainState, params: Tree, batch: Tree, counts: Tree = None
-    ) -> tuple[TrainState, dict[str, Array]]:
-        metrics, grads = gradient(state.adapter, params, batch, counts)
-        if axis:
-            metrics, grads = jax.lax.psum((metrics, grads), axis)
+    def step(state: TrainState, params: Tree, batch: Tree) -> tuple[TrainState, dict[str, Array]]:
+        metrics, grads = gradient(state.adapter, params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
         moved = state._replace(
@@ -141,7 +154,8 @@ def make_step(
         numbers = metrics["loss"], norm, optax.tree.norm(moved.adapter)
         ok = jnp.isfinite(jnp.stack(numbers)).all()
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), moved, stayed)
-        metrics |= {"grad_norm": norm, "skipped": new.skipped, "skipped_now": ~ok}
+        counters = {"skipped": new.skipped, "skipped_in_row": new.skipped_in_row}
+        metrics |= {"grad_norm": norm, "skipped_now": ~ok} | counters
         return new._replace(step=state.step + 1), metrics
 
     return step

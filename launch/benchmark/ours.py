@@ -48,7 +48,7 @@ class Evaluation:
         packed = pack_batches(self._queries, self._lm.terminators.mask(TERMINATORS))
         used = sum(work.used_tokens for work in packed)
         computed = sum(work.all_tokens for work in packed)
-        own = {"shapes": len(packed), "devices": len(self._runner.devices)}
+        own = {"shapes": len(packed), "devices": self._runner.layout.mesh.size}
         return _facts(used, computed, self._compiling) | own
 
 

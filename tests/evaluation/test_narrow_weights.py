@@ -10,7 +10,7 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.weights import empty_params
-from antiimit_jax.parallel import DataParallel
+from antiimit_jax.parallel import DataParallel, layout_of, make_mesh
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.trie import word_query
 from antiimit_jax.scoring.word_probs import word_log_probs
@@ -39,7 +39,7 @@ def test_no_layer_stack_and_no_head_is_widened(smollm2):
     decoder = Decoder(cfg)
     ask = DataParallel(
         lambda placed, batch: word_log_probs(decoder, {"params": placed[0]}, placed[1], batch),
-        jax.local_devices()[:1],
+        layout_of(make_mesh(jax.local_devices()[:1])),
     )
     shape = lambda leaf: jax.ShapeDtypeStruct((1, *np.shape(leaf)), leaf.dtype)
     placed, batch = jax.tree.map(shape, ((weights, stops), work.empty))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
 from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.parallel import WEIGHTS, DataParallel, place
+from antiimit_jax.parallel import DataParallel, layout_of, make_mesh
 from antiimit_jax.scoring.batching import pack_batches, share_trunks
 from antiimit_jax.scoring.packing import common_prefix
 from antiimit_jax.scoring.trie import WordQuery, word_query
@@ -48,15 +50,24 @@ def random_adapter(lm: LanguageModel):
     return jax.tree.map(lambda x: 0.3 * jax.random.normal(next(keys), x.shape), fresh)
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_eight_devices_give_the_q_of_one(tiny, queries, weights):
+@pytest.fixture(scope="module")
+def alone(tiny, queries):
+    """What one device answers, without an adapter and with one."""
+    runner, adapter = Runner(tiny, jax.local_devices()[:1]), random_adapter(tiny)
+    return [
+        runner.word_probs(variant, queries)
+        for variant in (runner.base, runner.adapted(adapter, 2.0))
+    ]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8])
+def test_eight_devices_give_the_q_of_one(tiny, queries, alone, shards):
+    """Copies under `pmap`, and every mesh of rows that share the weights."""
     assert len(jax.local_devices()) == 8
-    one, eight = Runner(tiny, jax.local_devices()[:1]), Runner(tiny, weights=weights)
-    adapter = random_adapter(tiny)
-    for variant_of in (lambda r: r.base, lambda r: r.adapted(adapter, 2.0)):
-        alone = one.word_probs(variant_of(one), queries)
-        together = eight.word_probs(variant_of(eight), queries)
-        for a, b in zip(alone, together, strict=True):
+    eight = Runner(dataclasses.replace(tiny, mesh=make_mesh(jax.local_devices(), shards)))
+    for variant, expected in zip((eight.base, eight.adapted(random_adapter(tiny), 2.0)), alone):
+        together = eight.word_probs(variant, queries)
+        for a, b in zip(expected, together, strict=True):
             np.testing.assert_allclose(b.q, a.q, rtol=1e-5, atol=1e-12)
             np.testing.assert_allclose(b.path_mass, a.path_mass, rtol=1e-5, atol=1e-12)
 
@@ -90,7 +101,7 @@ def test_parameters_are_placed_once_on_each_device(tiny):
     assert {shard.device for shard in leaf.addressable_shards} == set(devices)
     pointers = lambda: [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
     before = pointers()
-    arguments = (runner.base.params, place(np.ones(2, np.float32), devices))
+    arguments = (runner.base.params, runner.layout.place(np.ones(2, np.float32)))
     echo = runner.map(
         lambda decoder, params, x, batch: batch, runner.base, arguments, [np.ones(3)], np.ones(3)
     )
@@ -98,15 +109,14 @@ def test_parameters_are_placed_once_on_each_device(tiny):
     assert pointers() == before
 
 
-def test_a_ragged_last_round_is_filled_and_dropped():
-    devices = jax.local_devices()[:4]
-    double = DataParallel(lambda placed, x: placed * x, devices)
-    batches = [np.full(2, float(i)) for i in range(6)]
-    results = list(
-        double(
-            place(np.float32(2.0) * np.ones(2, np.float32), devices), batches, np.full(2, np.nan)
-        )
-    )
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_ragged_last_round_is_filled_and_dropped(shards):
+    layout = layout_of(make_mesh(jax.local_devices()[: 4 * shards], shards))
+    assert layout.n_batches == 4
+    double = DataParallel(lambda placed, x: placed * x, layout)
+    batches = [np.full(2, float(i), np.float32) for i in range(6)]
+    factor = layout.place(np.full(2, 2.0, np.float32))
+    results = list(double(factor, batches, np.full(2, np.nan, np.float32)))
     np.testing.assert_array_equal(np.stack(results), 2 * np.stack(batches))
 
 

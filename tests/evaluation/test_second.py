@@ -66,7 +66,7 @@ def test_an_adapter_is_asked_beside_its_base(folder, lm, asker):
 def test_another_model_answers_as_it_does_alone(folder, asker):
     path = str(write_tiny_model(folder / "second", scale=0.3, seed=1, hidden_size=16))
     both = with_second(asker, path)
-    runner = Runner(load_language_model(path), asker.runner.devices)
+    runner = Runner(load_language_model(path), jax.local_devices()[:1])
     alone = dataclasses.replace(asker, runner=runner, variant=runner.base)
     assert answers(both.other) == pytest.approx(answers(alone), rel=1e-6)
     assert both.other.stage.name == "against" and both.other.stage.kind == "other"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.launch.small_runs import run_study, small_config
+from tests.launch.small_runs import once, run_study, small_config
 from tests.tiny_model import write_tiny_model
 
 
@@ -21,3 +22,11 @@ def done(model, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "done"
     run_study(small_config(model), workdir)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[None]:
+    """Small studies share what is slow and the same for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        once(patch)
+        yield

@@ -43,10 +43,13 @@ SMALL = (
     "--config.sad_like.n_seeds=0",
     "--config.sad_like.n_shots=1",
     "--config.deviate.n_starts=1",
+    "--config.deviate.n_drawn=1",
     "--config.introspection.n_texts=1",
     "--config.introspection.n_other=1",
     "--config.n_boot=50",
     "--config.drift.n_prompts=7",
+    "--config.drift.n_continued=1",
+    "--config.drift.continued_tokens=4",
     "--config.drift.rulers=('int8_channel',)",
 )
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from antiimit_jax import study
 from antiimit_jax.evaluation.progress import silent
+from antiimit_jax.files import sha256
 from antiimit_jax.models.peft import load_adapter
-from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting import plots, report, run_files
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.suites import control
+from antiimit_jax.training import loop
 from antiimit_jax.trees import flat, nested
 from launch.workdir import locked, open_run
 
@@ -37,6 +45,36 @@ FEW = {
 def small_config(model: Path, /, **changes) -> RunConfig:
     """Fields by dotted name."""
     return from_dict(nested(flat(FEW) | {"model": str(model)} | changes))
+
+
+def once(patch: pytest.MonkeyPatch) -> None:
+    """From now on all studies of this process share what is slow and the same for them.
+
+    Each model is read, each function compiled and each page of equal figures drawn once. For tests
+    that leave the model as it is.
+    """
+    by_model = lambda config: (config.model, config.dtype)
+    by_rows = lambda tables, rows: repr(rows.all)
+    by_metrics = lambda run, suites: sha256(run.path / run_files.METRICS)
+    patch.setattr(study, "load_model", _once(study.load_model, by_model))
+    patch.setattr(study, "Runner", _once(study.Runner, id))
+    patch.setattr(loop, "_Stepper", _once(loop._Stepper, lambda lm, job, *_: (id(lm), job)))
+    patch.setattr(report, "render", _once(report.render, by_metrics))
+    patch.setattr(control, "images", _once(control.images, by_rows))
+    patch.setattr(plots, "rgb", _once(plots.rgb, id))
+
+
+def _once(function: Callable, key: Callable) -> Callable:
+    """The function, called once for each key of its arguments by position."""
+    found: dict[Any, Any] = {}
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        name = key(*arguments)
+        if name not in found:
+            found[name] = function(*arguments, **named)
+        return found[name]
+
+    return call
 
 
 def run_study(config: RunConfig, workdir: Path, overwrite: str | None = None, stop="") -> None:

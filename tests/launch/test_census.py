@@ -13,6 +13,7 @@ from antiimit_jax.files import MARK
 from tests.battery import tenth
 from tests.launch.small_runs import results, run_study, small_config
 
+pytestmark = pytest.mark.usefixtures("shared")
 FILES = (
     MARK,
     "config.json",

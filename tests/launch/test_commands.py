@@ -1,4 +1,4 @@
-"""Programs as installed commands, and configurations that runs wrote."""
+"""Programs as installed commands, how they name each other, and configurations that runs wrote."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
 from antiimit_jax.run_config import from_dict, to_dict
 from launch.allocator import program_name, settings
+from launch.cli import installed
 from launch.saved_config import as_config_file, get_config
 from tests.launch.processes import ROOT
 
@@ -87,3 +88,15 @@ def test_a_config_that_no_run_wrote_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match="not as the run wrote it"):
         as_config_file(["program", f"--config={tmp_path / 'config.json'}"])
+
+
+def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "my env" / "bin"))
+    assert installed("aij-study") == "aij-study"  # not there at all
+    (tmp_path / "my env" / "bin").mkdir(parents=True)
+    command(tmp_path / "my env" / "bin", "aij-study")
+    assert installed("aij-study") == "aij-study"  # on the PATH
+    monkeypatch.setenv("PATH", "")
+    assert installed("aij-study") == "'my env/bin/aij-study'"

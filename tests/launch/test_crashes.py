@@ -5,6 +5,7 @@ What a kill leaves behind is the folder as it is at that moment, so it is copied
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.export.folder import Form, export
 from antiimit_jax.files import MARK, read_mark
 from antiimit_jax.models.weights import find_model
+from launch import aside
 from launch.workdir import locked, open_run
 from tests.launch.processes import ROOT, command, environment, launch, refused
 from tests.launch.small_runs import QUIET, results, run_study, small_config
 
+pytestmark = pytest.mark.usefixtures("shared")
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 _watch: list[Callable[[], None]] = []  # an audit hook cannot be taken away again
 
@@ -81,6 +84,26 @@ def test_an_overwrite_leaves_the_old_run_or_the_new_one(model, done, tmp_path, w
             assert (copy / "adapter").exists() == (what == "results")
             assert not (copy / "stages" / "tuned").exists()
     assert min(found.values()) >= 2 and len(copies) > 15
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
+def test_putting_an_old_run_back_may_be_killed_too(model, done, tmp_path, order, monkeypatch):
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda *place: order(listdir(*place)))
+    workdir, old, run = tmp_path / "w", small_config(model), read_mark(done, "run")["id"]
+    shutil.copytree(done, workdir)
+    with copied_at_each_change(workdir, tmp_path / "copies") as copies:
+        aside.set_aside(workdir, "all")
+    killed = 0
+    for number, copy in enumerate(copies):
+        with copied_at_each_change(copy, tmp_path / f"copies{number}") as again:
+            aside.settle(copy)
+        for place in (copy, *again):
+            with locked(str(place)), open_run(old, place, progress=QUIET) as study:
+                assert study.finished and study.run == run
+            assert results(place) == results(done) and not (place / ".replaced").exists()
+        killed += len(again)
+    assert killed > 40
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.large), 25])

@@ -16,6 +16,7 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.results import Stage
+from tests.launch.processes import launch, refused
 from tests.launch.small_runs import results, run_evaluate, run_finetune, run_study, small_config
 from tests.random_decoder import random_adapter
 from tests.tiny_model import write_tiny_model
@@ -228,6 +229,16 @@ def test_overwrite_checks_everything_before_it_moves_anything(model, done, tmp_p
         run_study(small_config(model, **{"lora.first_layer": 9}), workdir, overwrite="all")
     with pytest.raises(UserError, match="train.steps.*--overwrite=all"):
         run_study(small_config(model, **{"train.steps": 3}), workdir, overwrite="results")
+    assert held(workdir) == before
+
+
+def test_an_adapter_is_not_measured_in_the_run_whose_overwriting_deletes_it(done, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(done, workdir)
+    before = held(workdir)
+    flags = (f"--config={workdir}/config.json", f"--workdir={workdir}")
+    result = launch("evaluate", *flags, f"--adapter={workdir}/adapter", "--overwrite=all")
+    refused(result, f"--adapter={workdir}/adapter", "--overwrite=results keeps it")
     assert held(workdir) == before
 
 

@@ -59,6 +59,8 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
         (("--model=qwen2-7b", "--hardware=v4-9"), ("v4-9", "did you mean", "v4-8")),
         (("--model=quen2-7b", "--hardware=v4-8"), ("quen2-7b", "did you mean", "qwen2-7b")),
         (("--model=qwen2-7b",), ("--hardware",)),
+        (("--hardware=v4-8", "--mesh=data:3,model:1"), ("data:3,model:1", "data:4,model:1")),
+        (("--hardware=v4-8", "--mesh=rows:2"), ("mesh = 'rows:2'", "as data:2,model:4")),
     ],
 )
 def test_what_is_not_known_ends_in_one_line(flags, parts):

@@ -14,6 +14,7 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.tasks.user_items import load_items
 from antiimit_jax.text.formats import Message, chat_prompt, text_prompt
 from tests.launch.processes import launch, refused
 from tests.random_decoder import random_adapter
@@ -100,6 +101,27 @@ def test_a_batch_answers_line_by_line_as_single_prompts_do(model, tmp_path):
     assert {"APPLE", "\nApple"} <= {form["text"] for form in found[1]["forms"]["apple"]}
 
 
+def test_items_are_scored_as_evaluation_asks_them(tmp_path):
+    folder = write_tiny_model(tmp_path / "base")
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    coin = {"prompt": "Heads 70%.", "words": ["heads", "tails"], "targets": [70, 30]}
+    turns = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "It is"}]
+    weather = {"messages": turns, "words": ["sun", "rain"], "targets": [0.5, 0.5]}
+    file = tmp_path / "items.jsonl"
+    file.write_text("".join(json.dumps(item) + "\n" for item in (coin, weather, coin)))
+    result = launch("score", f"--model={folder}", f"--items={file}", "--limit=2")
+    assert result.returncode == 0, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    lm, items = load_language_model(str(folder)), load_items(str(file)).entries
+    for item, one in zip(items[:2], found, strict=True):
+        assert one["prompt_ids"] == list(lm.prompt(item.messages).ids)
+        _, answer = direct(folder, lambda tokenizer: lm.prompt(item.messages), item.words)
+        assert list(one["words"].values()) == pytest.approx(answer.q.tolist(), rel=1e-4)
+        below = sum(max(t - q, 0) for t, q in zip(item.targets, one["words"].values()))
+        assert one["tvd"] == pytest.approx(below, rel=1e-6)  # mass that the words lack
+
+
 def test_a_prompt_file_is_taken_as_it_is(model, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_bytes("Ünë\n\n".encode())
@@ -119,6 +141,10 @@ def test_a_prompt_file_is_taken_as_it_is(model, tmp_path):
         (("--prompt=x", "--words=a", "--raw", "--chat"), ("--raw", "--chat")),
         (("--prompt_file=x", "--words=a", "--chat"), ("plain text",)),
         (("--prompt=x", "--words=a", "--targets=nan"), ("--targets=nan", "numbers")),
+        (("--prompt=x", "--words=a", "--limit=2"), ("--limit", "--batch or --items")),
+        (("--items=x", "--raw"), ("launch.evaluate", "leave out --raw")),
+        (("--items=x", "--words=a"), ("--items has words", "leave out the flags")),
+        (("--items=/nowhere.jsonl",), ("/nowhere.jsonl: no such file",)),
         (("--prompt=", "--words=apple"), ("empty",)),
         (("--prompt=" + "word " * 2100 + "end", "--words=apple"), ("window", "2048")),
         (("--prompt=x", "--words=apple", "--adapter=/nowhere"), ("/nowhere", "adapter_config")),

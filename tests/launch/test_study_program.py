@@ -30,6 +30,7 @@ BASELINES = (
     "two_level",
     "rank_only",
 )
+FORECAST = r"about (\d+) (seconds|minutes) in all from here\n"
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,8 @@ def test_a_study_writes_the_files_of_the_contract(study):
     assert splits == {"train", "heldout_words", "heldout_percent", "heldout_both"}
     slices = {row["slice"] for row in metrics["rows"]}
     assert {"all", "k=2", "tokens=1", "scoring=terminators_narrow", "templates=heldout"} <= slices
-    tables = "items drift drift_task training residual residual_samples scoring precision leak"
-    for name in tables.split():
+    tables = "items drift drift_said drift_continued drift_task training residual residual_samples"
+    for name in (*tables.split(), "scoring", "precision", "leak"):
         assert pq.read_table(workdir / f"{name}.parquet").num_rows > 0
     for folder in ("adapter", "placebo"):
         assert (workdir / folder / "adapter_model.safetensors").exists()
@@ -183,6 +184,8 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
     flags = (f"--model={model}", f"--adapter={workdir / 'adapter'}", f"--workdir={tmp_path / 'w'}")
     result = launch("evaluate", *flags, "--suites=control", *SMALL)
     assert result.returncode == 0, result.stderr
+    forecast, unit = re.search(FORECAST, result.stderr).groups()
+    assert f" of about {forecast} {unit[:3]}]" in result.stderr  # on the bars
     named = {"adapter": "tuned"}  # a foreign adapter is not called by the name of the run's own
     theirs, ours = (
         {
@@ -200,13 +203,15 @@ def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_pa
 def test_weights_that_devices_share_are_trained_as_copies_are(study, model, tmp_path):
     """Two devices share them; a run that is stopped after six of its steps goes on alike."""
     folder = tmp_path / "w"
-    flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--config.weights=sharded")
+    flags = (f"--model={model}", f"--workdir={folder}", *SMALL, "--mesh=data:1,model:2")
     flags += ("--config.train.eval_every=8",)
 
     def run() -> bytes:
         result = launch("finetune", *flags, "--adapters=tuned")
         assert result.returncode == 0, result.stderr
         assert "tuned at step 8: TVD on dev_words " in result.stderr
+        forecast, unit = re.search(FORECAST, result.stderr).groups()
+        assert f" of about {forecast} {unit[:3]}]" in result.stderr  # on the bars
         told, _, following = result.stdout.splitlines()
         look = r"TVD on dev_words [01]\.\d+, mass on dev_words [01]\.\d+ at step 8"
         assert re.fullmatch(rf"tuned: loss \S+, KL \S+ at step 8; {look}", told)
@@ -301,7 +306,7 @@ def test_report_refuses_what_it_cannot_compute_from_and_changes_nothing(
 def test_report_makes_a_page_that_names_a_table_that_is_missing(study, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(study[0], copy)
-    for name in ("drift", "drift_task", "training"):
+    for name in ("drift", "drift_said", "drift_continued", "drift_task", "training"):
         (copy / f"{name}.parquet").unlink()
     result = launch("report", f"--workdir={copy}")
     assert result.returncode == 0, result.stderr

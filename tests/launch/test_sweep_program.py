@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_a_sweep_runs_its_cells_and_goes_on_where_it_stood(tmp_path):
     flags += ("--suites=control", "--config.train.steps=2")
     first = launch("sweep", *flags)
     assert first.returncode == 0, first.stderr
+    assert len(re.findall(r"about \d+ (?:seconds|minutes) for this cell\n", first.stderr)) == 2
     table = (tmp_path / "w" / "sweep.tsv").read_text()
     assert [line.split("\t")[1:3] for line in table.splitlines()[1:]] == [
         ["2", "base"],
@@ -87,7 +89,8 @@ def test_a_sweep_runs_its_cells_and_goes_on_where_it_stood(tmp_path):
     before = weights.stat().st_mtime_ns
     again = launch("sweep", *flags)
     assert again.returncode == 0 and (tmp_path / "w" / "sweep.tsv").read_text() == table
-    assert weights.stat().st_mtime_ns == before and "training" not in again.stderr
+    assert weights.stat().st_mtime_ns == before
+    assert "training" not in again.stderr and "for this cell" not in again.stderr
 
 
 def test_a_config_without_cells_is_refused(tmp_path):

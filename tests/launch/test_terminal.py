@@ -203,7 +203,7 @@ def test_bars_tell_how_it_goes_and_how_much_of_the_whole_has_passed(capsys):
     assert "2/2" in last and "0 of about 37 min" in last
     bars.expect(60)
     bars("training", 1)(1, "loss 0.250")
-    assert "loss 0.250; 0 of about 1 min" in capsys.readouterr().err
+    assert "loss 0.250; 0 of about 60 sec" in capsys.readouterr().err
 
 
 def test_a_forked_program_says_what_a_process_of_its_own_says():

@@ -139,11 +139,15 @@ def test_adapters_stand_side_by_side_in_all_that_is_shown(model, items, tmp_path
     for seed, name in enumerate(("one", "two"), 1):
         adapter = random_adapter(lm.cfg, LORA, seed)
         save_adapter(tmp_path / name, adapter, lm.cfg, LORA, str(model))
-    flags = ["--suites=control", "--config.n_boot=0", f"--items={items}", "--limit=2"]
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("no item\n" + Path(items).read_text())
+    flags = ["--suites=control", "--config.n_boot=0", f"--items={mixed}", "--limit=2"]
+    flags += ["--skip_bad_items"]
     flags += [f"--model={model}", f"--workdir={tmp_path / 'run'}"]
     flags += [f"--adapter={name}={tmp_path / name}" for name in ("one", "two")]
     result = launch("evaluate", *flags)
     assert result.returncode == 0, result.stderr
+    assert f"note: 1 of 5 lines left out, as {mixed}: line 1: not valid JSON" in result.stderr
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Tags()["scalars"]
     page = (tmp_path / "run" / "report.html").read_text()
     rows = run_files.read_metrics(tmp_path / "run")["rows"]

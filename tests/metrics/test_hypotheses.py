@@ -78,6 +78,10 @@ def test_an_interval_that_ends_at_the_bound_has_the_level_of_one_side():
     assert p_above(of(0.5, 0.2), 0.5) == pytest.approx(0.5)
 
 
+def test_an_interval_of_no_width_leaves_no_doubt():
+    assert p_above(of(1.0, 0.0), 0.5) == 0 and p_above(of(0.5, 0.0), 0.5) == 1
+
+
 def test_holm_stops_at_the_first_that_is_kept():
     p = {"a": 0.001, "b": 0.02, "c": 0.012}
     assert holm(p, 0.05) == {"a", "b", "c"}

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from antiimit_jax.planning.duration import StepSpeed, planned_seconds, study_seconds
+from antiimit_jax.planning.duration import StepSpeed, planned_seconds, speed_at, study_seconds
 from antiimit_jax.planning.shapes import Shaper, programs_of
 from antiimit_jax.results import BASE, adapter_stage
 from antiimit_jax.run_config import from_dict
@@ -18,7 +18,7 @@ RUN = from_dict(
     {
         "suites": ["control", "drift"],
         "control": {"splits": ["heldout_words"], "n_items": 8},
-        "drift": {"n_prompts": 2, "rulers": RULERS},
+        "drift": {"n_prompts": 2, "rulers": RULERS, "n_continued": 2, "continued_tokens": 8},
     }
 )
 
@@ -35,20 +35,32 @@ def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
     tuned = adapter_stage("tuned", 0)
     once = tokens["control"] + tokens["drift"] + tokens["drift, first token"]
     of_rulers = tokens["rulers"] + tokens["rulers, first token"]
-    of_base = tokens["control, no percentages"] + len(RULERS) * of_rulers
+    of_base = (
+        tokens["control, no percentages"] + tokens["drift, own answers"] + len(RULERS) * of_rulers
+    )
     seconds = lambda left, steps: study_seconds(RUN, left, steps, shaper, speed)
-    assert seconds([], 0) == 0 and seconds([], 7) == pytest.approx(21)
-    assert seconds([tuned], 0) == pytest.approx(once + 20)
-    assert seconds([BASE, tuned], 0) == pytest.approx(2 * once + of_base + 40)
+    assert seconds([], []) == 0 and seconds([], [5, 2]) == pytest.approx(21 + 20)
+    assert seconds([tuned], []) == pytest.approx(once + 20)
+    assert seconds([BASE, tuned], []) == pytest.approx(2 * once + of_base + 40)
 
 
 def test_evaluation_in_a_slower_dtype_takes_so_much_longer(shaper):
     stages = [BASE, adapter_stage("tuned", 0)]
     alike, slower = (
-        study_seconds(RUN, stages, 5, shaper, StepSpeed(3.0, 1, ratio)) for ratio in (1.0, 1.8)
+        study_seconds(RUN, stages, [5], shaper, StepSpeed(3.0, 1, ratio)) for ratio in (1.0, 1.8)
     )
-    fixed = 5 * 3.0 + 40
+    fixed = 5 * 3.0 + 10 + 40
     assert slower - fixed == pytest.approx(1.8 * (alike - fixed))
+
+
+def test_without_a_measured_step_the_rate_of_matmuls_says_how_long_reading_takes(shaper):
+    stages = [BASE, adapter_stage("tuned", 0)]
+    at = lambda gflops: study_seconds(RUN, stages, [], shaper, speed_at(gflops, 10**8)) - 40
+    read = sum(
+        shaper.tokens(program) * (program.of_base or len(stages)) for program in programs_of(RUN)
+    )
+    assert at(100.0) == pytest.approx(read * 2 * 10**8 / 60e9)  # 60% of the rate, 2 a parameter
+    assert at(200.0) == pytest.approx(at(100.0) / 2)
 
 
 def test_time_goes_with_the_work_and_the_rate(shaper):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
@@ -42,9 +43,9 @@ FEW = {
     "control": {"splits": ["heldout_words"], "n_items": 8},
     "scoring": {"n_items": 4},
     "residual": {"n_items": 4},
-    "ladder": {"rungs": ["L6"], "n_sets": 1},
+    "ladder": {"rungs": ["L6", "L13"], "n_sets": 1, "n_thoughts": 2, "thought_tokens": 4},
     "seed_words": {"n_seeds": 1, "n_train_seeds": 0, "n_shots": 0, "most_paths": 20},
-    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0},
+    "drift": {"n_prompts": 3, "rulers": ["bf16"], "n_task": 0, "n_continued": 0},
 }
 
 
@@ -128,7 +129,8 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
     shaper = Shaper(lm.tokenizer, lm.prompt_format)
-    planned: dict[str, list] = {"words": [], "first_tokens": [], "top_words": []}
+    kinds = ("words", "first_tokens", "top_words", "generate")
+    planned: dict[str, list] = {kind: [] for kind in kinds}
     for suite in suites:
         for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
             planned[program.kind] += shaper.batches(program)
@@ -138,47 +140,65 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
         assert max(map(size, seen["word_log_probs"])) == max(map(size, planned["words"]))
         assert max(map(size, seen["next_token_probs"])) == max(map(size, planned["first_tokens"]))
     assert max(map(tokens, seen["continuations"])) <= max(map(tokens, planned["top_words"]))
+    (drawn,), (expected,) = seen["sampled"], planned["generate"]
+    assert [a.shape for a in drawn] == [a.shape for a in expected]
 
 
-def test_advice_makes_it_fit_and_names_nothing_that_is_not_needed(folder, run, smollm2):
+def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(folder, run):
+    cfg, _ = load_params(find_model(str(folder)))
+    shaper = Shaper(load_language_model(str(folder)).tokenizer, "base")
+    estimator = Estimator(cfg, shaper, "cpu")
+    run = dataclasses.replace(run, suites=("drift",))
+    own = {"n_continued": 2, "continued_tokens": 4, "rulers": ()}
+    run = dataclasses.replace(run, drift=dataclasses.replace(run.drift, **own))
+    alone = {phase.name: phase.parts for phase in estimator.evaluate(run)}
+    assert list(alone) == ["drift", "drift, own answers"]
+    kept = 2 * (2 + 2) * 32 * cfg.n_layers * cfg.n_kv_heads * cfg.head_dim  # of prompts and rows
+    assert alone["drift, own answers"]["temporaries"] > 4 * kept
+    both = estimator.evaluate(dataclasses.replace(run, against=str(folder)))
+    for phase in both:
+        assert phase.parts == alone[phase.name] | {"second model": estimator.weights("float32")}
+    with pytest.raises(UserError, match="--against=no-such-model: not in the catalog"):
+        estimator.evaluate(dataclasses.replace(run, against="no-such-model"))
+
+
+def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run, smollm2):
     cfg, _ = load_params(find_model(str(folder)))
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
     phases = {phase.name: phase.total for phase in estimator.evaluate(run)}
     between = (phases["drift"] + phases["rulers"]) // 2
-    machine = dataclasses.replace(find_hardware("v3-8"), device_bytes=between, share=1.0)
+    machine = dataclasses.replace(find_hardware("v5e-1"), device_bytes=between, share=1.0)
     verdict = judge("evaluate", run, estimator, machine)
     assert not verdict.fits and verdict.rescued and verdict.changes
-    needed = peak(estimator.evaluate(apply(run, list(verdict.changes)))).total
-    assert needed == verdict.least.total <= between
-    for change in verdict.changes:
-        without = [one for one in verdict.changes if one != change]
-        assert peak(estimator.evaluate(apply(run, without))).total > between
+    need = peak(verdict.phases).total
+    for n, (_, size) in enumerate(verdict.saved, 1):
+        assert need > between and size > 0
+        need -= size
+        assert need == peak(estimator.evaluate(apply(run, verdict.changes[:n]))).total
+    assert need == verdict.least.total <= between
     roomy = dataclasses.replace(machine, device_bytes=phases["rulers"])
-    assert judge("evaluate", run, estimator, roomy).fits
+    easy = judge("evaluate", run, estimator, roomy)
+    assert easy.fits and not easy.saved
 
 
-def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
-    cfg, _ = load_params(find_model(str(folder)))
-    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
-    machine = dataclasses.replace(find_hardware("v3-8"), devices=1)
-    run, halved = dataclasses.replace(run, suites=()), ("dtype", "bfloat16")
+def test_the_way_is_the_one_that_gives_up_least():
+    machine, halved = find_hardware("a100-40"), ("dtype", "bfloat16")
 
-    def way(**fits: bool | None) -> Way:
-        """Of programs that fit, do with a change (None), or do not."""
+    def way(need: int = 0, **fits: bool | None) -> Way:
+        """Of programs that fit, do with a change (None) that leaves so many bytes, or do not."""
         verdicts = [
             Verdict(
                 program=program,
                 phases=[],
                 fits=bool(fits[program]),
-                changes=(halved,) if fits[program] is None else (),
-                environment="",
+                saved=((halved, 1),) if fits[program] is None else (),
                 rescued=fits[program] is not False,
-                least=Phase(name="", parts={}),
+                least=Phase(name="", parts={"": need}),
             )
             for program in PROGRAMS
         ]
-        return find_way(verdicts, run, estimator, machine)
+        return find_way(verdicts, machine)
 
     parts, changed = ("evaluate", "finetune"), (halved,)
     assert way(evaluate=True, finetune=True, study=True) == Way(programs=("study",))
@@ -188,9 +208,8 @@ def test_the_way_is_the_one_that_gives_up_least(folder, run, smollm2):
     alone = Way(programs=("evaluate",), changes=changed)
     assert way(evaluate=None, finetune=False, study=False) == alone
     assert way(evaluate=False, finetune=False, study=False) == Way(programs=())
-    less = estimator.weights("bfloat16") - 1
-    machine = dataclasses.replace(machine, device_bytes=less, share=1.0)
-    assert way(evaluate=None, finetune=False, study=False) == Way(programs=())
+    tight = way(machine.usable + 1, evaluate=None, finetune=False, study=False)
+    assert "MEM_FRACTION" in tight.environment
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
@@ -205,8 +224,8 @@ def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
 
 
 def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
-    lm = load_language_model(str(folder), dtype="bfloat16")
-    runner = Runner(lm, weights="sharded")
+    lm = load_language_model(str(folder), dtype="bfloat16", mesh="data:1,model:8")
+    runner = Runner(lm)
     first = lambda leaf: leaf.addressable_shards[0].data.nbytes
     held = sum(map(first, jax.tree.leaves(runner.base.params)))
     estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu", 8)
@@ -217,13 +236,13 @@ def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
     estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu", 8)
     run = from_dict(
-        FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": {"rulers": [], "n_task": 0}}
+        FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": FEW["drift"] | {"rulers": []}}
     )
     verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
-    assert not verdict.fits and verdict.rescued and verdict.changes == (("weights", "sharded"),)
+    assert not verdict.fits and verdict.rescued and verdict.changes == (("mesh", "data:1,model:8"),)
     more = verdict.least.total - estimator.weights("bfloat16", 8)
     assert 0 < more < 0.2 * estimator.weights("bfloat16")
     less = {"dtype": "bfloat16", "remat": True, "rows": 1, "groups": 1}
-    changes = [("weights", "sharded"), *((f"train.{name}", v) for name, v in less.items())]
+    changes = [("mesh", "data:1,model:8"), *((f"train.{name}", v) for name, v in less.items())]
     training = apply(run, changes)
     assert peak(estimator.finetune(training)).total < find_hardware("v2-8").usable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,12 @@ from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import headline_places, schemas, write_report
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.summary import console_table
-from antiimit_jax.reporting.tensorboard import sample_markdown, write_tensorboard
+from antiimit_jax.reporting.tensorboard import (
+    add_step,
+    open_writer,
+    sample_markdown,
+    write_tensorboard,
+)
 from antiimit_jax.suites import SUITES
 
 
@@ -41,6 +47,20 @@ def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_r
     assert "not in this run: placebo" in console_table(bare_run, SUITES)
     run_files.write_metrics(tmp_path, {"model": "m"}, [])
     assert console_table(tmp_path, SUITES) == "m: no headline figures in this run\n"
+
+
+def test_intervals_are_promised_where_there_are_some(full_run, tmp_path):
+    data = run_files.read_metrics(full_run)
+    bare = [row | {"ci_low": None, "ci_high": None} for row in data["rows"]]
+    run_files.write_metrics(tmp_path, data["run"], bare)
+    for folder, console, page in (
+        (full_run, "; 95% intervals", "; brackets hold 95% intervals over word sets"),
+        (tmp_path, "; no intervals (the page says why)", "; without intervals"),
+    ):
+        titles = [line for line in console_table(folder, SUITES).splitlines() if "; " in line]
+        assert titles and all(console in title for title in titles if "e.g." not in title)
+        written = write_report(folder, SUITES).read_text(encoding="utf-8")
+        assert page in written.partition('id="questions"')[0]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +127,18 @@ def test_writing_again_replaces_what_was_written(bare_run):
     old.touch()
     names = {path.name for path in write_tensorboard(bare_run, SUITES).iterdir()}
     assert other.name in names and old.name not in names and len(names) == 2
+
+
+def test_a_file_that_takes_no_more_is_an_error_and_not_awaited(tmp_path):
+    writer, (soft, hard) = open_writer(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        with pytest.raises(OSError, match="tensorboard"):
+            for step in range(100):
+                add_step(writer, {"adapter": "tuned", "step": step, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.close()
 
 
 def test_calibration_images_and_sample_texts(events):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import string
 
 import jax
@@ -19,6 +20,7 @@ from antiimit_jax.models.config import Rope
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.families import FAMILIES
 from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.parallel import make_mesh
 from antiimit_jax.scoring.generate import draw, pack_draws, places
 from tests.enumeration import PlainModel
 from tests.models.adapter_peers import merged_model, random_tree
@@ -118,9 +120,10 @@ def test_every_token_drawn_lies_at_its_place_in_the_exact_distribution(small, dr
     assert len({said for samples in drawn for said in samples}) > 30
 
 
-@pytest.mark.parametrize("weights", ["replicated", "sharded"])
-def test_eight_devices_draw_what_one_draws(small, drawn, weights):
-    runner = Runner(language_model(*small, END), weights=weights)
+@pytest.mark.parametrize("shards", [1, 4, 8])
+def test_eight_devices_draw_what_one_draws(small, drawn, shards):
+    mesh = make_mesh(jax.local_devices(), shards)
+    runner = Runner(dataclasses.replace(language_model(*small, END), mesh=mesh))
     assert drawn == runner.generate(runner.base, PROMPTS, WHERE, temperature=TEMPERATURE)
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.scoring import lexicon_search
 from antiimit_jax.scoring.batching import pack_batches
 from antiimit_jax.scoring.lexicon_search import (
@@ -171,3 +172,9 @@ def test_logits_that_are_not_finite_give_nan(tiny, ask, lexicon):
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.inf), tiny.variables)
     result = following(tiny.decoder, broken, tiny.stops, work.batches[0])
     assert np.isnan(np.asarray(result.prob)[0, 0]).all()
+
+
+def test_a_lexicon_that_the_tokenizer_cannot_spell_is_refused():
+    with pytest.raises(UserError, match="spells none of the lexicon's 2 words: leave out"):
+        Lexicon(("αβγ", "δε"), {b"a": 0, b" b": 1})
+    assert Lexicon(("αβγ", "bee"), {b"a": 0, b" b": 1}).children(b"")[1] == [b" b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.results import BASE, Stage
-from antiimit_jax.scoring.asks import Scoring
+from antiimit_jax.scoring.asks import Scoring, TextAnswer
+from antiimit_jax.scoring.generate import Continuation
 from antiimit_jax.suites import deviate
-from antiimit_jax.suites.deviate import LENGTHS, PATTERNS, Config, hazard, items_of
+from antiimit_jax.suites.deviate import LENGTHS, PATTERNS, Config, drawn, hazard, items_of
 from tests.suites.small import as_read, small_config, values_of
 
-CFG = Config(n_starts=2)
+CFG = Config(n_starts=2, n_drawn=0)
 ITEMS = items_of(CFG, 0)
 ASKED = {i.ask(at, True): (i.length, at) for i in ITEMS for at in range(1, i.length + 2)}
 FITTED = 0.227  # the constant chance that is best at these lengths, each asked alike often
@@ -101,4 +103,64 @@ def test_a_model_is_asked_and_the_page_shows_it(asker):
     assert ((table["p"] > 0) & (table["p"] < 1)).all()
     rows = deviate.score(tables, cfg, Bootstrap(n_boot=50))
     shown = deviate.section(tables, deviate.suite.Rows(rows))
-    assert [len(table.body) for table in shown.tables] == [2, len(LENGTHS)]
+    assert [len(table.body) for table in shown.tables] == [2, 1, len(LENGTHS)]
+    texts, logp = tables["deviate_drawn"]["text"], tables["deviate_drawn"]["logp"]
+    assert len(texts) == len(PATTERNS) * len(LENGTHS)
+    assert all(bool(text) == bool(len(p)) for text, p in zip(texts, logp))
+
+
+def test_the_base_reads_a_departure_alone_after_the_pattern(asker, lm):
+    """Its log-probabilities are those of the tokens that follow the open turn."""
+    place = ITEMS[0].place
+    answers = asker().texts([drawn.goes_on(place.plain, " seven stones")], what="")
+    tokens = lm.tokenizer.encode_continued(" seven stones")
+    assert answers[0].token == list(tokens)
+    prompt = lm.prompt(place.plain.messages).ids
+    assert answers[0].position[0] == len(prompt) - 1
+    q = asker().words([dataclasses.replace(place.plain, words=("seven",))], what="")[0].q
+    assert q[0] > 0  # the same turn may be asked for words
+
+
+DRAWS = {  # what a stage draws: text, log-probabilities and entropies by the base -> its figures
+    "as the base would": (" a stone", [-6.0, -2.0], [3.0, 2.0], (0.0, 4.0, 0.0)),
+    "random tokens": (" a zq", [-6.0, -12.0], [3.0, 2.0], (0.0, 9.0, 1.0)),
+    "ends": ("", [], [], (1.0, None, None)),
+    "never departs": (None, [-1.0, -1.0], [1.0, 1.0], (None, None, None)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_departures_are_told_from_gibberish_and_from_silence(name):
+    text, logp, entropy, expected = DRAWS[name]
+
+    class Drawing(Behaving):
+        def generate(self, prompts, *, what, max_tokens, n):
+            said = iter(f" {item.elements[-1]} on" if text is None else text for item in ITEMS)
+            return [[Continuation((), next(said), False)] * n for _ in prompts]
+
+        def texts(self, texts, *, what):
+            read = {"logp_base": logp, "entropy_base": entropy}
+            return [TextAnswer(text, [], [], read) for text in reversed(texts)]
+
+    cfg = dataclasses.replace(CFG, n_drawn=2)
+    tables = as_read(deviate.measure(Drawing(BEHAVIOURS["never departs"][0]), cfg))
+    assert len(tables["deviate_drawn"]["text"]) == 2 * len(ITEMS)
+    rows = deviate.score(tables, cfg, Bootstrap(n_boot=0))
+    found = values_of(rows, stage="base", slice="all")
+    assert tuple(found[s.name] for s in drawn.STATISTICS) == pytest.approx(expected)
+    missing = [row for row in rows if row["value"] is None]
+    assert all("was drawn" in row["note"] for row in missing)
+
+
+@pytest.mark.parametrize(
+    "text, element, stays",
+    [
+        (" 12 13", "12", True),
+        (" 123", "12", False),
+        ("12.", "12", True),
+        ("", "12", False),
+        (" Mondays", "Monday", False),
+    ],
+)
+def test_an_element_is_said_as_a_whole(text, element, stays):
+    assert drawn.stays(text, element) is stays

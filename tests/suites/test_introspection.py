@@ -14,7 +14,7 @@ import pytest
 
 from antiimit_jax.metrics import introspection as metrics
 from antiimit_jax.reporting.rows import Rows
-from antiimit_jax.results import BASE, Stage
+from antiimit_jax.results import BASE, Stage, make_row
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.suites import introspection, suite
 from antiimit_jax.suites.introspection.arm import training_items
@@ -198,6 +198,24 @@ def test_the_verdict_is_floor_until_an_adapter_trained_on_it_raised_the_score():
         )
         (question,) = introspection.questions(Rows(rows, [m.stage for m in models + more]))
         assert said in question.found[0]
+
+
+def test_many_tasks_are_tested_together():
+    """One-sided p of .0008, .018 and .05; Holm asks for .0083, .0125 and .025 of three."""
+    where = dict(suite="introspection", split="self", metric="score", n=90, clusters=30)
+    z = {"next_word": 3.156, "entropy": 2.1, "rule": 1.645}
+    rows = [
+        make_row(stage=stage, slice=f"task={task}", value=v, ci_low=v - 1.96, ci_high=9, **where)
+        for stage in ("tuned", "diff:tuned-base")
+        for task, v in (z if stage == "tuned" else {"next_word": 0.0, "rule": 0.0}).items()
+    ]
+    rows.append(make_row(stage="tuned", slice="task=control", value=5.0, **where))  # no interval
+    said = introspection.section({}, Rows(rows, [BASE, TUNED])).readings[1:]
+    assert said[0].startswith("tuned scores above 0 in 1 of 3 tasks that are tested together")
+    assert said[0].endswith(
+        "many tests): its next word; by its own interval alone also in: sure, torn or open"
+    )
+    assert said[1].startswith("it scores above the base in 0 of 2") and said[1].endswith("tests)")
 
 
 def test_the_training_arm_teaches_the_model_s_own_shares_of_other_words(tmp_path):

@@ -75,6 +75,20 @@ def test_one_who_repeats_what_was_said_is_below_0():
     assert of_sequence(repeats)["gambler"] < -0.02
 
 
+def test_who_copies_the_words_before_has_a_slope_without_reading_the_request():
+    asker = knowing(PLACED, lambda item: (0.2, 0.4))  # whatever the model itself says
+    table = as_read({"ladder": shares.answered(asker, PLACED, "")})["ladder"]
+    rows = sequence.sequence_rows(table, "base", BOOT)
+    gamma = lambda where: values_of(rows, stage="baseline:copies", slice=where)["gamma"]
+    assert gamma("all") == pytest.approx(0.571, abs=1e-3)
+    assert gamma("kind=place 1") == 0 and gamma("kind=place 16") == pytest.approx(1.03, abs=0.01)
+    assert not any(
+        row["stage"] == "baseline:copies" for row in sequence.sequence_rows(table, "tuned", BOOT)
+    )
+    said = sequence.copied(np.array([0, 1]), np.array([4]), np.array([3]))
+    assert said.tolist() == [3.5 / 4, 0.5 / 4]
+
+
 def test_shares_of_next_to_nothing_are_not_read():
     assert of_sequence(lambda item: item.targets[0], mass=1e-9)["gambler"] is None
 

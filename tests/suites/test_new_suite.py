@@ -112,6 +112,7 @@ def toy_run(checkout, model) -> Path:
     workdir = checkout / "run"
     flags = (f"--model={model}", f"--workdir={workdir}", "--suites=toy,drift")
     small = ("--config.toy.n_prompts=5", "--config.drift.n_prompts=7", "--config.drift.rulers=()")
+    small += ("--config.drift.n_continued=0",)
     result = evaluate(checkout, *flags, *small)
     assert result.returncode == 0, result.stderr
     return workdir

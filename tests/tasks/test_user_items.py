@@ -10,7 +10,7 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import sha256
 from antiimit_jax.tasks.templates import Template, load_templates
-from antiimit_jax.tasks.user_items import load_items
+from antiimit_jax.tasks.user_items import line_of, load_items
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import lemma_split, load_words, words_of
 
@@ -102,6 +102,14 @@ def test_a_malformed_item_is_named_by_its_line(tmp_path, name):
     message = str(refused.value)
     assert message.startswith(f"{path}: line 2: ") and said in message
     assert "\n" not in message
+    held = load_items(path, True)
+    assert [line_of(item) for item in held.entries] == [1, 3] and held.faults == (message,)
+
+
+def test_a_file_without_an_item_is_refused_whatever_may_be_left_out(tmp_path):
+    path = written(tmp_path, "{", GOOD | {"words": ["heads"]})
+    with pytest.raises(UserError, match=r"line 1: not valid JSON.*of 2 lines none is an item"):
+        load_items(path, True)
 
 
 def test_no_file_an_empty_one_and_too_many_slices_are_refused(tmp_path):

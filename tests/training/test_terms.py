@@ -57,13 +57,13 @@ def test_a_new_term_adds_its_loss_its_slope_and_its_column(small):
         np.testing.assert_allclose(b - a, x, rtol=1e-3, atol=1e-4)
 
 
-def test_a_microbatch_that_does_not_count_adds_nothing(small):
+def test_a_step_is_the_sum_of_its_microbatches(small):
     cfg = dataclasses.replace(SMALL, accumulate=2)
     adapter, terms = small.moved_adapter(), small.terms(cfg)
     batch = make_batch(terms, 0)
     gradient = jax.jit(make_gradient(small.decoder, terms))
-    counts = lambda control: {"control": np.float32(control), "anchor": np.ones(1, np.float32)}
-    parts = [gradient(adapter, small.params, batch, counts(c))[0] for c in ([1, 0], [0, 1])]
+    alone = lambda i: jax.tree.map(lambda leaf: leaf[i : i + 1], batch["control"])
+    parts = [gradient(adapter, small.params, batch | {"control": alone(i)})[0] for i in (0, 1)]
     whole = gradient(adapter, small.params, batch)[0]
     for column in ("kl_fwd", "residual"):
         total = sum(float(part[column]) for part in parts)

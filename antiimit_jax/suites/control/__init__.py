@@ -73,14 +73,18 @@ class Config:
     n_other: int = suite.at_least(
         4, 208, "of each other split, plain requests in whole word sets; at most n_items"
     )
-    items_file: str = suite.own_file(load_items, "your own items, in place of all splits")
+    items_file: str = suite.own_file(
+        load_items, "your own items, in place of all splits", skip="skip_bad_items"
+    )
+    skip_bad_items: bool = suite.free(False, "leave out lines of items_file that are no items")
     limit: int = suite.at_least(0, 0, "of items in all, shared by the splits; 0: none")
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
     """All items of a run: the user's own, or the mixture's split by split."""
     if cfg.items_file:
-        return list(load_items(cfg.items_file).entries[: cfg.limit or None])
+        held = load_items(cfg.items_file, cfg.skip_bad_items)
+        return list(held.entries[: cfg.limit or None])
     found: list[Item] = []
     for place, split in enumerate(cfg.splits):
         most = -(-(cfg.limit - place) // len(cfg.splits)) if cfg.limit else None

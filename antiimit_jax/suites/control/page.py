@@ -17,7 +17,7 @@ from antiimit_jax.suites.control.labels import (
     OF_SETS,
     SUITE,
 )
-from antiimit_jax.suites.control.lead import UNIFORM, lead, place, places
+from antiimit_jax.suites.control.lead import UNIFORM, has_interval, lead, place, places
 from antiimit_jax.suites.control.pictures import front, pictures
 from antiimit_jax.suites.control.slices import slices
 
@@ -40,7 +40,9 @@ def section(tables: Tables, rows: Rows) -> Section:
     parts = [_calibration(tables, rows, split), _figures(rows, split), *gap]
     parts.append(slices(tables, rows, split))
     where = places(rows)[here]
-    measured = [f"measured on {where}", "brackets hold 95% intervals over word sets"]
+    measured = [f"measured on {where}", "without intervals"]
+    if any(has_interval(rows.get(s, SUITE, *here, "tvd_res")) for s in rows.stages(SUITE)):
+        measured[1] = "brackets hold 95% intervals over word sets"
     if "items" in tables:
         count = np.count_nonzero(tables["items"]["word_index"] == 0) // len(rows.stages(SUITE))
         measured.insert(1, f"{count:,} items a stage in all")

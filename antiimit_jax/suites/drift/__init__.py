@@ -10,6 +10,12 @@ there was to change, which predicts forgetting (arXiv 2509.04259). At the base s
 measured instead: known small changes of the base's own weights, so that a drift has something to
 stand beside (`evaluation.rulers`), and in a run with quantised weights what holding them so costs.
 
+The same figures on split "continued" are of the base's own words: it answers `n_continued` of the
+questions among those texts greedily, once a run (table `drift_said`), and all stages and rulers
+read these answers (`drift_continued`), as text, in whatever tokens they were written. The
+quickstart's configuration leaves that out: `--config.drift.n_continued=24`. Its adapter of
+SmolLM2-135M-Instruct then has KL(base || stage) .0213 [.0158, .0295], the int8 ruler .0043.
+
 Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEBO" are paired over
 the texts. The decision rule: KL(base || stage) is below the ruler's, by the interval of the
 difference, and the suite `leak` is within its limits; a verdict needs three training seeds.
@@ -17,6 +23,7 @@ difference, and the suite `leak` is within its limits; a verdict needs three tra
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -27,25 +34,37 @@ from antiimit_jax.metrics.drift import DriftTokens, drift_rows, paired_drift_row
 from antiimit_jax.reporting.judging import RULER
 from antiimit_jax.results import placebo_beside, stage_named
 from antiimit_jax.suites import control, suite
-from antiimit_jax.suites.drift.labels import FIGURES, HEADLINE, SPLIT, SPLITS, SUITE, TASK
+from antiimit_jax.suites.drift import continued
+from antiimit_jax.suites.drift.labels import (
+    CONTINUED,
+    FIGURES,
+    HEADLINE,
+    SPLIT,
+    SPLITS,
+    SUITE,
+    TASK,
+)
 from antiimit_jax.suites.drift.page import questions, section
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import NeutralPrompt, anchor_categories, load_neutral
 
 __all__ = ["FIGURES", "HEADLINE", "SPLITS", "questions", "section"]
-NEEDS = ("texts", "changed", "first_tokens")
+NEEDS = ("texts", "changed", "first_tokens", "generate")
 _PER_TOKEN = (
     "kl_base_tuned kl_tuned_base top5_overlap entropy_base entropy_tuned logp_base logp_tuned"
 ).split()
+_TOKENS = pa.schema(
+    {name: pa.string() for name in ("stage", "prompt_id", "category")}
+    | {name: pa.int32() for name in ("position", "token")}
+    | {name: pa.float64() for name in ("kl_base_tuned", "kl_tuned_base")}
+    | {name: pa.int32() for name in ("top1_base", "top1_tuned")}
+    | {name: pa.float64() for name in _PER_TOKEN[2:]}
+    | {"dtype": pa.string()}  # of the weights on both sides
+)
+_SPLIT_OF = {"drift": SPLIT, "drift_continued": CONTINUED}
 TABLES = {
-    "drift": pa.schema(
-        {name: pa.string() for name in ("stage", "prompt_id", "category")}
-        | {name: pa.int32() for name in ("position", "token")}
-        | {name: pa.float64() for name in ("kl_base_tuned", "kl_tuned_base")}
-        | {name: pa.int32() for name in ("top1_base", "top1_tuned")}
-        | {name: pa.float64() for name in _PER_TOKEN[2:]}
-        | {"dtype": pa.string()}  # of the weights on both sides
-    ),
+    **dict.fromkeys(_SPLIT_OF, _TOKENS),
+    continued.SAID: continued.SCHEMA,
     "drift_task": pa.schema(
         {name: pa.string() for name in ("stage", "item", "cluster")}
         | {"kl_task": pa.float64(), "dtype": pa.string()}
@@ -64,6 +83,8 @@ class Config:
     rulers: tuple[str, ...] = suite.one_of(
         RULERS, ("int8_channel", "int8_block", "bf16"), "known changes of the base's weights"
     )
+    n_continued: int = suite.at_least(0, 24, "questions that the base answers itself, greedily")
+    continued_tokens: int = suite.at_least(1, 32, "of such an answer, at most")
     n_task: int = suite.at_least(0, 24, "plain requests for two words, for KL of the first token")
     control: "control.Config" = suite.shared("control")
     quantize: str = suite.shared("quantize")
@@ -86,7 +107,8 @@ def choose_prompts(count: int) -> list[NeutralPrompt]:
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
     """The texts under the stage's weights, and under a ruler's."""
-    texts = tuple(choose_prompts(cfg.n_prompts))
+    long = [continued.answered(text, " so" * cfg.continued_tokens) for text in _continued(cfg)]
+    texts = (*choose_prompts(cfg.n_prompts), *long)
     asks = tuple(suite.asks_of(_requests(cfg, seed)))
     how, found = dict(weights="changed", of_base=len(cfg.measured)), []
     for kind, asked, name in (("texts", texts, ""), ("first_tokens", asks, ", first token")):
@@ -94,6 +116,9 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
         found += [suite.Program(name=f"drift{name}", **common)] if asked else []
         if asked and cfg.rulers:
             found.append(suite.Program(name=f"rulers{name}", **common, **how))
+    if asked := tuple(map(continued.ask_of, _continued(cfg))):
+        made = dict(kind="generate", asks=asked, max_tokens=cfg.continued_tokens, of_base=1)
+        found.append(suite.Program(name="drift, own answers", **made))
     return found
 
 
@@ -102,24 +127,40 @@ def _requests(cfg: Config, seed: int) -> list[Item]:
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
-    """Every scored token of the texts, every request; at the base stage, of each ruler."""
-    texts, items = choose_prompts(cfg.n_prompts), _requests(cfg, asker.eval_seed)
+    """Every scored token of the texts, every request; at the base stage, of each ruler.
+
+    The base also answers questions, and the other stages read its answers.
+    """
+    items = _requests(cfg, asker.eval_seed)
+    texts = {"drift": choose_prompts(cfg.n_prompts)}
     if asker.stage.kind != "base":
+        texts["drift_continued"] = continued.read(asker.of_base)
         return _compared(asker, asker.base, asker.stage.name, texts, items)
-    if not cfg.rulers:
-        return {}
-    pieces, stored = [], asker.stored
+    said = continued.said(asker, _continued(cfg), cfg.continued_tokens)
+    texts["drift_continued"] = continued.read(said)
+    pieces, stored = [], asker.stored if cfg.rulers else None
     for ruler in cfg.measured:
         changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
         pieces.append(_compared(changed, stored, f"ruler:{ruler}", texts, items))
         del changed  # a whole model; the next ruler must not be made beside it
-    return {name: suite.joined([piece[name] for piece in pieces]) for name in pieces[0]}
+    names = pieces[0] if pieces else ()
+    return said | {name: suite.joined([piece[name] for piece in pieces]) for name in names}
+
+
+def _continued(cfg: Config) -> list[NeutralPrompt]:
+    """The questions that the base answers, taken from the categories in turn."""
+    every = choose_prompts(len(load_neutral("drift")))
+    return list(filter(continued.is_question, every))[: cfg.n_continued]
 
 
 def _compared(
-    asker: suite.Asker, base: suite.Asker, name: str, texts: list[NeutralPrompt], items: list[Item]
+    asker: suite.Asker,
+    base: suite.Asker,
+    name: str,
+    texts: Mapping[str, list[NeutralPrompt]],
+    items: list[Item],
 ) -> suite.Tables:
-    found = {"drift": _asked(asker, name, texts)}
+    found = {table: _asked(asker, name, of) for table, of in texts.items() if of}
     return found | ({"drift_task": _first_tokens(asker, base, name, items)} if items else {})
 
 
@@ -150,20 +191,32 @@ def _asked(asker: suite.Asker, name: str, texts: list[NeutralPrompt]) -> suite.C
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
-    """KL both ways, agreement, entropy and perplexity of every stage and ruler.
+    """KL both ways, agreement, entropy and perplexity of every stage and ruler, on both splits.
 
     Over all texts, by category, and by whether the anchor of training has texts of the category;
     differences from the ruler and from the placebo; KL on the task's requests.
     """
-    rows, found = [], {}
-    for stage, part in suite.parts(tables.get("drift", _NOTHING), "stage"):
+    rows = []
+    for name, split in _SPLIT_OF.items():
+        rows += _token_rows(tables.get(name, _NOTHING), split, boot)
+    for stage, part in suite.parts(tables.get("drift_task", _NOTHING), "stage"):
+        place = dict(stage=stage, suite=SUITE, split=TASK, slice="all")
+        columns = {"kl_task": part["kl_task"]}
+        rows += suite.rows_at(place, [_KL_TASK], columns, part["cluster"], boot)
+    return rows
+
+
+def _token_rows(table: suite.Columns, split: str, boot: suite.Bootstrap) -> Iterator[suite.Row]:
+    """The figures of one table of tokens."""
+    found = {}
+    for stage, part in suite.parts(table, "stage"):
         tokens = DriftTokens(
             **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
             top1_agree=part["top1_base"] == part["top1_tuned"],
         )
-        found[stage] = tokens, [part["prompt_id"], part["position"]]
-        how = dict(stage=stage, split=SPLIT, boot=boot)
-        rows += drift_rows(tokens, anchored=anchor_categories(), **how)
+        found[stage] = tokens, [part[name] for name in ("prompt_id", "position", "token")]
+        how = dict(stage=stage, split=split, boot=boot)
+        yield from drift_rows(tokens, anchored=anchor_categories(), **how)
     for stage, (tokens, where) in found.items():
         if ":" in stage:
             continue
@@ -171,10 +224,5 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
         for other in (RULER, *([placebo_beside(stage)] if tuned else [])):
             theirs, there = found.get(other, (None, None))
             if there is not None and np.array_equal(where, there):
-                how = dict(stage=f"diff:{stage}-{other}", split=SPLIT, boot=boot)
-                rows += paired_drift_rows(tokens, theirs, **how)
-    for stage, part in suite.parts(tables.get("drift_task", _NOTHING), "stage"):
-        place = dict(stage=stage, suite=SUITE, split=TASK, slice="all")
-        columns = {"kl_task": part["kl_task"]}
-        rows += suite.rows_at(place, [_KL_TASK], columns, part["cluster"], boot)
-    return rows
+                how = dict(stage=f"diff:{stage}-{other}", split=split, boot=boot)
+                yield from paired_drift_rows(tokens, theirs, **how)

@@ -2,8 +2,12 @@
 
 from antiimit_jax.suites import suite
 
-SUITE, SPLIT, TASK = "drift", "neutral", "task"
-SPLITS = {SPLIT: "text that asks for no distribution", TASK: "requests of output control"}
+SUITE, SPLIT, CONTINUED, TASK = "drift", "neutral", "continued", "task"
+SPLITS = {
+    SPLIT: "text that asks for no distribution",
+    CONTINUED: "the base's own answers to questions that ask for none",
+    TASK: "requests of output control",
+}
 LABELS = {
     "int8_channel": "base, int8 weights per channel (the ruler)",
     "int8_block": "base, int8 weights in blocks",

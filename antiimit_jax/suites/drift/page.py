@@ -16,7 +16,15 @@ from antiimit_jax.reporting.judging import (
 from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
-from antiimit_jax.suites.drift.labels import BY_ANCHOR, FIGURES, LABELS, SPLIT, SUITE, TASK
+from antiimit_jax.suites.drift.labels import (
+    BY_ANCHOR,
+    CONTINUED,
+    FIGURES,
+    LABELS,
+    SPLIT,
+    SUITE,
+    TASK,
+)
 from antiimit_jax.tasks.neutral import anchor_categories, load_neutral
 
 
@@ -28,6 +36,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     stages = rows.stages(SUITE)
     lines = {s: s for s in stages} | {f"ruler:{name}": LABELS[name] for name in LABELS}
     found = figure_table(rows, (SUITE, SPLIT, "all"), FIGURES, lines, "Tokens of unrelated text")
+    own = figure_table(rows, (SUITE, CONTINUED, "all"), FIGURES, lines, "The base's own answers")
     asked = figure_table(rows, (SUITE, TASK, "all"), FIGURES, lines, "First token of the answer")
     beside = {s: s for s in stages} | {RULER: LABELS["int8_channel"]}
     kinds = slice_table(rows, (SUITE, SPLIT), FIGURES[0], BY_ANCHOR, beside)
@@ -40,7 +49,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "puts the size in proportion: the base model against itself with coarser weights."
         ],
         drawn,
-        [found, kinds, asked],
+        [table for table in (found, kinds, own, asked) if table.body],
         readings=[*_readings(rows), *_cost(rows)],
         explained=FIGURES,
         legend=legend,

@@ -24,9 +24,11 @@ Rows stand on slice "task=NAME" of these splits:
             now, and `lags`, how often what the base does.
   tuned_for `tuned_for`, the share of the right description among three wrong ones of its length.
             It is right for stages tuned by this toolkit; the base's share is what guessing gives.
-`diff:STAGE-base` rows hold the paired change of `score`. Two models that were both trained on such
-questions (`launch.self_items`) are another experiment than two as they are: give one as
-`--adapter=introspection=DIR`, the other as `--against`; the figure is then `privilege_trained`.
+`diff:STAGE-base` rows hold the paired change of `score`. The next word is the suite's one test;
+what the page says of all tasks together is corrected for their number (Holm 1979). Two models that
+were both trained on such questions (`launch.self_items`) are another experiment than two as they
+are: give one as `--adapter=self_trained=DIR`, the other as `--against`; the figure is then
+`privilege_trained`.
 
 What known models score (tests; the last line is the mean of five tasks):
                                  score    privilege  over_other_direct  follows  lags

@@ -1,7 +1,9 @@
 """What the page shows of the suite."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from antiimit_jax.metrics.hypotheses import holm, p_above
+from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.reporting.judging import SELF_TRAINED
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
@@ -44,7 +46,7 @@ def page_of(rows: suite.Rows, figures: Sequence[suite.Figure]) -> suite.Section:
             "other columns say how far above others a score is."
         ],
         tables=[table for table in shown if table.body],
-        readings=said_of(rows),
+        readings=[*said_of(rows), *_together(rows)],
         explained=figures,
         link="Introspection",
     )
@@ -64,6 +66,31 @@ def said_of(rows: suite.Rows) -> list[str]:
     if change := rows.get(f"diff:{stage}-base", _SUITE, "self", PRIMARY, "score"):
         found.append(f"{figure(change)} more than the base: {_verdict(rows, stage, change)}")
     return ["; ".join(found)]
+
+
+def _together(rows: suite.Rows) -> list[str]:
+    """What stands of all tasks' scores, and of their changes, if every task is a test (Holm)."""
+    stage = rows.subject(_SUITE)
+    families = {stage: f"{stage} scores above 0", f"diff:{stage}-base": "it scores above the base"}
+    found = []
+    for name, claim in families.items() if stage else ():
+        every = {task: rows.get(name, _SUITE, "self", f"task={task}", "score") for task in TASKS}
+        tested = {
+            task: Estimate(value=row["value"], low=row["ci_low"], high=row["ci_high"])
+            for task, row in every.items()
+            if row and row["ci_low"] is not None
+        }
+        if len(tested) > 1:
+            passed = holm({task: p_above(estimate, 0.0) for task, estimate in tested.items()})
+            alone = {task for task, estimate in tested.items() if estimate.low > 0} - passed
+            said = f"{claim} in {len(passed)} of {len(tested)} tasks that are tested together "
+            said += "(Holm's method, which allows for many tests)" + _named(passed, ": ")
+            found.append(said + _named(alone, "; by its own interval alone also in: "))
+    return found
+
+
+def _named(tasks: Collection[str], before: str) -> str:
+    return before + ", ".join(TASKS[task] for task in TASKS if task in tasks) if tasks else ""
 
 
 def _verdict(rows: suite.Rows, stage: str, change: suite.Row) -> str:

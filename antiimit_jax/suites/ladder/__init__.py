@@ -28,6 +28,8 @@ Five rungs have figures of their own, on slice "all" (tests/suites/test_ladder_*
       gambler      by how much a word's share rises for each time it came too seldom: as asked 0,
                    making up above 0, repeating what was said below 0
       own_tvd      tvd_res after the model's own words, a description
+      γ            grows with what is copied from the words before, which come from the target; row
+                   "baseline:copies", which reads no request, has .57: 0 at place 1, 1.0 at 16
     L13, thinking first: control figures of the mean over `n_thoughts` drawn thoughts
       thought_tvd  tvd_res after one thought: far above tvd_res where thoughts settle the word
     L7, quantifiers (`quantifiers`)            tau    agreement
@@ -39,6 +41,10 @@ Five rungs have figures of their own, on slice "all" (tests/suites/test_ladder_*
       never says it, then always one other     1             above 0      0
       ignores the prohibition                  0             0            above 0
       says it all the more                     below 0       0            above 0
+
+SmolLM2-135M-Instruct with the quickstart's adapter (8 word sets): L7 tau -.01 [-.11, .09]; L9 γ
+1.25 [1.03, 1.47], by place 1.18 at 4 and 2.77 at 16 (the base .40 and 2.07), gambler -.11; L12
+suppression -.43 [-.71, -.14]; L13 γ .12 [-.50, .74]. On L0 its γ is 1.25.
 
 L7 and L12 have no right shares, so no γ. Choosing words from a seed (L14) is another suite's.
 """
@@ -111,10 +117,11 @@ def stated_of(cfg: Config, seed: int) -> list[Item]:
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
-    """Words after the requests, percentages after the questions about them.
+    """Words after the requests, percentages after the questions about them; what is generated.
 
-    A thought is taken to be as long as it may be; what is drawn from the model is not planned.
+    A thought is taken to be as long as it may be; words after the model's own are not planned.
     """
+    requests = requests_of(cfg, seed)
     asked = {"ladder": items_of(cfg, seed), "ladder, stated": stated_of(cfg, seed)}
     if "L7" in cfg.rungs:
         asked["ladder, quantifiers"] = quantified(cfg.n_sets, seed)
@@ -122,13 +129,20 @@ def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Progr
         asked["ladder, a word forbidden"] = forbidding(cfg.n_sets, seed)
     if "L13" in cfg.rungs:
         long = " so" * cfg.thought_tokens
-        asked["ladder, after thoughts"] = [
-            thinking.decided(item, long) for item in requests_of(cfg, seed)["L13"]
-        ]
-    return [
+        asked["ladder, after thoughts"] = [thinking.decided(item, long) for item in requests["L13"]]
+    found = [
         suite.Program(name=name, kind="words", asks=tuple(suite.asks_of(of)), scorings=(scoring,))
         for name, of in asked.items()
     ]
+    if "L9" in cfg.rungs:
+        said = tuple(suite.asks_of(two_of_set(requests["L9"])))
+        how = dict(kind="generate", asks=said, max_tokens=sequence.MOST_TOKENS)
+        found.append(suite.Program(name="ladder, long answers", **how))
+    if "L13" in cfg.rungs:
+        how = dict(kind="generate", n=cfg.n_thoughts, max_tokens=cfg.thought_tokens)
+        thought = tuple(suite.asks_of(requests["L13"]))
+        found.append(suite.Program(name="ladder, thoughts", asks=thought, **how))
+    return found
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import control, suite
+from antiimit_jax.suites.ladder.sequence import COPIES
 from antiimit_jax.suites.ladder.shares import METRICS
 from antiimit_jax.tasks.rungs import RUNGS
 from antiimit_jax.tasks.sequences import PLACES
@@ -19,7 +20,7 @@ _BY_NAME = {figure.name: figure for figure in FIGURES}
 COMMON = (*METRICS, "gamma_ratio", "stated")  # of rungs whose requests name chances
 OWN = {  # rung -> its own figures
     "L7": ("tau", "agreement", "mass"),
-    "L9": ("drift_slope", "gambler", "own_tvd"),
+    "L9": ("gamma", "drift_slope", "gambler", "own_tvd"),
     "L12": ("suppression", "others_tvd", "forbidden", "mass"),
     "L13": ("thought_tvd", "tvd_res"),
 }
@@ -63,7 +64,8 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
         asked="How far does control carry, rung by rung?",
         by="γ of a rung by γ of L0, plain requests: 1 all of it, 0 none",
         found=[f"{stage}: {'; '.join(said)}"] if said else [],
-        beyond="rungs without a value, and those that the ladder does not hold",
+        beyond="rungs without a value, and those that the ladder does not hold; on L9, how much is "
+        "copied from the words before, which also give γ (see the baseline there)",
     )
 
 
@@ -86,13 +88,16 @@ def _own_tables(
     for rung in (rung for rung in OWN if rung in rungs):
         shown = [_BY_NAME[name] for name in OWN[rung]]
         title = f"{rung}: {RUNGS[rung]}"
-        found.append(figure_table(rows, ("ladder", rung, "all"), shown, stages, title))
+        lines = stages | ({COPIES: "copies the words before"} if rung == "L9" else {})
+        found.append(figure_table(rows, ("ladder", rung, "all"), shown, lines, title))
     for rung, metric, slices, title in (
         ("L7", "share", _OFTEN, "What shares the quantifiers get"),
         ("L9", "tvd_res", _PLACES, "Distance along the answer, words before it as requested"),
+        ("L9", "gamma", _PLACES, "γ along the answer, words before it as requested"),
         ("L9", "own_tvd", _PLACES, "Distance along the answer, the model's own words before it"),
     ):
         if rung in rungs:
             where = "ladder", rung
-            found.append(slice_table(rows, where, _BY_NAME[metric], slices, stages, title=title))
+            lines = stages | ({COPIES: "copying"} if metric == "gamma" else {})
+            found.append(slice_table(rows, where, _BY_NAME[metric], slices, lines, title=title))
     return found

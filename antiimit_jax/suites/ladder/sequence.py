@@ -1,8 +1,10 @@
 """L9: the same chances for every word of a long answer.
 
 The words before a place are drawn from the target, so what a model does at that place is read
-exactly and nothing it said itself is in the way. In a second ask they are the model's own: a
-description, since a model that strayed is then asked in places of its own making.
+exactly and nothing it said itself is in the way. They also tell what is requested: who copies their
+shares and reads no request has a γ of his own, which stands beside ("baseline:copies"). In a second
+ask the words before are the model's own: a description, since a model that strayed is then asked in
+places of its own making.
 """
 
 import numpy as np
@@ -15,8 +17,9 @@ from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.sequences import PLACES, after
 
 OWN = "ladder_own"
+COPIES = "baseline:copies"
 TABLES = {OWN: shares.SCHEMA}
-_WORD_TOKENS = 4  # room for a word of the model's own answer and the space before it
+MOST_TOKENS = 4 * PLACES[-1]  # of the model's own answer: words, and the spaces before them
 _DRIFT = suite.Statistic(name="drift_slope", columns=MOMENTS, finish=slope)
 _GAMBLER = suite.Statistic(
     name="gambler",
@@ -29,9 +32,7 @@ _GAMBLER = suite.Statistic(
 def own_answers(asker: suite.Asker, requests: list[Item]) -> dict[str, list]:
     """The words' probabilities after what the model itself said before each place but the first."""
     told = asker.generate(
-        [item.messages for item in requests],
-        what="long answers",
-        max_tokens=_WORD_TOKENS * PLACES[-1],
+        [item.messages for item in requests], what="long answers", max_tokens=MOST_TOKENS
     )
     items = []
     for item, (answer,) in zip(requests, told):
@@ -54,6 +55,9 @@ def sequence_rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> li
     where = dict(stage=stage, suite="ladder", split="L9", slice="all")
     distance = moment_columns(place.astype(float), tvd_res(items.target, items.q))
     rows = suite.rows_at(where, [_DRIFT], distance, items.cluster, boot)
+    if stage == "base":
+        copying = dict(table, q=copied(table["word_index"], place, said))
+        rows += shares.rung_rows(copying, COPIES, boot)
 
     request = np.array([name.rpartition("/")[0] for name in table["item"][first]])
     missing = items.target[:, 0] * (place - 1) - said  # how many words it is behind
@@ -61,6 +65,20 @@ def sequence_rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> li
     x, y = (_within(request, values, kept) for values in (missing, items.shares[:, 0]))
     columns = {name: kept * column for name, column in moment_columns(x, y).items()}
     return rows + suite.rows_at(where, [_GAMBLER], columns, items.cluster, boot)
+
+
+def copied(word_index: np.ndarray, place: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Probabilities of one who gives two words as often as they stand before, half a time more.
+
+    Args:
+      word_index: of each row of a table; place, said: of each of its items.
+
+    Returns:
+      One a row.
+    """
+    first = (said + 0.5) / place  # of the place - 1 words before, and one
+    of_item = np.cumsum(word_index == 0) - 1
+    return np.where(word_index == 0, first[of_item], 1 - first[of_item])
 
 
 def _within(request: np.ndarray, values: np.ndarray, kept: np.ndarray) -> np.ndarray:

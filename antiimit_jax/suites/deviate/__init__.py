@@ -18,8 +18,21 @@ changes is `gain`. Simple behaviours:
   departs at once                       0         0        0      1
   one constant hazard, fitted           .083      .083     0      .63
 The last stands beside as "baseline:constant_hazard", the best of its kind over a run's items.
-`surprisal` is how unlikely the base finds a departure at that place, unasked, whatever it is: no
-departure is generated, so none is told from gibberish.
+SmolLM2-135M-Instruct by the command above: departs .002 [.001, .004], unasked .003, early .995;
+with the quickstart's adapter .004 [.001, .012], .018 and .980.
+`surprisal` is how unlikely the base finds a departure at that place, unasked, whatever it is.
+
+How a stage departs is seen from `n_drawn` continuations drawn after the L elements, with the
+request (table `deviate_drawn`; `drawn`). Of those that do not go on with element L + 1, `ends` is
+the share that is no text but the end of the answer, and `departure_surprisal` how unexpected the
+text is to the base where nobody asked, in nats a token. `damage` is the share of those of two
+tokens at least that are gibberish by the base's own measure: after its first token, which may be
+anything, each is on average 3 nats less probable to the base than what it would say there itself
+(its entropy). Drawn by                             ends   damage
+  the base                                        any      0, nearly
+  who writes random tokens                         0       1
+  who ends the answer                              1       null: no departure of two tokens
+  who never departs                              null      null
 """
 
 import dataclasses
@@ -32,18 +45,22 @@ import pyarrow as pa
 
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
+from antiimit_jax.suites.deviate import drawn
 from antiimit_jax.tasks.patterns import PATTERNS, STARTS
 
+NEEDS = ("words", "generate", "texts")
 LENGTHS = (2, 3, 5, 8)  # elements before the break
 SPLIT = "patterns"
 SPLITS = {SPLIT: "patterns made by rule"}
 FIGURES = suite.figures("deviate")
+_N_EXACT = len(FIGURES) - len(drawn.STATISTICS)  # the others are of what was drawn
 TABLES = {
     "deviate": pa.schema(
         {name: pa.string() for name in ("stage", "split", "item", "cluster", "pattern")}
         | {"length": pa.int32(), "asked": pa.bool_(), "position": pa.int32()}  # from 1 to L + 1
         | {"prompt": pa.string(), "element": pa.string(), "p": pa.float64()}
-    )
+    ),
+    drawn.DRAWN: drawn.SCHEMA,
 }
 _SHOWN, _TOKENISATIONS, _STREAM = 4, 8, 7
 _PREFILL = "Next:"
@@ -59,6 +76,8 @@ class Config:
     """Patterns that are to be broken at a required place."""
 
     n_starts: int = suite.between(0, STARTS, 4, "of each pattern, asked at four lengths each")
+    n_drawn: int = suite.at_least(0, 2, "continuations drawn where a break is due")
+    drawn_tokens: int = suite.at_least(1, 12, "of such a continuation, at most")
 
 
 class Item(NamedTuple):
@@ -82,6 +101,18 @@ class Item(NamedTuple):
         said = " ".join([_PREFILL, *shown[_SHOWN:]])
         messages = (suite.Message("user", request), suite.Message("assistant", said))
         return suite.Ask(messages=messages, words=(element,))
+
+    @property
+    def cluster(self) -> str:
+        """The pattern from its start, whatever the length."""
+        return f"{self.pattern}/{self.start}"
+
+    @property
+    def place(self) -> drawn.Place:
+        """Where the break is due, after all elements asked for."""
+        last, name = self.length + 1, f"{self.cluster}/{self.length}"
+        asks = self.ask(last, True), self.ask(last, False)
+        return drawn.Place(name, self.cluster, self.pattern, self.length, *asks)
 
     @property
     def steps(self) -> list[tuple[bool, int]]:
@@ -111,14 +142,28 @@ def _rule(own: suite.Scoring) -> suite.Scoring:
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:
-    """The elements' probabilities."""
-    asks = _asks(items_of(cfg, seed))
-    how = dict(kind="words", asks=asks, scorings=(_rule(scoring),))
-    return [suite.Program(name="deviate", **how)] if asks else []
+    """The elements' probabilities; departures, taken to be as long as they may be."""
+    items = items_of(cfg, seed)
+    if not items:
+        return []
+    how = dict(kind="words", asks=_asks(items), scorings=(_rule(scoring),))
+    found = [suite.Program(name="deviate", **how)]
+    if cfg.n_drawn:
+        long = " so" * cfg.drawn_tokens
+        texts = tuple(drawn.goes_on(item.place.plain, long) for item in items) * cfg.n_drawn
+        found.append(suite.Program(name="deviate, departures", kind="texts", asks=texts))
+        asks = tuple(item.place.asked for item in items)
+        how = dict(kind="generate", asks=asks, n=cfg.n_drawn, max_tokens=cfg.drawn_tokens)
+        found.append(suite.Program(name="deviate, drawing", **how))
+    return found
 
 
 def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
-    """The probability of every element, with the request and without."""
+    """The probability of every element, with the request and without; departures drawn.
+
+    Raises:
+      UserError: a request longer than the model's window.
+    """
     items = items_of(cfg, asker.eval_seed)
     if not items:
         return {}
@@ -126,13 +171,18 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     answers = asker.words(asks, what="elements", scoring=_rule(asker.scoring))
     found, rows = dict(zip(asks, answers)), []
     for item in items:
-        cluster = f"{item.pattern}/{item.start}"
+        cluster = item.cluster
         place = (asker.stage.name, SPLIT, f"{cluster}/{item.length}", cluster)
         for asked, position in item.steps:
             ask = item.ask(position, asked)
             what = (item.pattern, item.length, asked, position, found[ask].prompt, *ask.words)
             rows.append((*place, *what, float(found[ask].q[0])))
-    return {"deviate": dict(zip(TABLES["deviate"].names, zip(*rows)))}
+    tables = {"deviate": dict(zip(TABLES["deviate"].names, zip(*rows)))}
+    if cfg.n_drawn:
+        places = [item.place for item in items]
+        how = dict(n=cfg.n_drawn, most=cfg.drawn_tokens)
+        tables[drawn.DRAWN] = drawn.drawn(asker, places, SPLIT, **how)
+    return tables
 
 
 def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suite.Row]:
@@ -148,6 +198,10 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
         if stage == "base":
             lazy = {"departs": hazard(np.array(items["length"]))}
             rows += _rows(lazy, items, "baseline:constant_hazard", boot)
+    for stage, part in suite.parts(tables.get(drawn.DRAWN, {"stage": ()}), "stage"):
+        place = dict(stage=stage, suite="deviate", split=SPLIT, slice="all")
+        columns = drawn.columns_of_draws(part)
+        rows += suite.rows_at(place, drawn.STATISTICS, columns, part["cluster"], boot)
     return rows
 
 
@@ -176,6 +230,11 @@ def _figures(items: Mapping) -> dict[str, np.ndarray]:
     early, late = 1 - items["kept", True], items["kept", True] * items["last", True]
     gain = departs - unasked
     return dict(departs=departs, unasked=unasked, gain=gain, early=early, late=late)
+
+
+def _departures(rows: suite.Rows, stages: Mapping[str, str]) -> suite.Table:
+    title = "Departures drawn where they are due"
+    return figure_table(rows, ("deviate", SPLIT, "all"), FIGURES[_N_EXACT:], stages, title)
 
 
 def hazard(lengths: np.ndarray) -> np.ndarray:
@@ -217,7 +276,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "The constant hazard departs at each element with one chance, the best over all items."
         ],
         tables=[
-            figure_table(rows, ("deviate", SPLIT, "all"), FIGURES, lines),
+            figure_table(rows, ("deviate", SPLIT, "all"), FIGURES[:_N_EXACT], lines),
+            *[table for table in [_departures(rows, stages)] if table.body],
             slice_table(rows, ("deviate", SPLIT), FIGURES[0], slices, lines),
         ],
         explained=FIGURES,
