@@ -233,7 +233,7 @@ def test_a_run_with_quantised_weights_has_what_they_cost_beside_the_rulers(asker
     tables = as_read(drift.measure(asker(runner=held), cfg))
     rows = drift.score(tables, cfg, Bootstrap(n_boot=0))
     own, ruler = (
-        values_of(rows, stage=f"ruler:{name}", slice="all")["kl_base_tuned"]
+        values_of(rows, stage=f"ruler:{name}", split="neutral", slice="all")["kl_base_tuned"]
         for name in ("own_int8", "int8_channel")
     )
     # The same rounding, but for the embedding, which `qwix` leaves as it is.
