@@ -57,11 +57,11 @@ def test_the_gradient_is_that_of_the_matrices_it_stands_for(whole, how):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=1e-3)
 
 
-def test_a_step_moves_every_adapter_and_nothing_that_is_quantised(whole, how="nf4"):
+def test_a_step_moves_every_adapter_and_nothing_that_is_quantised(whole):
     adapter = whole.moved_adapter()
     optimizer = make_optimizer(CFG, CFG.steps, train_mask(adapter, whole.cfg, whole.lora))
     step = jax.jit(make_step(whole.decoder, whole.terms(CFG), optimizer))
-    params = training_params(held_in(whole, how), "bfloat16")
+    params = training_params(held_in(whole, "nf4"), "bfloat16")
     kernels = jax.tree.leaves(params["layers"], is_leaf=is_kernel)
     assert {str(leaf.dtype) for leaf in filter(is_kernel, kernels)} == {"bfloat16"}
     state, losses, batch = init_state(adapter, optimizer), [], whole.batch(CFG)
