@@ -113,9 +113,8 @@ class Study:
     @functools.cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded at first use."""
-        config = self.config
-        self._tell(f"loading {config.model}")
-        return load_model(config)
+        self._tell(f"loading {self.config.model}")
+        return load_model(self.config)
 
     @functools.cached_property
     def runner(self) -> Runner:
@@ -212,12 +211,12 @@ class Study:
             self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
-        asker = asker_of(runner, variant, stage, config, self._progress)
-        asker = with_second(asker, config.against)
+        asker = with_second(
+            asker_of(runner, variant, stage, config, self._progress), config.against
+        )
         if stage.kind != "base":
             base = stages.stage_folder(self.workdir, BASE.name)
-            of_base = run_files.read_tables(base, schemas(SUITES))
-            asker = dataclasses.replace(asker, of_base=of_base)
+            asker = dataclasses.replace(asker, of_base=run_files.read_tables(base, schemas(SUITES)))
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
@@ -275,7 +274,6 @@ class Study:
         facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
         base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
         files = [self.workdir / f"{name}.parquet" for name in schemas(SUITES)]
-        devices = jax.local_devices()
         return {
             "model": config.model,
             "revision": config.revision or None,
@@ -295,7 +293,7 @@ class Study:
             "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
             "versions": versions(packages(config.quantize)),
-            "device": f"{devices[0].device_kind} x{len(devices)}",
+            "device": f"{jax.local_devices()[0].device_kind} x{jax.local_device_count()}",
         }
 
 
