@@ -2,14 +2,20 @@
 
     python -m launch.study --config=configs/full.py --workdir=runs/full
 
-It says at its start how long it takes here, and the same command goes on where it stopped. The arms
-of the study are two more such runs, asked alike:
+It says at its start how long it takes here, and the same command goes on where it stopped. The two
+arms of the study, adapters of a narrow and of a broad training, are runs of `control` and `ladder`
+alone; the narrow one trains just as this file does:
 
     python -m launch.study --config=configs/narrow.py --workdir=runs/narrow
     python -m launch.study --config=configs/broad.py --workdir=runs/broad
 
-What each was trained on of the ladder's rungs is in `configs/rungs.tsv`. For F6 the broad adapters
-are stages of the narrow run, one a seed: `launch.evaluate --adapter=broad_0=runs/broad/adapter`.
+What each was trained on of the ladder's rungs is in `configs/rungs.tsv` (L14, words chosen from a
+seed, is the suite `seed_words`). For hypothesis F6 the broad adapters become stages of the narrow
+run:
+
+    python -m launch.evaluate --config=runs/narrow/config.json --workdir=runs/narrow \\
+        --adapter=broad_0=runs/broad/adapter --adapter=broad_1=runs/broad/adapter@1 \\
+        --adapter=broad_2=runs/broad/adapter@2
 """
 
 import runpy

@@ -1,4 +1,4 @@
-"""The whole study in five minutes, to see what it is: measure, fine-tune, measure again.
+"""The whole study in five minutes on two fast cores: measure, fine-tune, measure again.
 
     make glance
 

@@ -47,9 +47,10 @@ scores .228, on the 128 items of one line .269):
     four phrasings more that name the words first, each
       set asked eight times (items with these too)      .331  .950    .17     1.75      .014
 
-`preference` is the spread of the preference between words, in logits. It hardly falls with steps,
-and bounds the TVD: more phrasings a step learn faster, and end where fewer do. A higher learning
-rate learns faster and costs the rest of the model: what the anchor's weight hardly changes, the
+`within` is how well shares given follow shares asked within a word set (`corr_within`), `gain` the
+request gain, `preference` the spread of the preference between words, in logits. The last hardly
+falls with steps, and bounds the TVD: more phrasings a step learn faster, and end where fewer do. A
+higher learning rate learns faster and costs the rest of the model: what the anchor's weight hardly changes, the
 learning rate does. Phrasings that name a percentage before its word are learnt first (slopes of .9
 to 1.9 after 150 steps of two phrasings, the others .3 to 1.0); those with all words first had .0.
 More steps do not bring the placebo to equal shares (TVD .36 from 140 to 300 steps): it keeps a
@@ -68,7 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.suites = ("control", "scoring", "precision", "residual", "drift")
     config.suites += ("leak", "sad_like", "ladder")
 
-    # Trained on two words without examples: what two CPU cores can learn in a quarter of an hour.
+    # Trained on two words without examples: what two fast cores can learn in a quarter of an hour.
     # More words, examples and other phrasings are then requests that it never saw.
     config.train.mixture.ks = (2,)
     config.train.mixture.k_weights = (1.0,)

@@ -5,11 +5,9 @@ Every rule is a region in which an interval must lie: all of it inside is "suppo
 not supported without one. A figure is read over all training seeds; with fewer than three there is
 no verdict, but the figures. Adapters from outside the run count by their names:
 
-    broad*         adapters of the broad arm, one a seed (F6)
+    broad*         adapters of the broad arm, one a seed (F6; the command is in `configs/full.py`)
     self_trained   trained to predict itself: the positive control of F3
     rule_keyed     trained on words that follow from the seed by a rule: that of F4
-
-    python -m launch.evaluate --adapter=broad_0=runs/broad/adapter --suites=ladder --workdir=W
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Released sizes fit and load in time: `make test-large` (15 to 35 GB of disk under TMPDIR)."""
+"""Released sizes fit and load in time: `make test-large` (up to 20 GB of disk under TMPDIR)."""
 
 from __future__ import annotations
 
