@@ -50,9 +50,10 @@ scores .228, on the 128 items of one line .269):
 `within` is how well shares given follow shares asked within a word set (`corr_within`), `gain` the
 request gain, `preference` the spread of the preference between words, in logits. The last hardly
 falls with steps, and bounds the TVD: more phrasings a step learn faster, and end where fewer do. A
-higher learning rate learns faster and costs the rest of the model: what the anchor's weight hardly changes, the
-learning rate does. Phrasings that name a percentage before its word are learnt first (slopes of .9
-to 1.9 after 150 steps of two phrasings, the others .3 to 1.0); those with all words first had .0.
+higher learning rate learns faster and costs the rest of the model: what the anchor's weight hardly
+changes, the learning rate does. Phrasings that name a percentage before its word are learnt first
+(slopes of .9 to 1.9 after 150 steps of two phrasings, the others .3 to 1.0); those with all words
+first had .0.
 More steps do not bring the placebo to equal shares (TVD .36 from 140 to 300 steps): it keeps a
 preference between the words of a set, even when it is trained on exactly one half for each word.
 """
