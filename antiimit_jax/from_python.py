@@ -128,7 +128,7 @@ def evaluate(
     for name in suites if n_items is not None else ():
         if hasattr(getattr(SUITES.get(name), "Config", None), "n_items"):
             values[name] = {"n_items": n_items} | dict(values.get(name, {}))
-    config = from_dict(values)
+    config = from_dict({"quantize": model.lm.quantize} | values)
     stages = [BASE] + ([_OWN] if model.variant.adapter else [])
     found: list[Tables] = []
     for stage in stages:

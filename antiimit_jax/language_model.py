@@ -21,7 +21,7 @@ from antiimit_jax.models.weights import (
     load_config,
     load_params,
 )
-from antiimit_jax.parallel import AUTO, make_mesh, mesh_name
+from antiimit_jax.parallel import AUTO, make_mesh, mesh_name, splits
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
@@ -110,6 +110,8 @@ def load_language_model(
     source = find_model(model, revision)
     if quantize != "none":
         check_format(load_config(source), quantize, model)
+        if splits(mesh):
+            raise UserError(f"quantize={quantize} and --mesh={mesh}: do not go together")
         mesh = mesh_name(len(jax.local_devices()), 1) if mesh == AUTO else mesh
     PROCESS.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")

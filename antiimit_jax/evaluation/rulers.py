@@ -1,7 +1,8 @@
 """Rulers: known small changes of the base's weights, so that a drift has something to stand beside.
 
 Each takes the tree of numpy arrays and gives one of the same shapes in float32; matrices change,
-norms and biases do not. A run with quantised weights has a ruler more: what they stand for.
+norms and biases do not. A changed model lies whole in the host's memory. A run with quantised
+weights has a ruler more: what they stand for.
 """
 
 import functools
@@ -55,18 +56,23 @@ def _rounded(w: np.ndarray, axis: int) -> np.ndarray:
     return (np.round(w / scale) * scale).astype(np.float32)
 
 
-def own(how: str, name: str, w: np.ndarray) -> np.ndarray:
-    """The layers' matrices as a run with `quantize` = how holds them, widened to float32."""
-    return rounded_to(how, w) if name == "kernel" else w
+def own(how: str, dtype: str, name: str, w: np.ndarray) -> np.ndarray:
+    """The layers' matrices as a run with `quantize` = how in that dtype holds them, in float32."""
+    return rounded_to(how, w.astype(dtype)) if name == "kernel" else w
 
 
 RULERS = {change.__name__: change for change in (int8_channel, int8_block, bf16, noise)}
-OWN = {f"own_{how}": functools.partial(own, how) for how in FORMATS if how != "none"}
+OWN = tuple(f"own_{how}" for how in FORMATS if how != "none")
 
 
-def apply_ruler(ruler: str, params: Tree) -> Tree:
-    """The base's parameters [float32 tree] as a ruler changes them."""
-    change = (RULERS | OWN)[ruler]
+def apply_ruler(ruler: str, params: Tree, dtype: str = "float32") -> Tree:
+    """The base's parameters [float32 tree] as a ruler changes them.
+
+    Args:
+      dtype: of the run whose quantised weights a ruler of `OWN` stands for.
+    """
+    quantised = functools.partial(own, ruler.removeprefix("own_"), dtype)
+    change = quantised if ruler in OWN else RULERS[ruler]
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
         w = np.asarray(w, np.float32)

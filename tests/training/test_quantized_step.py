@@ -12,8 +12,10 @@ import pytest
 from antiimit_jax.models.decoder import Decoder
 from antiimit_jax.models.lora import train_mask
 from antiimit_jax.models.quantized import is_kernel, quantize_layers
-from antiimit_jax.training.loop import training_params
-from antiimit_jax.training.step import init_state, make_gradient, make_optimizer, make_step
+from antiimit_jax.models.sharding import partition
+from antiimit_jax.parallel import make_mesh, on_mesh
+from antiimit_jax.training.loop import jit_step, training_params
+from antiimit_jax.training.step import dealt, init_state, make_gradient, make_optimizer, make_step
 from tests.random_decoder import random_params, tiny_config
 from tests.training.small_model import TRAIN, VOCABULARY, Small
 
@@ -55,6 +57,24 @@ def test_the_gradient_is_that_of_the_matrices_it_stands_for(whole, how):
     np.testing.assert_allclose(told["loss"], true_told["loss"], rtol=1e-5)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(true), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=1e-3)
+
+
+def test_rows_of_a_mesh_find_the_step_of_one_device(whole, how="nf4"):
+    cfg = dataclasses.replace(CFG, rows=1, accumulate=2)
+    params, adapter, batch = held_in(whole, how), whole.moved_adapter(), whole.batch(cfg)
+    optimizer = make_optimizer(cfg, cfg.steps, train_mask(adapter, whole.cfg, whole.lora))
+
+    def moved(rows: int):
+        mesh = make_mesh(jax.local_devices()[:rows])
+        step = jit_step(whole.decoder, whole.terms(cfg), optimizer, mesh)
+        state = jax.device_put(init_state(adapter, optimizer), on_mesh(mesh))
+        held = jax.device_put(params, on_mesh(mesh, partition(whole.cfg, mesh)))
+        specs = {name: dealt(part, mesh) for name, part in batch.items()}
+        state, _ = step(state, held, jax.device_put(batch, on_mesh(mesh, specs)))
+        return jax.device_get(state.adapter)
+
+    for one, two in zip(jax.tree.leaves(moved(1)), jax.tree.leaves(moved(2)), strict=True):
+        assert np.linalg.norm(two - one) <= 1e-4 * np.linalg.norm(one)
 
 
 def test_a_step_moves_every_adapter_and_nothing_that_is_quantised(whole):

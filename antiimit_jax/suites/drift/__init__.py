@@ -22,6 +22,7 @@ difference, and the suite `leak` is within its limits; a verdict needs three tra
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -140,7 +141,8 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     texts["drift_continued"] = continued.read(said)
     pieces, stored = [], asker.stored if cfg.rulers else None
     for ruler in cfg.measured:
-        changed = stored.changed(lambda params, ruler=ruler: apply_ruler(ruler, params))
+        change = functools.partial(apply_ruler, ruler, dtype=asker.dtype)
+        changed = stored.changed(change)
         pieces.append(_compared(changed, stored, f"ruler:{ruler}", texts, items))
         del changed  # a whole model; the next ruler must not be made beside it
     names = pieces[0] if pieces else ()
