@@ -53,13 +53,13 @@ def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
 
 
 def fitting_shards(cfg: ModelConfig, params: Tree, devices: int, room: int) -> int:
-    """The fewest devices to a row whose parts of the weights take at most a third of `room` bytes.
+    """The fewest devices to a row whose parts of the weights take at most a sixth of `room` bytes.
 
-    All of them where none does. The others are for training's weights, which a study holds beside
-    those it evaluates, and for what is computed; `launch.plan` says whether that is enough.
+    All of them where none does. Beside bfloat16 weights the rulers of `drift` hold them twice in
+    float32, as stored and changed: five times in all. `launch.plan` says whether that is enough.
     """
     divisors = (n for n in range(1, devices + 1) if devices % n == 0)
-    return next((n for n in divisors if 3 * bytes_of_one(cfg, params, n) <= room), devices)
+    return next((n for n in divisors if 6 * bytes_of_one(cfg, params, n) <= room), devices)
 
 
 def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh:

@@ -12,7 +12,7 @@ from typing import Any
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.sharding import fitting_shards
 from antiimit_jax.models.weights import abstract_params
-from antiimit_jax.parallel import AUTO, mesh_name, mesh_sizes
+from antiimit_jax.parallel import AUTO, mesh_name, mesh_sizes, splits
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
 from antiimit_jax.planning.memory import Estimator, Phase, peak
 from antiimit_jax.run_config import RunConfig
@@ -91,11 +91,11 @@ def environment(need: int, machine: Hardware) -> str:
     return _FRACTION if machine.usable < need <= machine.at_most else ""
 
 
-def find_way(verdicts: Sequence[Verdict], machine: Hardware) -> Way:
+def find_way(verdicts: Sequence[Verdict], run: RunConfig, machine: Hardware) -> Way:
     """The way that gives up least: a study, its two parts, both with changes, then one part alone.
 
     Args:
-      verdicts: on all `PROGRAMS`.
+      verdicts: on all `PROGRAMS`, of `run` with its mesh, which "auto" would choose anew.
     """
     of = {verdict.program: verdict for verdict in verdicts}
     parts, study = (of["evaluate"], of["finetune"]), of["study"]
@@ -106,6 +106,8 @@ def find_way(verdicts: Sequence[Verdict], machine: Hardware) -> Way:
         if all(verdict.rescued for verdict in way):
             # Parts of one run have one configuration, and no change makes a part larger.
             changes = dict.fromkeys(change for verdict in way for change in verdict.changes)
+            if splits(run.mesh) and "mesh" not in dict(changes):
+                changes[("mesh", run.mesh)] = None
             return Way(
                 programs=tuple(verdict.program for verdict in way),
                 changes=tuple(changes),

@@ -57,6 +57,8 @@ def planned_seconds(
     """
     speed = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters)
     tokens = n_tokens(shaper.train(run.train, run.forms, run.seed))
-    steps = len(run.train.seeds) * (run.train.steps + run.train.placebo_steps)
-    training = steps * tokens * speed(run.train.dtype).seconds
+    train, n = run.train, len(run.train.seeds)
+    steps = n * (train.steps + train.placebo_steps)
+    training = steps * tokens * speed(train.dtype).seconds
+    training += _PER_ADAPTER * n * (2 if train.placebo_steps else 1)
     return training + study_seconds(run, run.stages(), (), shaper, speed(run.dtype))

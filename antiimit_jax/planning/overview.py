@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from antiimit_jax.models.quantized import check_format
 from antiimit_jax.planning.advice import Verdict, judge, with_mesh
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
 from antiimit_jax.planning.memory import Estimator, n_params
@@ -40,6 +41,7 @@ def overview(
         for (kind, devices), some in itertools.groupby(sorted(machines, key=alike), key=alike):
             asked = dataclasses.replace(run_on(kind), suites=("control",))
             asked.lora.check(model.cfg)
+            check_format(model.cfg, asked.quantize, name)
             estimator = Estimator(model.cfg, shaper, kind, devices)
             for machine in some:
                 run = with_mesh(asked, model.cfg, machine)

@@ -10,7 +10,7 @@ from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.models.sharding import bytes_of_one
 from antiimit_jax.models.weights import abstract_params
-from antiimit_jax.parallel import AUTO
+from antiimit_jax.parallel import AUTO, mesh_sizes
 from antiimit_jax.planning.advice import Verdict, Way, environment, flag
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.planning.memory import n_bytes, n_params, peak
@@ -178,7 +178,9 @@ def _notes(plan: Plan) -> list[str]:
         f"JAX takes {machine.share:.0%} of a GPU's memory unless "
         "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise": kind == "gpu",
         "with --config.quantize=int8 the layers' matrices take half of bfloat16, with nf4 a "
-        "third; the drift page then says what that costs": not (plan.way.programs or quantised),
+        "third; unless drift.rulers is () the drift page says what that costs": not (
+            plan.way.programs or quantised
+        ),
         f"{machine.name} has no bfloat16 units: such matmuls are slow there": slow,
         "the time is by this machine's rate of matmuls": plan.seconds is not None,
     }
@@ -188,15 +190,19 @@ def _notes(plan: Plan) -> list[str]:
 def _devices_note(plan: Plan) -> str:
     """Which parallel design a run uses, and why."""
     n, phases = plan.machine.devices, [p for v in plan.verdicts for p in v.phases]
-    shared = re.search(r"shared by (\d+)", " ".join(part for p in phases for part in p.parts))
+    parts = " ".join(part for phase in phases for part in phase.parts)
+    shared = re.search(r"shared by (\d+)", parts)
     shared = int(shared[1]) if shared else n if "mesh" in dict(plan.way.changes) else 1
+    auto = plan.mesh == AUTO
     if shared > 1:
-        why = "since copies would fill more than a third of each, or all of it"
-        why = why if plan.mesh == AUTO else f"as --mesh={plan.mesh} says"
+        why = "since copies would fill more than a sixth of each"
         how = "split the weights and each batch's work (jax.jit on a mesh)"
-        return f"{shared} of {n} devices {how}, {why}"
+        return f"{shared} of {n} devices {how}, {why if auto else f'as --mesh={plan.mesh} says'}"
+    holders = n if auto else mesh_sizes(plan.mesh, n)[0]
+    why = "since it fills at most a sixth of each" if auto else f"as --mesh={plan.mesh} says"
+    why = "since quantised weights are not split" if ", else " in parts else why
     rows = "training takes as many devices as divide train.accumulate (jax.jit on a mesh)"
-    return f"each of the {n} devices holds a copy, since it fits (jax.pmap in evaluation); {rows}"
+    return f"{holders} of {n} devices hold a copy each, {why} (jax.pmap in evaluation); {rows}"
 
 
 def _undivided_note(plan: Plan) -> str:

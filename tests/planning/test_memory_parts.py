@@ -182,7 +182,7 @@ def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folde
     assert easy.fits and not easy.saved
 
 
-def test_the_way_is_the_one_that_gives_up_least():
+def test_the_way_is_the_one_that_gives_up_least(run):
     machine, halved = find_hardware("a100-40"), ("dtype", "bfloat16")
 
     def way(need: int = 0, **fits: bool | None) -> Way:
@@ -198,7 +198,7 @@ def test_the_way_is_the_one_that_gives_up_least():
             )
             for program in PROGRAMS
         ]
-        return find_way(verdicts, machine)
+        return find_way(verdicts, run, machine)
 
     parts, changed = ("evaluate", "finetune"), (halved,)
     assert way(evaluate=True, finetune=True, study=True) == Way(programs=("study",))
@@ -210,6 +210,9 @@ def test_the_way_is_the_one_that_gives_up_least():
     assert way(evaluate=False, finetune=False, study=False) == Way(programs=())
     tight = way(machine.usable + 1, evaluate=None, finetune=False, study=False)
     assert "MEM_FRACTION" in tight.environment
+    run = dataclasses.replace(run, mesh="data:2,model:4")  # which "auto" would choose anew
+    shared = Way(programs=("evaluate",), changes=(halved, ("mesh", run.mesh)))
+    assert way(evaluate=None, finetune=False, study=False) == shared
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):

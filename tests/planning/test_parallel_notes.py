@@ -36,13 +36,19 @@ def notes(part: str, way: Way, mesh: str = AUTO, **changes: int) -> str:
 def test_copies_run_under_pmap_where_they_fit_and_a_mesh_takes_what_does_not():
     study = Way(programs=("study",))
     copied = notes("weights (bfloat16)", study)
-    assert "each of the 8 devices holds a copy, since it fits (jax.pmap" in copied
+    assert (
+        "8 of 8 devices hold a copy each, since it fills at most a sixth of each (jax.pmap"
+        in copied
+    )
     shared = dataclasses.replace(study, changes=(("mesh", "data:1,model:8"),))
     rescued, chosen = notes("weights (bfloat16)", shared), "weights (bfloat16, shared by 4)"
     assert "8 of 8 devices split the weights" in rescued and "copies would fill" in rescued
     assert "4 of 8 devices split the weights" in notes(chosen, study)
     asked = notes(chosen, study, "data:2,model:4")
     assert "jax.jit on a mesh), as --mesh=data:2,model:4 says" in asked
+    some = notes("weights (bfloat16)", study, "data:2,model:1")
+    assert "2 of 8 devices hold a copy each, as --mesh=data:2,model:1 says" in some
+    assert "quantised weights are not split" in notes("weights (nf4, else bfloat16)", study)
     assert "8 devices" not in notes("weights (bfloat16)", Way(programs=()))
 
 
