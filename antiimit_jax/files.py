@@ -6,6 +6,7 @@ after the rename that makes it appear.
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from antiimit_jax.errors import UserError
 
 MARK = "antiimit_jax.json"  # in every folder that a program of ours made, and may replace
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -52,13 +54,13 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path, made: Path | None = None) -> Iterator[None]:
-    """An OSError without a name, as of a write or a sync, or with that of `made` names `path`."""
+    """A disk's error without a name, as of a write, or with that of `made` names `path`."""
     try:
         yield
     except OSError as error:
         name = error.filename
         inner = made and name and Path(os.fsdecode(name)).is_relative_to(made)
-        if error.errno is None or name and not inner:
+        if error.errno not in _OF_DISKS or name and not inner:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

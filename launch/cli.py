@@ -273,11 +273,11 @@ def show_json(values: Any) -> None:
 
 
 def installed(program: str) -> str:
-    """How a shell starts a program that is installed beside this Python: by name if it finds it."""
-    beside = Path(sys.executable).parent / program
-    if shutil.which(program) or not beside.exists():
-        return program
-    return shlex.quote(os.path.relpath(beside))
+    """How a shell starts a program of this Python's: by its name if that is what a shell finds."""
+    beside, found = Path(sys.executable).parent / program, shutil.which(program)
+    if not beside.exists():
+        return f"python -m launch.{program.removeprefix('aij-').replace('-', '_')}"
+    return program if found == str(beside) else shlex.quote(os.path.relpath(beside))
 
 
 @contextlib.contextmanager

@@ -109,7 +109,8 @@ def raise_stopped(end: Callable[[Stopped], None]) -> None:
     # An exception in a finalizer or a foreign callback is lost; then the thread above ends it.
     # Orbax's threads still call loops that an error, which it raises as well, has closed.
     show = sys.unraisablehook
-    known = lambda lost: lost.exc_type is Stopped or str(lost.exc_value) == "Event loop is closed"
+    closed = RuntimeError, "Event loop is closed"
+    known = lambda lost: lost.exc_type is Stopped or (lost.exc_type, str(lost.exc_value)) == closed
     sys.unraisablehook = lambda lost: None if known(lost) else show(lost)
     for number in SIGNALS:
         signal.signal(number, handle)

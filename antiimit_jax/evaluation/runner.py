@@ -1,4 +1,4 @@
-"""Runs the core over many queries on all local devices; one `Runner` serves a whole evaluation."""
+"""Runs the core over many queries on a model's mesh; one `Runner` serves a whole evaluation."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence

@@ -258,11 +258,6 @@ def abstract_params(cfg: ModelConfig, dtype: Any, quantize: str = "none") -> Any
     return params | {"layers": abstract_quantized(params["layers"], quantize)}
 
 
-def empty_params(cfg: ModelConfig, dtype: Any) -> Any:
-    """The tree of `Decoder`, its arrays yet to be filled. Pages count only when they are."""
-    return jax.tree.map(_empty, abstract_params(cfg, dtype))
-
-
 def _empty(like: jax.ShapeDtypeStruct) -> np.ndarray:
     return aligned_empty(like.shape, like.dtype)
 

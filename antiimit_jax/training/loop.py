@@ -133,7 +133,8 @@ def train(
         for done in range(len(log) + 1, job.steps + 1):
             told.begin()
             batch, tokens = following.result()
-            following = ahead.submit(stepper.batch, done)
+            if done < job.steps:
+                following = ahead.submit(stepper.batch, done)
             state, metrics = stepper(state, batch)
             told.add(done, metrics, tokens)
             looks = bool(cfg.eval_every) and done % cfg.eval_every == 0

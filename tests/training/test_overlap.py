@@ -19,7 +19,7 @@ def test_the_next_batch_is_there_before_a_step_ends_and_the_step_before_is_read_
     tiny, tmp_path, monkeypatch
 ):
     """Each step here ends only when the next batch lies on the devices."""
-    placed, events = [threading.Event() for _ in range(STEPS.steps + 1)], []
+    placed, events = [threading.Event() for _ in range(STEPS.steps)], []
     batch, call = loop._Stepper.batch, loop._Stepper.__call__
 
     def place(self, step):
@@ -31,7 +31,8 @@ def test_the_next_batch_is_there_before_a_step_ends_and_the_step_before_is_read_
     def step(self, state, given):
         number = sum(kind == "starts" for kind, _ in events) + 1
         events.append(("starts", number))
-        assert placed[number].wait(60), "the next batch waits for the step"
+        last = number == STEPS.steps
+        assert last or placed[number].wait(60), "the next batch waits for the step"
         return call(self, state, given)
 
     monkeypatch.setattr(loop._Stepper, "batch", place)
