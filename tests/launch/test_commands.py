@@ -94,7 +94,7 @@ def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path / "my env" / "bin"))
-    assert installed("aij-study") == "aij-study"  # not there at all
+    assert installed("aij-study") == "python -m launch.study"  # not there at all
     (tmp_path / "my env" / "bin").mkdir(parents=True)
     command(tmp_path / "my env" / "bin", "aij-study")
     assert installed("aij-study") == "aij-study"  # on the PATH

@@ -78,6 +78,7 @@ def test_page_is_well_formed_self_contained_and_without_scripts(page):
 
 
 def test_nothing_missing_is_printed_as_a_value(page, words):
+    words = words.replace("quantize none", "")  # a value of the configuration
     assert not re.search(r"\b(nan|None|inf|null)\b", words, re.IGNORECASE)
     assert "NaN" not in page and "mathdefault" not in page
 

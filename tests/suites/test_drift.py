@@ -15,16 +15,13 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.decoder import Decoder, sequences
 from antiimit_jax.models.lora import LoraConfig, init_adapter
-from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE, Stage, adapter_stage, make_row
 from antiimit_jax.scoring.differences import first_fit
 from antiimit_jax.study import score
-from antiimit_jax.suites import SUITES, control, drift
+from antiimit_jax.suites import control, drift
 from antiimit_jax.suites.drift import choose_prompts
-from antiimit_jax.tasks.neutral import load_neutral
-from antiimit_jax.text.formats import Message, neutral_tokens
+from antiimit_jax.text.formats import neutral_tokens
 from tests.suites.small import as_read, small_config, values_of
 
 CFG = small_config().drift
@@ -83,27 +80,6 @@ def test_divergence_on_requests_equals_scipy_on_plain_logits(asker, runner, lm):
     (row,) = [r for r in drift.score(tables, CFG, Bootstrap(n_boot=0)) if r["split"] == "task"]
     assert row["metric"] == "kl_task" and row["n"] == CFG.n_task
     assert row["value"] == tables["drift_task"]["kl_task"].mean() > 0
-
-
-def test_the_base_answers_greedily_once_and_every_stage_reads_its_answers(asker, run, lm):
-    tables = run_files.read_tables(run, schemas(SUITES))
-    said, tokens = tables["drift_said"], tables["drift_continued"]
-    assert set(said["stage"]) == {"base"} and len(said["text"]) == CFG.n_continued == 2
-    assert set(tokens["stage"]) == {"ruler:int8_channel", "ruler:bf16", "mine"}
-    prompts = {prompt.id: prompt for prompt in load_neutral("drift")}
-    for i, text in zip(said["prompt_id"], said["text"]):
-        chat = (prompts[i].messages[0], Message("assistant", ""))
-        (answer,) = asker().generate([chat], what="", max_tokens=6, temperature=0)[0]
-        assert text == answer.text.rstrip("\ufffd")
-        ids = list(lm.tokenizer.encode_continued(text))
-        for stage in set(tokens["stage"]):
-            mine = (tokens["stage"] == stage) & (tokens["prompt_id"] == i)
-            assert tokens["token"][mine].tolist() == ids
-    rows = drift.score(tables, CFG, Bootstrap(n_boot=0))
-    found = values_of(rows, stage="mine", split="continued", slice="all")
-    at = tokens["stage"] == "mine"
-    assert found["kl_base_tuned"] == pytest.approx(tokens["kl_base_tuned"][at].mean())
-    assert values_of(rows, stage="diff:mine-ruler:int8_channel", split="continued", slice="all")
 
 
 def test_answers_of_the_base_are_read_and_not_made_again(asker):

@@ -61,7 +61,7 @@ def test_the_best_constant_rate_stands_beside_and_rows_have_intervals():
     assert row["value"] == pytest.approx(np.log10(30)) and row["clusters"] == 20
     assert "rate_slope" not in figures(rows, where="rate=0.0001")
     (question,) = rare_rates.questions(Rows(rows, [BASE]))
-    assert "slope 0.000" in question.found[0]
+    assert "where it follows them, is 0.000" in question.found[0]
     assert len(rare_rates.section({}, Rows(rows, [BASE])).tables) == 2
 
 

@@ -18,9 +18,12 @@ from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import Stage
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.study import score, write_results
-from antiimit_jax.suites import SUITES, ladder
+from antiimit_jax.suites import SUITES, drift, ladder
 from antiimit_jax.suites.ladder import page
+from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.rungs import RUNGS
+from antiimit_jax.text.formats import Message
+from tests.suites.small import small_config, values_of
 
 
 def written(folder) -> list[str]:
@@ -103,3 +106,24 @@ def test_the_ladder_holds_and_shows_the_rungs_with_figures_of_their_own(run):
     titles = {table.title for table in section.tables}
     assert titles >= {f"{rung}: {RUNGS[rung]}" for rung in page.OWN}
     assert all(table.body for table in section.tables)
+
+
+def test_the_base_answers_greedily_once_and_every_stage_reads_its_answers(asker, run, lm):
+    tables, cfg = run_files.read_tables(run, schemas(SUITES)), small_config().drift
+    said, tokens = tables["drift_said"], tables["drift_continued"]
+    assert set(said["stage"]) == {"base"} and len(said["text"]) == cfg.n_continued == 2
+    assert set(tokens["stage"]) == {"ruler:int8_channel", "ruler:bf16", "mine"}
+    prompts = {prompt.id: prompt for prompt in load_neutral("drift")}
+    for i, text in zip(said["prompt_id"], said["text"]):
+        chat = (prompts[i].messages[0], Message("assistant", ""))
+        (answer,) = asker().generate([chat], what="", max_tokens=6, temperature=0)[0]
+        assert text == answer.text.rstrip("\ufffd")
+        ids = list(lm.tokenizer.encode_continued(text))
+        for stage in set(tokens["stage"]):
+            mine = (tokens["stage"] == stage) & (tokens["prompt_id"] == i)
+            assert tokens["token"][mine].tolist() == ids
+    rows = drift.score(tables, cfg, Bootstrap(n_boot=0))
+    found = values_of(rows, stage="mine", split="continued", slice="all")
+    at = tokens["stage"] == "mine"
+    assert found["kl_base_tuned"] == pytest.approx(tokens["kl_base_tuned"][at].mean())
+    assert values_of(rows, stage="diff:mine-ruler:int8_channel", split="continued", slice="all")
