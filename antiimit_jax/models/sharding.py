@@ -62,16 +62,30 @@ def fitting_shards(cfg: ModelConfig, params: Tree, devices: int, room: int) -> i
     return next((n for n in divisors if 6 * bytes_of_one(cfg, params, n) <= room), devices)
 
 
-def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh:
-    """The mesh of that name for a model; AUTO has `fitting_shards` of each device's own memory.
+def sizes_of(
+    name: str, cfg: ModelConfig, params: Tree, devices: int, room: int | None
+) -> tuple[int, int]:
+    """How many rows of how many devices the mesh of that name has for a model.
 
-    Devices of a CPU have none of their own: each is a row.
+    Args:
+      room: bytes that a program may fill of each device's own memory: AUTO has `fitting_shards` of
+        it. None where devices have none of their own, as on a CPU: each is a row.
 
     Raises:
       UserError: it takes a number of devices that does not divide those there are.
     """
-    rows, shards = mesh_sizes(name, len(devices))
+    if name != AUTO or not room:
+        return mesh_sizes(name, devices)
+    shards = fitting_shards(cfg, params, devices, room)
+    return devices // shards, shards
+
+
+def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh:
+    """The mesh of that name for a model, on these devices as they are.
+
+    Raises:
+      UserError: it takes a number of devices that does not divide those there are.
+    """
     room = (devices[0].memory_stats() or {}).get("bytes_limit") if name == AUTO else None
-    if room:
-        return make_mesh(devices, fitting_shards(cfg, params, len(devices), room))
+    rows, shards = sizes_of(name, cfg, params, len(devices), room)
     return make_mesh(devices[: rows * shards], shards)

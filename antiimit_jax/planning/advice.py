@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from antiimit_jax.models.config import ModelConfig
-from antiimit_jax.models.sharding import fitting_shards
+from antiimit_jax.models.sharding import sizes_of
 from antiimit_jax.models.weights import abstract_params
-from antiimit_jax.parallel import AUTO, mesh_name, mesh_sizes, splits
+from antiimit_jax.parallel import mesh_name, splits
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
 from antiimit_jax.planning.memory import Estimator, Phase, peak
 from antiimit_jax.run_config import RunConfig
@@ -53,11 +53,9 @@ def with_mesh(run: RunConfig, cfg: ModelConfig, machine: Hardware) -> RunConfig:
     Raises:
       UserError: a mesh for other devices.
     """
-    rows, shards = mesh_sizes(run.mesh, machine.devices)
-    if run.mesh == AUTO and machine.devices > 1 and run.quantize == "none":
-        params = abstract_params(cfg, run.dtype)
-        shards = fitting_shards(cfg, params, machine.devices, machine.usable)
-        rows = machine.devices // shards
+    split = machine.devices > 1 and run.quantize == "none"  # quantised weights lie whole
+    params, room = abstract_params(cfg, run.dtype), machine.usable if split else None
+    rows, shards = sizes_of(run.mesh, cfg, params, machine.devices, room)
     return dataclasses.replace(run, mesh=mesh_name(rows, shards))
 
 
