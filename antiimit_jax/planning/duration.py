@@ -55,10 +55,10 @@ def planned_seconds(
     Args:
       gflops: the processor's rate of matmuls by dtype; others are multiplied as float32.
     """
-    speed = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters)
-    tokens = n_tokens(shaper.train(run.train, run.forms, run.seed))
     train, n = run.train, len(run.train.seeds)
-    steps = n * (train.steps + train.placebo_steps)
-    training = steps * tokens * speed(train.dtype).seconds
-    training += _PER_ADAPTER * n * (2 if train.placebo_steps else 1)
-    return training + study_seconds(run, run.stages(), (), shaper, speed(run.dtype))
+    tokens = n_tokens(shaper.train(train, run.forms, run.seed))
+    of_token = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters).seconds
+    slower = of_token(run.dtype) / of_token(train.dtype)
+    speed = StepSpeed(tokens * of_token(train.dtype), tokens, slower)
+    steps = [train.steps, train.placebo_steps] if train.placebo_steps else [train.steps]
+    return study_seconds(run, run.stages(), n * steps, shaper, speed)
