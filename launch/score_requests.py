@@ -11,7 +11,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.json_files import read_json, read_json_lines
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.scoring.trie import WordQuery, check_words, form_variants
-from antiimit_jax.tasks.user_items import load_items, target_problem
+from antiimit_jax.tasks.user_items import line_of, load_items, target_problem
 from antiimit_jax.text.formats import Message, Prompt, chat_prompt
 
 _TURNS = [{"role": str, "content": str}]
@@ -158,13 +158,13 @@ def read_items(file: Path) -> list[Request]:
     """
     return [
         Request(
-            where=f"{file}: line {number}",
+            where=f"{file}: line {line_of(item)}",
             prompt=item.messages,
             words=item.words,
             targets=item.targets,
             item=True,
         )
-        for number, item in enumerate(load_items(str(file)).entries, 1)
+        for item in load_items(str(file)).entries
     ]
 
 
