@@ -30,10 +30,15 @@ def sha256(file: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's contents, or a folder's names, are on the disk."""
+    """Waits until a file's contents, or a folder's names, are on the disk.
+
+    Raises:
+      OSError: they cannot be written; it names `path`.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
