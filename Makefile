@@ -20,7 +20,7 @@ glance: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/glance.py --workdir=runs/glance $(ARGS)
 
 test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
