@@ -1,0 +1,238 @@
+"""compare.json, compare.html and the console's lines of a comparison of several models' runs."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style, ticker
+from matplotlib.figure import Figure
+
+from antiimit_jax.files import json_text
+from antiimit_jax.metrics.between_models import METRICS
+from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.reporting import plots
+from antiimit_jax.reporting.between_models import LABELS, Compared, Comparison, Model
+from antiimit_jax.reporting.judging import Verdict
+from antiimit_jax.reporting.needed_runs import FORMATS
+from antiimit_jax.reporting.report import template
+from antiimit_jax.reporting.rows import interval, number, plain_text
+from antiimit_jax.reporting.run_files import write_text
+from antiimit_jax.reporting.summary import text_table
+from antiimit_jax.results import Cell, Line, Picture, Section, Table
+
+JSON, PAGE = "compare.json", "compare.html"
+NOT_ASKED = "not asked"
+_SHOWN = 4  # of what is missing, on the console
+_EXPLAINED = (
+    "γ says how far log-odds follow those of the percentages asked: 1 follows them, 0 ignores "
+    "them, and more than 1 overdoes it. Mass is the probability of the asked words together, TVD "
+    "the probability in the wrong place, TVD of shares the same of the words' shares among "
+    "themselves, where they have mass.",
+)
+_SAD = (
+    "SAD's published table (5 of 5 pairs favour the base) is not counted as evidence: the "
+    "probability before was formed from it. Its authors put the gap down to refusals and format, "
+    "and its score is a mean over two tasks."
+)
+
+
+def write_comparison(workdir: Path, found: Comparison, about: str, notes: Sequence[str]) -> Path:
+    """Writes compare.json and compare.html; returns the page's path.
+
+    Args:
+      about: which items were asked.
+      notes: in what the runs differ besides their models.
+    """
+    write_text(workdir / JSON, json_text(_as_dict(found, about, notes), indent=1) + "\n")
+    text = template("compare.html.j2").render(
+        title=f"{len({m.name for m in found.models})} models compared",
+        about=about,
+        warnings=notes,
+        verdicts=found.verdicts,
+        sections={"models": _models(found), "E1": _sizes(found), "E2": _pairs(found)},
+        svg=plots.svg,
+    )
+    return write_text(workdir / PAGE, text)
+
+
+def console_lines(found: Comparison) -> str:
+    """The models' figures and the verdicts as text."""
+    lines = text_table(_model_table(found))
+    for verdict in found.verdicts:
+        lines += ["", f"{verdict.id}: {verdict.claim}: {verdict.verdict}"]
+        lines += [f"  {text}" for text in verdict.found]
+        lines += [f"  missing: {text}" for text in verdict.missing[:_SHOWN]]
+        if (more := len(verdict.missing) - _SHOWN) > 0:
+            lines.append(f"  missing: {more} more, see the page")
+    text = "\n".join([*lines, *(f"  {reading}" for reading in found.readings)])
+    return text.replace("\u00a0", " ").replace("−", "-").replace("–", "-") + "\n"
+
+
+def _as_dict(found: Comparison, about: str, notes: Sequence[str]) -> dict[str, Any]:
+    facts = [f.name for f in dataclasses.fields(Model) if f.name != "answers"]
+    models = [
+        {name: getattr(m, name) for name in facts}
+        | {metric: _values(one) for metric, one in found.own[m.name, m.format].items()}
+        for m in found.models
+    ]
+    rows = [
+        {key: value for key, value in vars(one).items() if key != "figure"} | _values(one.figure)
+        for one in found.found
+    ]
+    verdicts = [dataclasses.asdict(verdict) for verdict in found.verdicts]
+    said = {"asked": about, "notes": list(notes), "readings": list(found.readings)}
+    return {"schema": 1, **said, "models": models, "rows": rows, "verdicts": verdicts}
+
+
+def _values(figure: Estimate) -> dict[str, Any]:
+    """A figure under the names that rows of metrics.json have."""
+    ends = {"value": figure.value, "ci_low": figure.low, "ci_high": figure.high}
+    return ends | ({"note": figure.note} if figure.note else {})
+
+
+def _cell(figure: Estimate, digits: int = 3) -> Cell:
+    return Cell(text=number(figure.value, digits), small=interval(_values(figure), digits))
+
+
+def _cells(here: dict[str, Compared]) -> list[Cell]:
+    return [_cell(here[metric].figure) for metric in METRICS]
+
+
+def _model_table(found: Comparison) -> Table:
+    body = [
+        Line(
+            label=plain_text(m.name),
+            cells=[
+                plain_text(m.family),
+                _parameters(m.parameters),
+                m.kind,
+                m.format,
+                *map(_cell, found.own[m.name, m.format].values()),
+            ],
+        )
+        for m in found.models
+    ]
+    head = ["model", "family", "parameters", "kind", "format", *LABELS.values()]
+    return Table(head=head, body=body)
+
+
+def _parameters(count: float) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
+
+
+def _models(found: Comparison) -> Section:
+    runs = [Line(label=plain_text(m.name), cells=[m.format, m.run]) for m in found.models]
+    return Section(
+        "The models, each as it is",
+        _EXPLAINED,
+        tables=[
+            _model_table(found),
+            Table(head=["model", "format", "run"], body=runs, fold="folders of the runs"),
+        ],
+        link="Models",
+    )
+
+
+def _sizes(found: Comparison) -> Section:
+    """E1: a line a family."""
+    (verdict,) = [v for v in found.verdicts if v.id == "E1"]
+    slopes = found.at("E1")
+    over = slopes.pop("", {})
+    body = [
+        Line(label=plain_text(family), cells=_cells(of), small=", ".join(of["gamma"].models))
+        for family, of in slopes.items()
+    ]
+    if len(slopes) > 1:
+        body.append(Line(label="mean over families", cells=_cells(over), kind="stage"))
+    table = Table(
+        head=["slope per doubling of parameters", *LABELS.values()],
+        body=body,
+        notes=[
+            "Base and post-trained models, and formats, have a level of their own each and share "
+            "the slope. Intervals of a family are over word sets, which all its models answered; "
+            "those of the mean also over families."
+        ],
+    )
+    caption = (
+        "Full marks are base models, hollow ones post-trained; squares are asked in base format, "
+        "circles in chat format. Lines join one family's models of a kind."
+    )
+    pictures = [
+        Picture(
+            drawing=_size_figure(found, metric),
+            name=f"sizes-{metric}",
+            label=f"{LABELS[metric]} by parameters",
+            caption=caption if metric == METRICS[0] else "",
+        )
+        for metric in METRICS[:3]
+    ]
+    families = dict.fromkeys(m.family for m in found.models)
+    legend = [("■", plots.colour(family), plain_text(family)) for family in families]
+    tables = [table] if body else []
+    return _section(verdict, tables=tables, figures=pictures, legend=legend)
+
+
+def _pairs(found: Comparison) -> Section:
+    """E2: a table a format, in it each pair and what its two models differ by."""
+    (verdict,) = [v for v in found.verdicts if v.id == "E2"]
+    pairs = list(dict.fromkeys(m.pair for m in found.models if m.pair))
+    tables = []
+    for asked in FORMATS if pairs else ():
+        differences, body = found.at("E2", asked), []
+        for pair in pairs:
+            body += [_asked_line(found, pair, post, asked) for post in (False, True)]
+            if pair in differences:
+                label = "base less post-trained"
+                body.append(Line(label=label, cells=_cells(differences[pair]), kind="stage"))
+        if len(differences) > 2:
+            label = "base less post-trained, mean over pairs"
+            body.append(Line(label=label, cells=_cells(differences[""]), kind="stage"))
+        head = ["", *LABELS.values()]
+        tables.append(Table(head=head, body=body, title=f"Asked in {asked} format"))
+    return _section(verdict, [*found.readings, _SAD.removesuffix(".")], tables=tables)
+
+
+def _asked_line(found: Comparison, pair: str, post: bool, asked: str) -> Line:
+    """One model of a pair in one format."""
+    there = [m for m in found.models if (m.pair, m.post_trained) == (pair, post)]
+    kind = "post-trained" if post else "base"
+    name = plain_text(there[0].name) if there else f"{kind} model of {plain_text(pair)}"
+    own = found.own.get((there[0].name, asked)) if there else None
+    cells = list(map(_cell, own.values())) if own else [NOT_ASKED] * len(METRICS)
+    return Line(label=name, cells=cells, small=kind if there else "")
+
+
+def _section(verdict: Verdict, readings: Sequence[str] = (), **shown: Any) -> Section:
+    missing = "\n".join(map(plain_text, verdict.missing))
+    return Section(
+        f"{verdict.id}: {verdict.claim}",
+        [f"Verdict: {verdict.verdict}.", f"Rule: {verdict.rule}."],
+        readings=[*verdict.found, *readings],
+        parts=[Section("What is missing", quote=missing)] if missing else [],
+        link=f"{verdict.id}: {'sizes' if verdict.id == 'E1' else 'pairs'}",
+        **shown,
+    )
+
+
+def _size_figure(found: Comparison, metric: str) -> Figure:
+    """One figure against parameters, a line a family, kind and format."""
+    lines: dict[tuple, list[Model]] = {}
+    for m in sorted(found.models, key=lambda m: m.parameters):
+        lines.setdefault((m.family, m.post_trained, m.format), []).append(m)
+    with style.context(plots.STYLE):
+        figure = Figure(figsize=plots.PANEL, layout="constrained")
+        axes = figure.subplots()
+        for (family, post, asked), models in lines.items():
+            look = plots.colour(family), {"base": "s", "chat": "o"}[asked]
+            own = [found.own[m.name, m.format][metric] for m in models]
+            known = [(m.parameters, one) for m, one in zip(models, own) if one.value is not None]
+            axes.plot([x for x, _ in known], [one.value for _, one in known], color=look[0], lw=0.8)
+            for x, one in known:
+                plots.mark(axes, x, (one.value, one.low, one.high), look, hollow=post)
+        axes.set_xscale("log")
+        sizes = sorted({m.parameters for m in found.models})
+        axes.set_xticks(sizes, map(_parameters, sizes), rotation=30, ha="right")
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.set(title=LABELS[metric], xlabel="parameters")
+        return figure
