@@ -11,12 +11,14 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.fields import own_files
 from antiimit_jax.json_files import read_json_lines
 from antiimit_jax.metrics.control import ControlResults
+from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.models.catalog import alias_of, entry_of, pair_of, series_of
 from antiimit_jax.planning.memory import n_params
 from antiimit_jax.planning.model import find_planned
 from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.between_models import Model
+from antiimit_jax.reporting.compared_models import BESIDE, Model
 from antiimit_jax.reporting.identity import differing
+from antiimit_jax.reporting.rows import Rows, plain_text
 from antiimit_jax.results import BASE, Columns, taken
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites.control import ITEMS, results_of
@@ -52,6 +54,7 @@ class ReadRun:
     folder: Path
     info: Mapping[str, Any]
     config: RunConfig
+    rows: Rows
     split: str
     table: Columns  # of items, a row an item and word
     answers: ControlResults
@@ -81,7 +84,8 @@ def _read(folder: Path) -> ReadRun:
     if not (folder / run_files.METRICS).is_file():
         hint = "the command that began it goes on with it"
         raise UserError(f"--runs={folder}: not finished (no {run_files.METRICS}); {hint}")
-    info, config = run_files.read_metrics(folder)["run"], read_saved(folder)
+    metrics, config = run_files.read_metrics(folder), read_saved(folder)
+    info = metrics["run"]
     run_files.check_tables(folder, info)
     table = run_files.read_tables(folder, {"items": ITEMS}).get("items", {"stage": np.zeros(0)})
     table = taken(table, table["stage"] == BASE.name)
@@ -162,8 +166,8 @@ def compared_models(runs: Sequence[ReadRun], about: Mapping[str, dict[str, Any]]
         for earlier in models:
             place = (model.pair or model.name, model.post_trained, model.format)
             if place == (earlier.pair or earlier.name, earlier.post_trained, earlier.format):
-                what = f"{model.kind} model {model.name} in {model.format} format"
-                raise UserError(f"--runs={run.folder}: the {what}, as {earlier.run}; leave one out")
+                what = f"holds {model.name} in {model.format} format, as {earlier.run} does"
+                raise UserError(f"--runs={run.folder}: {what}; leave one out")
         models.append(model)
     used = {name for run in runs for name in _names(run)}
     if unused := [name for name in about if name not in used]:
@@ -197,7 +201,19 @@ def _model(run: ReadRun, about: Mapping[str, dict[str, Any]]) -> Model:
         post_trained=told["post_trained"],
         format=_format(run),
         answers=run.answers,
+        beside=_beside(run),
     )
+
+
+def _beside(run: ReadRun) -> dict[str, Estimate]:
+    """What the suite residual found, in runs that hold it."""
+    place = (BASE.name, "residual", run.split)
+    found = {name: run.rows.get(*place, name, "share") for name in BESIDE}
+    return {
+        name: Estimate(value=row["value"], low=row["ci_low"], high=row["ci_high"])
+        for name, row in found.items()
+        if row
+    }
 
 
 def _parameters(run: ReadRun) -> int:
@@ -229,5 +245,5 @@ def what_else_differs(runs: Sequence[ReadRun]) -> list[str]:
         values = {str(run.folder): getattr(run.config, name) for run in runs}
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{value} in {folder}" for folder, value in values.items())
-            said.append(f"The runs differ in {name}: {shown}.")
+            said.append(plain_text(f"The runs differ in {name}: {shown}."))
     return said

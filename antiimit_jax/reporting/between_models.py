@@ -6,22 +6,21 @@ Figures are those of the models as they are, on two-word plain requests of the s
 import dataclasses
 from collections.abc import Sequence
 
-from antiimit_jax.metrics.between_models import (
-    METRICS,
-    compared,
-    doubling_weights,
-    over_pairs,
-    sign_flip,
-)
-from antiimit_jax.metrics.control import ControlResults
-from antiimit_jax.metrics.hypotheses import over_seeds, posterior_above
+from antiimit_jax.metrics.between_models import METRICS, compared
+from antiimit_jax.metrics.hypotheses import posterior_above
 from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.metrics.resampling import LEAST_CLUSTERS, Bootstrap
+from antiimit_jax.reporting.compared_models import (
+    LABELS,
+    Compared,
+    Model,
+    differences_of,
+    slopes_of,
+)
 from antiimit_jax.reporting.judging import NO_DATA, Part, Verdict, outcome
 from antiimit_jax.reporting.needed_runs import FORMATS, Ask, not_asked, other_sizes
 from antiimit_jax.reporting.rows import number
 
-LABELS = {"gamma": "γ", "mass": "mass", "tvd_res": "TVD", "tvd_cond": "TVD of shares"}
 NO_DIFFERENCE = 0.02  # per doubling of parameters: at most so much is none
 CLAIMS = {
     "E1": "larger models do better than smaller ones",
@@ -35,37 +34,6 @@ RULES = {
 }
 _E1_PRIOR, _E2_PRIOR = 0.6, 0.8
 _SCALES = (1.0, 0.5, 2.0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """One model of a comparison, asked in one format."""
-
-    name: str
-    run: str  # the folder of its run
-    family: str  # releases of one kind in several sizes
-    parameters: float
-    pair: str  # the same of a base and its post-trained release; "" without such
-    post_trained: bool
-    format: str  # of FORMATS
-    answers: ControlResults  # to two-word plain requests
-
-    @property
-    def kind(self) -> str:
-        return "post-trained" if self.post_trained else "base"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One figure of a comparison: a slope per doubling, or base less post-trained."""
-
-    hypothesis: str
-    unit: str  # a family or the name of a pair's base; "" over all of them
-    format: str  # of E2
-    metric: str
-    figure: Estimate
-    models: Sequence[str]
-    p: float | None = None  # one-sided, of the exact sign flip over pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,97 +66,23 @@ def compare(models: Sequence[Model], boot: Bootstrap, ask: Ask) -> Comparison:
         (m.name, m.format): {name: compared([m.answers], [1], name, boot) for name in METRICS}
         for m in models
     }
-    slopes, pairs = _slopes(models, boot), _differences(models, boot)
-    verdicts = [_larger(models, slopes, ask), _base(models, pairs, ask)]
+    slopes, pairs = slopes_of(models, boot), differences_of(models, boot)
+    steep = [
+        f"γ of {name} in {style} format is above 1, where more is not better"
+        for (name, style), figures in own.items()
+        if (figures["gamma"].low or 0) > 1
+    ]
+    verdicts = [_larger(models, slopes, steep, ask), _base(models, pairs, steep, ask)]
     found = [*slopes, *pairs]
     return Comparison(
         models=models, own=own, found=found, verdicts=verdicts, readings=_readings(pairs)
     )
 
 
-def _slopes(models: Sequence[Model], boot: Bootstrap) -> list[Compared]:
-    """Of each family with two sizes of a kind in a format; kinds and formats share the slope."""
-    found: list[Compared] = []
-    for family in dict.fromkeys(m.family for m in models):
-        of_it = [m for m in models if m.family == family]
-        weights = doubling_weights(
-            [m.parameters for m in of_it], [(m.post_trained, m.format) for m in of_it]
-        )
-        if weights is None:
-            continue
-        used = [(m, weight) for m, weight in zip(of_it, weights) if abs(weight) > 1e-9]
-        answers, weights = [m.answers for m, _ in used], [weight for _, weight in used]
-        found += [
-            Compared(
-                hypothesis="E1",
-                unit=family,
-                format="",
-                metric=metric,
-                figure=compared(answers, weights, metric, boot),
-                models=list(dict.fromkeys(m.name for m, _ in used)),
-            )
-            for metric in METRICS
-        ]
-    return found + [_over_families(found, metric) for metric in METRICS if found]
-
-
-def _over_families(found: Sequence[Compared], metric: str) -> Compared:
-    """Families are to their mean what training seeds are: each its own value, the same items."""
-    here = [one for one in found if one.metric == metric]
-    names = [name for one in here for name in one.models]
-    figure = over_seeds([one.figure for one in here])
-    return dataclasses.replace(here[0], unit="", figure=figure, models=names)
-
-
-def _differences(models: Sequence[Model], boot: Bootstrap) -> list[Compared]:
-    """Of each pair in each format that both were asked in, and over the pairs of a format."""
-    found: list[Compared] = []
-    for style in FORMATS:
-        pairs = _pairs(models, style)
-        for metric in METRICS if pairs else ():
-            place = dict(hypothesis="E2", format=style, metric=metric)
-            each = [
-                Compared(
-                    **place,
-                    unit=base.pair,
-                    figure=compared([base.answers, post.answers], [1, -1], metric, boot),
-                    models=[base.name, post.name],
-                )
-                for base, post in pairs
-            ]
-            found += [*each, _over_pairs(each, pairs, boot)]
-    return found
-
-
-def _pairs(models: Sequence[Model], style: str) -> list[tuple[Model, Model]]:
-    """Base and post-trained releases that were both asked in a format."""
-    asked = {(m.pair, m.post_trained): m for m in models if m.format == style and m.pair}
-    there = [(base, asked.get((pair, True))) for (pair, post), base in asked.items() if not post]
-    return [(base, post) for base, post in there if post]
-
-
-def _over_pairs(
-    each: Sequence[Compared], pairs: Sequence[tuple[Model, Model]], boot: Bootstrap
-) -> Compared:
-    """The mean: with six pairs by sign flips over pairs, with fewer of these pairs alone."""
-    values = [one.figure.value for one in each]
-    metric, names = each[0].metric, [name for one in each for name in one.models]
-    if None in values:
-        figure, p = Estimate(value=None, note=each[values.index(None)].figure.note), None
-    else:
-        better = [-value for value in values] if metric.startswith("tvd") else values
-        p = sign_flip(better)
-        if len(values) >= LEAST_CLUSTERS:
-            figure = over_pairs(values)
-        else:
-            answers = [m.answers for pair in pairs for m in pair]
-            weights = [sign / len(pairs) for _ in pairs for sign in (1, -1)]
-            figure = compared(answers, weights, metric, boot)
-    return dataclasses.replace(each[0], unit="", figure=figure, models=names, p=p)
-
-
-def _larger(models: Sequence[Model], found: Sequence[Compared], ask: Ask) -> Verdict:
-    """E1."""
+def _larger(
+    models: Sequence[Model], found: Sequence[Compared], steep: Sequence[str], ask: Ask
+) -> Verdict:
+    """E1; `steep` are reasons why more γ may not be better."""
     if not found:
         missing = other_sizes([(m.name, m.format) for m in models], ask)
         return _verdict("E1", NO_DATA, missing=["two sizes of one family, asked alike", *missing])
@@ -201,11 +95,14 @@ def _larger(models: Sequence[Model], found: Sequence[Compared], ask: Ask) -> Ver
     n = len(families) if len(families) > 1 else _word_sets(models)
     further = _probability(over["gamma"].figure, NO_DIFFERENCE, _E1_PRIOR, n, "γ")
     names = over["gamma"].models if len(families) == 1 else ()
-    return _verdict("E1", outcome(parts), names, [*(part.said for part in parts), *further])
+    said = [*(part.said for part in parts), *further]
+    return _verdict("E1", outcome(parts, steep), names, said, steep)
 
 
-def _base(models: Sequence[Model], found: Sequence[Compared], ask: Ask) -> Verdict:
-    """E2."""
+def _base(
+    models: Sequence[Model], found: Sequence[Compared], steep: Sequence[str], ask: Ask
+) -> Verdict:
+    """E2; `steep` as in E1."""
     asked = {(m.pair, m.post_trained, m.format): m.name for m in models if m.pair}
     missing = not_asked(asked, ask)
     over = {(one.format, one.metric): one for one in found if not one.unit}
@@ -229,6 +126,7 @@ def _base(models: Sequence[Model], found: Sequence[Compared], ask: Ask) -> Verdi
     names = list(dict.fromkeys(name for style in styles for name in over[style, "gamma"].models))
     few = any(len(one.models) < 2 * LEAST_CLUSTERS for one in over.values())
     needed = [f"a pair asked in {style} format" for style in FORMATS if style not in styles]
+    needed += steep
     return _verdict("E2", outcome(parts, needed), names if few else (), said, [*needed, *missing])
 
 
@@ -267,8 +165,9 @@ def _probability(figure: Estimate, least: float, prior: float, n: int, words: st
     after, *others = (
         posterior_above(figure, least, prior=prior, n=n, scale=scale) for scale in _SCALES
     )
-    low, high = (number(end, 2) for end in (min(others), max(others)))
-    return [f"probability {prior} before, {number(after, 2)} after {words}, {low} to {high}"]
+    ends = [number(end, 2) for end in (min(others), max(others))]
+    spread = f"{' to '.join(ends)} with half or twice the spread"
+    return [f"probability {prior} before, {number(after, 2)} after {words} ({spread})"]
 
 
 def _word_sets(models: Sequence[Model]) -> int:

@@ -12,11 +12,12 @@ from antiimit_jax.files import json_text
 from antiimit_jax.metrics.between_models import METRICS
 from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.reporting import plots
-from antiimit_jax.reporting.between_models import LABELS, Compared, Comparison, Model
+from antiimit_jax.reporting.between_models import Comparison
+from antiimit_jax.reporting.compared_models import BESIDE, LABELS, Compared, Model
 from antiimit_jax.reporting.judging import Verdict
 from antiimit_jax.reporting.needed_runs import FORMATS
 from antiimit_jax.reporting.report import template
-from antiimit_jax.reporting.rows import interval, number, plain_text
+from antiimit_jax.reporting.rows import interval, number
 from antiimit_jax.reporting.run_files import write_text
 from antiimit_jax.reporting.summary import text_table
 from antiimit_jax.results import Cell, Line, Picture, Section, Table
@@ -70,10 +71,11 @@ def console_lines(found: Comparison) -> str:
 
 
 def _as_dict(found: Comparison, about: str, notes: Sequence[str]) -> dict[str, Any]:
-    facts = [f.name for f in dataclasses.fields(Model) if f.name != "answers"]
+    facts = [f.name for f in dataclasses.fields(Model) if f.name not in ("answers", "beside")]
     models = [
         {name: getattr(m, name) for name in facts}
         | {metric: _values(one) for metric, one in found.own[m.name, m.format].items()}
+        | {"residual": {name: _values(one) for name, one in m.beside.items()}}
         for m in found.models
     ]
     rows = [
@@ -102,9 +104,9 @@ def _cells(here: dict[str, Compared]) -> list[Cell]:
 def _model_table(found: Comparison) -> Table:
     body = [
         Line(
-            label=plain_text(m.name),
+            label=m.name,
             cells=[
-                plain_text(m.family),
+                m.family,
                 _parameters(m.parameters),
                 m.kind,
                 m.format,
@@ -122,7 +124,7 @@ def _parameters(count: float) -> str:
 
 
 def _models(found: Comparison) -> Section:
-    runs = [Line(label=plain_text(m.name), cells=[m.format, m.run]) for m in found.models]
+    runs = [Line(label=m.name, cells=[m.format, m.run]) for m in found.models]
     return Section(
         "The models, each as it is",
         _EXPLAINED,
@@ -140,7 +142,7 @@ def _sizes(found: Comparison) -> Section:
     slopes = found.at("E1")
     over = slopes.pop("", {})
     body = [
-        Line(label=plain_text(family), cells=_cells(of), small=", ".join(of["gamma"].models))
+        Line(label=family, cells=_cells(of), small=", ".join(of["gamma"].models))
         for family, of in slopes.items()
     ]
     if len(slopes) > 1:
@@ -168,7 +170,7 @@ def _sizes(found: Comparison) -> Section:
         for metric in METRICS[:3]
     ]
     families = dict.fromkeys(m.family for m in found.models)
-    legend = [("■", plots.colour(family), plain_text(family)) for family in families]
+    legend = [("■", plots.colour(family), family) for family in families]
     tables = [table] if body else []
     return _section(verdict, tables=tables, figures=pictures, legend=legend)
 
@@ -177,34 +179,44 @@ def _pairs(found: Comparison) -> Section:
     """E2: a table a format, in it each pair and what its two models differ by."""
     (verdict,) = [v for v in found.verdicts if v.id == "E2"]
     pairs = list(dict.fromkeys(m.pair for m in found.models if m.pair))
-    tables = []
-    for asked in FORMATS if pairs else ():
-        differences, body = found.at("E2", asked), []
-        for pair in pairs:
-            body += [_asked_line(found, pair, post, asked) for post in (False, True)]
-            if pair in differences:
-                label = "base less post-trained"
-                body.append(Line(label=label, cells=_cells(differences[pair]), kind="stage"))
-        if len(differences) > 2:
-            label = "base less post-trained, mean over pairs"
-            body.append(Line(label=label, cells=_cells(differences[""]), kind="stage"))
-        head = ["", *LABELS.values()]
-        tables.append(Table(head=head, body=body, title=f"Asked in {asked} format"))
+    tables = [_pairs_table(found, pairs, asked) for asked in FORMATS] if pairs else []
     return _section(verdict, [*found.readings, _SAD.removesuffix(".")], tables=tables)
 
 
-def _asked_line(found: Comparison, pair: str, post: bool, asked: str) -> Line:
-    """One model of a pair in one format."""
-    there = [m for m in found.models if (m.pair, m.post_trained) == (pair, post)]
-    kind = "post-trained" if post else "base"
-    name = plain_text(there[0].name) if there else f"{kind} model of {plain_text(pair)}"
-    own = found.own.get((there[0].name, asked)) if there else None
-    cells = list(map(_cell, own.values())) if own else [NOT_ASKED] * len(METRICS)
+def _pairs_table(found: Comparison, pairs: Sequence[str], asked: str) -> Table:
+    """In one format: both models of each pair, and what they differ by."""
+    differences, body = found.at("E2", asked), []
+    beside = [name for name in BESIDE if any(name in m.beside for m in found.models)]
+    none = [""] * len(beside)  # not paired, since a run gives these figures alone
+    for pair in pairs:
+        body += [_asked_line(found, (pair, post), asked, beside) for post in (False, True)]
+        if pair in differences:
+            cells = [*_cells(differences[pair]), *none]
+            body.append(Line(label="base less post-trained", cells=cells, kind="stage"))
+    if len(differences) > 2:
+        cells = [*_cells(differences[""]), *none]
+        body.append(Line(label="mean of base less post-trained", cells=cells, kind="stage"))
+    head = ["", *LABELS.values(), *(BESIDE[name] for name in beside)]
+    return Table(head=head, body=body, title=f"Asked in {asked} format")
+
+
+def _asked_line(
+    found: Comparison, one: tuple[str, bool], asked: str, beside: Sequence[str]
+) -> Line:
+    """One model, by its pair and whether it is the post-trained, in one format."""
+    there = [m for m in found.models if (m.pair, m.post_trained) == one]
+    here = next((m for m in there if m.format == asked), None)
+    kind = "post-trained" if one[1] else "base"
+    name = (here or there[0]).name if there else f"{kind} model of {one[0]}"
+    cells: list[Cell | str] = [NOT_ASKED] * len(METRICS) + ["–"] * len(beside)
+    if here:
+        cells = [_cell(figure) for figure in found.own[here.name, asked].values()]
+        cells += [_cell(here.beside[n]) if n in here.beside else "–" for n in beside]
     return Line(label=name, cells=cells, small=kind if there else "")
 
 
 def _section(verdict: Verdict, readings: Sequence[str] = (), **shown: Any) -> Section:
-    missing = "\n".join(map(plain_text, verdict.missing))
+    missing = "\n".join(verdict.missing)
     return Section(
         f"{verdict.id}: {verdict.claim}",
         [f"Verdict: {verdict.verdict}.", f"Rule: {verdict.rule}."],

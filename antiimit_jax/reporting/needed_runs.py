@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from antiimit_jax.models.catalog import CATALOG, alias_of, entry_of, pair_of, series_of
+from antiimit_jax.reporting.rows import plain_text
 
 FORMATS = ("base", "chat")
+TEMPLATE = "where its files have no chat template, as a folder with the counterpart's added"
 Ask = Callable[[str, str], str]  # (model, format) -> the command that asks it
 Cell = tuple[str, bool, str]  # a pair, whether the post-trained one of it, a format
 
@@ -24,11 +26,12 @@ def ask_command(program: str, config: Path, revision: str) -> Ask:
             "--config": config,
             "--model": model,
             **({"--revision": ""} if revision else {}),
-            "--suites": "control",
+            "--suites": "control,residual",
             "--config.prompt_format": style,
             "--workdir": f"runs/{Path(model).name}-{style}",
         }
-        return " ".join([program, *(shlex.quote(f"{key}={of}") for key, of in flags.items())])
+        given = (shlex.quote(f"{key}={of}") for key, of in flags.items())
+        return plain_text(" ".join([program, *given]))
 
     return command
 
@@ -75,7 +78,7 @@ def not_asked(asked: Mapping[Cell, str], ask: Ask) -> list[str]:
                     kind = "post-trained" if post else "base"
                     needed.append(f"the {kind} model of {pair}, in {style} format")
                 elif style == "chat" and not post:
-                    needed.append(f"{ask(name, style)}  # needs a chat template in its tokenizer")
+                    needed.append(f"{ask(name, style)}  # {TEMPLATE}")
                 else:
                     needed.append(ask(name, style))
     return needed
