@@ -10,9 +10,9 @@ does not know, --models tells: a line each, such as {"model": "my-1b-chat", "fam
 or the last part of it), and both models of a pair have the same "pair". "parameters" is needed
 where the model's files are no longer there.
 
-For E2 both models of a pair are asked in both formats: --config.prompt_format=base and =chat. A base
-model without a chat template is asked in its counterpart's: copy the base's files to a folder, and
-the counterpart's chat_template.jinja to them, and tell of that folder in --models.
+For E2 both models of a pair are asked in both formats: --config.prompt_format=base and =chat. A
+base model without a chat template is asked in its counterpart's: copy the base's files to a folder,
+and the counterpart's chat_template.jinja to them, and tell of that folder in --models.
 """
 
 from pathlib import Path
