@@ -8,7 +8,8 @@ adapters, on the items that all runs hold. Families and pairs are the catalog's.
 does not know, --models tells: a line each, such as {"model": "my-1b-chat", "family": "my",
 "post_trained": true, "pair": "my-1b"}, where "model" is what --model named (of a folder, its path
 or the last part of it), and both models of a pair have the same "pair". "parameters" is needed
-where the model's files are no longer there.
+where the model's files are no longer there, "format" ("base" or "chat") where the run's
+prompt_format was auto.
 
 For E2 both models of a pair are asked in both formats: --config.prompt_format=base and =chat. A
 base model without a chat template is asked in its counterpart's: copy the base's files to a folder,
@@ -52,8 +53,11 @@ def main() -> None:
         f"Each model, as it is, was asked the same {n} plain requests for two words, of {sets} "
         f"word sets ({first.split}); all probabilities are exact."
     )
+    notes = what_else_differs(runs)
+    for note in notes:
+        cli.say(f"note: {note}")
     make_folder(workdir)
-    page = write_comparison(workdir, found, asked, what_else_differs(runs))
+    page = write_comparison(workdir, found, asked, notes)
     cli.show(f"{console_lines(found)}report: {page}")
 
 

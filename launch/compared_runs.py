@@ -23,7 +23,6 @@ from antiimit_jax.results import BASE, Columns, taken
 from antiimit_jax.run_config import RunConfig, to_dict
 from antiimit_jax.suites.control import ITEMS, results_of
 from antiimit_jax.tasks.templates import plain_requests
-from antiimit_jax.text.formats import BASE_PREFILL
 from antiimit_jax.trees import flat
 from launch.saved_config import read_saved
 
@@ -33,6 +32,7 @@ ABOUT = {
     "post_trained": bool,
     "pair?": str,
     "parameters?": float,
+    "format?": frozenset(("base", "chat")),
 }  # a line of --models
 _HINT = (
     'give a line such as {"model": "my-1b-chat", "family": "my", "post_trained": true, '
@@ -43,7 +43,9 @@ _SAME = (  # what makes two items one
     *("split", "item", "cluster", "k", "template", "n_shots", "shot_set", "order"),
     *("template_heldout", "word", "target", "scoring"),
 )
-_SETTINGS = ("eval_seed", "forms", "terminators", "control")  # of the items, in a configuration
+_SETTINGS = (  # of the items, in a configuration
+    *("eval_seed", "forms", "terminators", "words_file", "templates_file", "control"),
+)
 _NOTED = ("dtype", "quantize", "prompt_date")
 
 
@@ -87,7 +89,9 @@ def _read(folder: Path) -> ReadRun:
     metrics, config = run_files.read_metrics(folder), read_saved(folder)
     info = metrics["run"]
     run_files.check_tables(folder, info)
-    table = run_files.read_tables(folder, {"items": ITEMS}).get("items", {"stage": np.zeros(0)})
+    table = run_files.read_tables(folder, {"items": ITEMS}).get(
+        "items", {"stage": np.array([], str)}
+    )
     table = taken(table, table["stage"] == BASE.name)
     hint = "evaluate it with --suites=control"
     if not len(table["stage"]):
@@ -99,22 +103,27 @@ def _read(folder: Path) -> ReadRun:
     if not len(table["stage"]):
         raise UserError(f"--runs={folder}: holds no plain requests for two words; {hint}")
     return ReadRun(
-        folder=folder, info=info, config=config, split=split, table=table, answers=results_of(table)
+        folder=folder,
+        info=info,
+        config=config,
+        rows=run_files.rows_of(metrics),
+        split=split,
+        table=table,
+        answers=results_of(table),
     )
 
 
 def _check_same(one: ReadRun, other: ReadRun) -> None:
     """Raises UserError where two runs did not answer the same items, by the same rule."""
     files = differing(one.info.get("own_files", {}), other.info.get("own_files", {}))
+    files = [name for name in files if name.partition(".")[0] in _SETTINGS]
     items = [name for name in _SAME if not np.array_equal(one.table[name], other.table[name])]
     if not files and not items:
         return
     ours, theirs = (_settings(run.config) for run in (one, other))
     differ = [f"{name} ({ours[name]} and {theirs[name]})" for name in differing(ours, theirs)]
     differ += [f"the file of {name}" for name in files]
-    why = (
-        ", ".join(differ[:4]) or f"{', '.join(items)} of items: made by other versions of the code"
-    )
+    why = ", ".join(differ[:4]) or f"{', '.join(items)} (made by other versions of the code)"
     raise UserError(
         f"--runs={other.folder}: did not answer the same items as {one.folder}: they differ in "
         f"{why}; evaluate one of them with --config={one.folder / run_files.CONFIG}"
@@ -140,7 +149,9 @@ def read_about(file: str | None) -> dict[str, dict[str, Any]]:
     about: dict[str, dict[str, Any]] = {}
     if file is None:
         return about
-    for number, line in enumerate(read_json_lines(Path(file), ABOUT, hint=_HINT).entries, 1):
+    for number, line in enumerate(
+        read_json_lines(Path(file).expanduser(), ABOUT, hint=_HINT).entries, 1
+    ):
         where = f"--models={file}: line {number}"
         if line["model"] in about:
             raise UserError(f"{where}: {line['model']} is there twice; leave one out")
@@ -199,7 +210,7 @@ def _model(run: ReadRun, about: Mapping[str, dict[str, Any]]) -> Model:
         parameters=told.get("parameters") or _parameters(run),
         pair=told.get("pair", ""),
         post_trained=told["post_trained"],
-        format=_format(run),
+        format=_format(run, told),
         answers=run.answers,
         beside=_beside(run),
     )
@@ -229,13 +240,20 @@ def _parameters(run: ReadRun) -> int:
         raise UserError(f"--runs={run.folder}: size unknown ({error}); {hint}") from error
 
 
-def _format(run: ReadRun) -> str:
-    """ "base" or "chat", as configured, else as the catalog says, else as the prompts end."""
+def _format(run: ReadRun, told: Mapping[str, Any]) -> str:
+    """ "base" or "chat", as configured, else as told or as the catalog says.
+
+    Raises:
+      UserError: it was found from the model's files, so that nothing here tells.
+    """
     if run.config.prompt_format != "auto":
         return run.config.prompt_format
-    if entry := entry_of(run.config.model):
-        return entry.prompt_format
-    return "base" if run.table["prompt"][0].endswith(BASE_PREFILL) else "chat"
+    entry = entry_of(run.config.model)
+    style = told.get("format") or (entry.prompt_format if entry else "")
+    if not style:
+        hint = 'add "format": "base" or "chat" to the line of --models'
+        raise UserError(f"--runs={run.folder}: its prompt_format was auto; {hint}")
+    return style
 
 
 def what_else_differs(runs: Sequence[ReadRun]) -> list[str]:

@@ -50,7 +50,8 @@ def compared(
         for name in one.columns
     }
     how = dict(columns=tuple(columns), finish=finish, kind=one.kind, missing=one.missing)
-    drawn = boot.draw(measured[0].cluster, measured[0].shot_set)
+    cluster, shot_set = measured[0].cluster, measured[0].shot_set
+    drawn = boot.draw(cluster, shot_set) if len(cluster) else None
     return estimate(Statistic(name=metric, **how), column_sums(columns, drawn), drawn)
 
 

@@ -19,7 +19,7 @@ from antiimit_jax.reporting.needed_runs import FORMATS
 from antiimit_jax.reporting.report import template
 from antiimit_jax.reporting.rows import interval, number
 from antiimit_jax.reporting.run_files import write_text
-from antiimit_jax.reporting.summary import text_table
+from antiimit_jax.reporting.summary import ascii_signs, text_table
 from antiimit_jax.results import Cell, Line, Picture, Section, Table
 
 JSON, PAGE = "compare.json", "compare.html"
@@ -66,8 +66,7 @@ def console_lines(found: Comparison) -> str:
         lines += [f"  missing: {text}" for text in verdict.missing[:_SHOWN]]
         if (more := len(verdict.missing) - _SHOWN) > 0:
             lines.append(f"  missing: {more} more, see the page")
-    text = "\n".join([*lines, *(f"  {reading}" for reading in found.readings)])
-    return text.replace("\u00a0", " ").replace("−", "-").replace("–", "-") + "\n"
+    return ascii_signs([*lines, *(f"  {reading}" for reading in found.readings)])
 
 
 def _as_dict(found: Comparison, about: str, notes: Sequence[str]) -> dict[str, Any]:
@@ -93,8 +92,8 @@ def _values(figure: Estimate) -> dict[str, Any]:
     return ends | ({"note": figure.note} if figure.note else {})
 
 
-def _cell(figure: Estimate, digits: int = 3) -> Cell:
-    return Cell(text=number(figure.value, digits), small=interval(_values(figure), digits))
+def _cell(figure: Estimate) -> Cell:
+    return Cell(text=number(figure.value), small=interval(_values(figure)))
 
 
 def _cells(here: dict[str, Compared]) -> list[Cell]:

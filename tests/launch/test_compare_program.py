@@ -10,11 +10,9 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
-from antiimit_jax.text.formats import BASE_PREFILL
 from launch.compared_runs import compared_models, read_about, read_runs, what_else_differs
 from tests.launch.compared import write_run
 from tests.launch.processes import launch, refused
-from tests.launch.small_runs import run_evaluate, small_config
 
 SMALL, LARGE, CHAT, OWN = "qwen2-1.5b", "Qwen/Qwen2-7B", "qwen2-1.5b-instruct", "/my/own-1b"
 
@@ -78,10 +76,13 @@ def test_a_line_tells_of_a_model_that_the_catalog_does_not_know(runs, tmp_path):
     read = read_runs([str(runs / name) for name in ("small", "own")])
     with pytest.raises(UserError, match="does not know /my/own-1b; give a line such as"):
         compared_models(read, {})
-    told = read_about(str(about(tmp_path / "a.jsonl", pair="own-1b", post_trained=True)))
+    how = {"pair": "own-1b", "post_trained": True}
+    with pytest.raises(UserError, match='was auto; add "format": "base" or "chat"'):
+        compared_models(read, read_about(str(about(tmp_path / "a.jsonl", **how))))
+    told = read_about(str(about(tmp_path / "a.jsonl", **how, format="chat")))
     _, own = compared_models(read, told)
     assert (own.name, own.family, own.pair, own.kind) == (OWN, "own", "own-1b", "post-trained")
-    assert (own.parameters, own.format) == (1e9, "chat")  # as its prompts end
+    assert (own.parameters, own.format) == (1e9, "chat")
     of_another = read_about(str(about(tmp_path / "b.jsonl", model="other")))
     with pytest.raises(UserError, match="does not know"):
         compared_models(read, of_another)
@@ -144,14 +145,10 @@ def test_settings_that_are_not_of_the_items_are_told(runs, tmp_path):
     assert said.startswith("The runs differ in dtype: auto in ") and "bfloat16 in" in said
 
 
-def test_real_runs_of_two_formats_are_compared(model, tmp_path, shared):
-    folders = []
-    for style in ("base", "chat"):
-        run_evaluate(small_config(model, prompt_format=style), tmp_path / style)
-        folders.append(str(tmp_path / style))
-    read = read_runs(folders)
-    line = {"model": model.name, "family": "tiny", "post_trained": False, "pair": "tiny"}
-    base, chat = compared_models(read, {model.name: line})
-    assert (base.format, chat.format) == ("base", "chat") and base.parameters > 1000
-    assert read[0].table["prompt"][0].endswith(BASE_PREFILL)
-    assert not read[1].table["prompt"][0].endswith(BASE_PREFILL)
+def test_a_real_study_is_read_as_it_is(done):
+    (run,) = read_runs([str(done)])
+    line = {"model": "tiny", "family": "tiny", "post_trained": False}
+    (model,) = compared_models([run], {"tiny": line})
+    assert (model.format, model.pair, model.name) == ("base", "", run.config.model)
+    assert model.parameters > 1_500_000  # 49,152 words of 32
+    assert set(run.table["stage"]) == {"base"} and (run.answers.k == 2).all()

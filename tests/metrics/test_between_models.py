@@ -70,6 +70,15 @@ def test_shares_are_compared_where_both_models_have_mass(three):
     assert nothing.value is None and "no item" in nothing.note
 
 
+def test_items_without_exchanged_percentages_have_no_slope(three):
+    more = three[0].target[:, 0] > 0.5
+    first = three[0].word[:, 0] == 0
+    one, other = (items.take(more == first) for items in three[:2])
+    found = compared([one, other], [1, -1], "gamma", BOOT)
+    assert found.value is None and "exchanged" in found.note
+    assert compared([one, other], [1, -1], "mass", BOOT).low is not None
+
+
 def test_what_all_models_make_of_a_word_set_drops_out(three):
     weights = doubling_weights([1, 2, 4], [0, 0, 0])
     slope = compared(three, weights, "gamma", BOOT)
