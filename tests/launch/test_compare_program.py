@@ -143,12 +143,3 @@ def test_settings_that_are_not_of_the_items_are_told(runs, tmp_path):
     other = write_run(tmp_path / "other", LARGE, 0.5, 0.5, dtype="bfloat16", control__n_other=4)
     (said,) = what_else_differs(read_runs([str(runs / "small"), str(other)]))
     assert said.startswith("The runs differ in dtype: auto in ") and "bfloat16 in" in said
-
-
-def test_a_real_study_is_read_as_it_is(done):
-    (run,) = read_runs([str(done)])
-    line = {"model": "tiny", "family": "tiny", "post_trained": False}
-    (model,) = compared_models([run], {"tiny": line})
-    assert (model.format, model.pair, model.name) == ("base", "", run.config.model)
-    assert model.parameters > 1_500_000  # 49,152 words of 32
-    assert set(run.table["stage"]) == {"base"} and (run.answers.k == 2).all()
