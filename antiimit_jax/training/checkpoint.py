@@ -34,8 +34,8 @@ class Checkpoints:
         Raises:
           UserError: a bucket that cannot be reached.
         """
-        self._folder = epath.Path(folder).absolute()
         self._on_disk = not in_bucket(folder)
+        self._folder = epath.Path(Path(folder).absolute() if self._on_disk else folder)
         if self._on_disk:
             make_folder(Path(self._folder))
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
