@@ -12,9 +12,10 @@ import pytest
 
 from antiimit_jax.evaluation.rulers import RULERS, apply_ruler
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.language_model import load_language_model
-from antiimit_jax.models.sharding import partition
-from antiimit_jax.parallel import on_mesh
+from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.models.sharding import partition, placer
+from antiimit_jax.models.weights import find_model, load_params
+from antiimit_jax.parallel import make_mesh, on_mesh
 from tests.tiny_model import write_tiny_model
 
 
@@ -46,9 +47,12 @@ def test_rulers_change_matrices_by_what_they_say(tmp_path):
 def test_of_a_model_that_devices_share_the_host_holds_one_changed_parameter(tmp_path):
     """Numpy's arrays are counted: what the devices give, what a ruler makes of it."""
     sizes = dict(vocab_size=512, hidden_size=256, intermediate_size=256, num_hidden_layers=12)
-    path = str(write_tiny_model(tmp_path, **sizes))
-    one, shared = (load_language_model(path, mesh=f"data:1,model:{n}") for n in (1, 8))
-    runner, change = Runner(shared), functools.partial(apply_ruler, "bf16")
+    source, mesh = find_model(str(write_tiny_model(tmp_path, **sizes))), make_mesh(jax.devices(), 8)
+    cfg, whole = load_params(source)
+    _, shared = load_params(source, place=placer(cfg, mesh))
+    nothing = dict(tokenizer=None, terminators=None, prompt_format="base")  # is read
+    lm = LanguageModel(source=source, cfg=cfg, params=shared, mesh=mesh, **nothing)
+    runner, change = Runner(lm), functools.partial(apply_ruler, "bf16")
     runner.changed(change)  # what is made once
     tracemalloc.start()
     try:
@@ -56,8 +60,8 @@ def test_of_a_model_that_devices_share_the_host_holds_one_changed_parameter(tmp_
         held, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    sizes = [leaf.nbytes for leaf in jax.tree.leaves(one.params)]
+    sizes = [leaf.nbytes for leaf in jax.tree.leaves(whole)]
     assert most - held < 4 * max(sizes) < 0.65 * sum(sizes)
-    jax.tree.map(np.testing.assert_array_equal, found, change(one.params))
+    jax.tree.map(np.testing.assert_array_equal, found, change(whole))
     lies = jax.tree.map(lambda leaf: leaf.sharding, found)
-    assert lies == on_mesh(shared.mesh, partition(shared.cfg, shared.mesh))
+    assert lies == on_mesh(mesh, partition(cfg, mesh))
