@@ -53,9 +53,10 @@ class Kernel(NamedTuple):
 
         values = self.values
         if self.how == "nf4":  # whole bytes: JAX takes its own uint4 for two layouts
-            blocks = values.reshape(-1, BLOCK // 2, values.shape[-1])
-            values = jnp.concatenate([blocks & 15, blocks >> 4], axis=1)
-            values = values.reshape(-1, values.shape[-1])
+            *layers, _, outputs = values.shape
+            blocks = values.reshape(*layers, -1, BLOCK // 2, outputs)
+            values = jnp.concatenate([blocks & 15, blocks >> 4], axis=-2)
+            values = values.reshape(*layers, -1, outputs)
         return qwix.dequantize(qwix.QArray(values, self.scale, None, _TYPES[self.how]))
 
 
