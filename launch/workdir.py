@@ -16,6 +16,7 @@ from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
 from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.parallel import keeps
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
@@ -24,7 +25,7 @@ from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_ow
 from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
-from launch import aside, cli, interrupt
+from launch import aside, cli, hosts
 from launch.own_files import check_own
 from launch.saved_config import read_saved
 
@@ -77,7 +78,7 @@ def open_run(
         tell=cli.say,
         progress=progress,
         on_result=lambda: aside.drop(workdir),
-        hold=interrupt.held,
+        hold=hosts.held,
     )
     same = there and there["config"] == _plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
@@ -94,6 +95,7 @@ def open_run(
     files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
     mark["identity"]["files"] = files | {name: held.sha256 for name, held in own.items()}
     mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
+    hosts.agree(mark["identity"])
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
@@ -169,11 +171,16 @@ def kept() -> str:
 def locked(name: str) -> Iterator[Path]:
     """Locks a run's folder, new or one that a run of ours was in; nothing else in it changes.
 
-    The lock is the kernel's, so a run that is killed gives it back.
+    The lock is the kernel's, so a run that is killed gives it back. With several processes only the
+    first works in the folder; each other gives a private copy of it.
 
     Raises:
       UserError: another run is in it, or it holds other files.
     """
+    if not keeps():
+        with hosts.copied(None) as private:
+            yield private
+        return
     workdir = Path(name).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={name}: is a file; name a folder")
@@ -192,7 +199,7 @@ def locked(name: str) -> Iterator[Path]:
         raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be locked ({error.strerror})") from error
-    with held:
+    with held, hosts.copied(workdir):
         yield workdir
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from antiimit_jax.models.quantized import FORMATS, rounded_to
 from antiimit_jax.models.weights import is_matrix
+from antiimit_jax.parallel import whole
 
 Tree = Any
 _BLOCK = 32
@@ -75,7 +76,7 @@ def apply_ruler(ruler: str, params: Tree, dtype: str = "float32") -> Tree:
     change = quantised if ruler in OWN else RULERS[ruler]
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
-        w = np.asarray(w, np.float32)
+        w = np.asarray(whole(w), np.float32)
         # In the order of its axes, a device of the CPU takes it over without a copy.
         return np.ascontiguousarray(change(path[-1].key, w)) if is_matrix(path) else w
 

@@ -30,7 +30,12 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         make_folder(self._folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=_each_its_own(),
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, log: Log) -> None:
@@ -84,6 +89,17 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all is written."""
         self._manager.close()
+
+
+def _each_its_own() -> ocp.options.MultiprocessingOptions:
+    """Where there are several processes, each reads and writes host arrays in its own folder."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    prefix = f"process_{own}"  # of its barriers, where it meets itself alone
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
+    )
 
 
 @contextlib.contextmanager
