@@ -20,7 +20,7 @@ glance: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/glance.py --workdir=runs/glance $(ARGS)
 
 test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -28,7 +28,7 @@ lint: .venv/installed-test
 
 # Up to 20 GB under TMPDIR and as much memory; what does not fit is skipped and says so.
 test-large: .venv/installed-test .venv/sky/installed $(RELEASED:%=.venv/tokenizers/%)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lm-eval]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,gcs,lm-eval]"
 	$(BIN)/python -m pytest -m large -rs -s
 
 install: .venv/installed

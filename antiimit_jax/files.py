@@ -30,10 +30,15 @@ def sha256(file: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's contents, or a folder's names, are on the disk."""
+    """Waits until a file's contents, or a folder's names, are on the disk.
+
+    Raises:
+      OSError: they cannot be written; it names `path`.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -153,15 +158,25 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def write_sealed(file: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object whole or not at all, with a hash of itself under "seal"."""
-    replace_file(file, lambda made: write_json(made, {**values, "seal": _seal(values)}))
+    replace_file(file, lambda made: write_json(made, sealed(values)))
 
 
 def read_sealed(file: Path) -> dict[str, Any] | None:
     """What `write_sealed` wrote; None where nothing lies there, or not what it wrote."""
     if file.is_symlink() or not file.is_file():
         return None
+    return unsealed(file.read_bytes())
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values and a hash of them under "seal"."""
+    return {**values, "seal": _seal(values)}
+
+
+def unsealed(text: bytes) -> dict[str, Any] | None:
+    """The values that a JSON text of `sealed` ones holds; None where it is none."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(text.decode())
         return values if values.pop("seal") == _seal(values) else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None

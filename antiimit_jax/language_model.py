@@ -21,7 +21,7 @@ from antiimit_jax.models.weights import (
     load_config,
     load_params,
 )
-from antiimit_jax.parallel import AUTO, make_mesh, mesh_name, splits
+from antiimit_jax.parallel import AUTO, make_mesh, mesh_name
 from antiimit_jax.scoring.terminators import Terminators, build_terminators
 from antiimit_jax.text.chat_templates import PROMPT_DATE, is_date
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
@@ -110,14 +110,11 @@ def load_language_model(
     source = find_model(model, revision)
     if quantize != "none":
         check_format(load_config(source), quantize, model)
-        if splits(mesh):
-            raise UserError(f"quantize={quantize} and --mesh={mesh}: do not go together")
-        mesh = mesh_name(jax.device_count(), 1) if mesh == AUTO else mesh
     PROCESS.start()  # ready when the weights are read
     cache = GgufCache(source.path, dtype if dtype != "auto" else f"auto-{jax.default_backend()}")
-    cfg, params, tokenizer = cache.read() or _open(source, dtype, cache, mesh)
+    cfg, params, tokenizer = cache.read() or _open(source, dtype, cache, mesh, quantize)
     if quantize != "none":
-        quantize_layers(params, quantize)
+        quantize_layers(params, quantize)  # of what a GGUF file or its cache gave
     try:
         tokenizer.fit(cfg.vocab_size)
     except UserError as error:
@@ -150,12 +147,15 @@ def _lay_out(cfg: ModelConfig, dtype: str, mesh: str) -> Mesh:
     return mesh_of(mesh, cfg, params, jax.devices())
 
 
-def _open(source: Source, dtype: str, cache: GgufCache, mesh: str = AUTO) -> Opened:
+def _open(
+    source: Source, dtype: str, cache: GgufCache, mesh: str = AUTO, quantize: str = "none"
+) -> Opened:
     checkpoint = source.open()
     cfg = parse_config(checkpoint.config(), str(source.path))
-    place = placer(cfg, _lay_out(cfg, dtype, mesh))
-    cfg, params = load_params(source, dtype, checkpoint, place)
     gguf = isinstance(checkpoint, GgufCheckpoint)
+    kept_whole = gguf and quantize != "none"  # the cache holds what the file does
+    place = None if kept_whole else placer(cfg, _lay_out(cfg, dtype, mesh), quantize)
+    cfg, params = load_params(source, dtype, checkpoint, place)
     tokenizer = load_tokenizer(
         checkpoint if gguf else source.path,
         needs_bos=source.name in CATALOG and cfg.family.startswith("gemma"),

@@ -25,7 +25,7 @@ from antiimit_jax.language_model import PROMPT_FORMATS
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.models.weights import fitting_dtype
-from antiimit_jax.parallel import AUTO, MESHES, is_mesh, splits
+from antiimit_jax.parallel import AUTO, MESHES, is_mesh
 from antiimit_jax.results import BASE, Stage, adapter_stage
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.scoring.terminators import POLICIES
@@ -69,13 +69,6 @@ class _Common:
     def __post_init__(self) -> None:
         for name in ("train", *SUITES):
             object.__setattr__(self, name, share(getattr(self, name), self))
-
-    def problems(self, path: str) -> list[str]:
-        """Quantised weights lie whole on every device."""
-        if self.quantize == "none" or not splits(self.mesh):
-            return []
-        both = f"quantize = {self.quantize!r} and mesh = {self.mesh!r}"
-        return [f"{both} do not go together: set quantize to none or mesh to auto"]
 
     def of(self, suite: str) -> Any:
         """The configuration of a suite."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 
 from antiimit_jax.configured import asker_of, load_model
 from antiimit_jax.errors import UserError
@@ -105,8 +106,10 @@ class Study:
         progress: Progress,
         on_result: Callable[[], None] = lambda: None,
         hold: Hold = unheld,
+        checkpoints: epath.Path | None = None,  # else in the workdir
     ) -> None:
         """Args: run: id of its results. on_result: called when one is whole. hold: of `train`."""
+        self._checkpoints = checkpoints or workdir / "checkpoints"
         self.config, self.workdir, self.run = config, workdir, run
         self._tell, self._progress, self._on_result, self._hold = tell, progress, on_result, hold
 
@@ -190,8 +193,8 @@ class Study:
             self._tell(f"{stage.name} at step {step}: {in_words(found, *found)}")
             return found
 
-        checkpoints = self.workdir / "checkpoints" / stage.name
-        tree, log = train(self.lm, job, checkpoints, on_step, look, self._hold)
+        place = self._checkpoints / stage.name
+        tree, log = train(self.lm, job, place, on_step, look, self._hold)
         live.close()
         write_sealed(self._log_file(stage), {"log": log})
         config, cfg, revision = self.config, self.lm.cfg, self.config.revision or None

@@ -43,7 +43,7 @@ def define_config() -> None:
     flags.DEFINE_string("revision", None, "Revision of a model from the hub.")
     define_mesh()
     flags.DEFINE_bool("help_config", False, "List all fields of the configuration, and end.")
-    _show("config", "model", "revision", "help_config")
+    show_flags("config", "model", "revision", "help_config")
 
 
 def define_mesh() -> None:
@@ -51,7 +51,7 @@ def define_mesh() -> None:
     said = "Devices: so many rows of so many that split the weights, as data:2,model:4, or auto."
     flags.DEFINE_string("mesh", None, said)
     meeting.define_where()
-    _show("mesh", "coordinator", "processes", "process_id")
+    show_flags("mesh", "coordinator", "processes", "process_id")
 
 
 def define_workdir() -> None:
@@ -60,14 +60,14 @@ def define_workdir() -> None:
     said = "Replace the results in --workdir; with =all its adapters and checkpoints too."
     flags.DEFINE_enum("overwrite", None, ["results", "all"], said)
     flags.DEFINE_bool("profile", False, "Write JAX traces of some steps and batches as well.")
-    _show("workdir", "overwrite", "profile")
+    show_flags("workdir", "overwrite", "profile")
 
 
 def define_material() -> None:
     """--words_file and --templates."""
     flags.DEFINE_string("words_file", None, "Your own words, one a line, in place of ours.")
     flags.DEFINE_string("templates", None, "JSONL file of your own phrasings, in place of ours.")
-    _show("words_file", "templates")
+    show_flags("words_file", "templates")
 
 
 def define_items() -> None:
@@ -75,7 +75,7 @@ def define_items() -> None:
     flags.DEFINE_string("items", None, "JSONL file of your own items, in place of ours.")
     flags.DEFINE_integer("limit", None, "So many items in all, the first ones.", lower_bound=1)
     flags.DEFINE_bool("skip_bad_items", False, "Leave out lines that are no items, and count them.")
-    _show("items", "limit", "skip_bad_items")
+    show_flags("items", "limit", "skip_bad_items")
 
 
 def define_suites() -> None:
@@ -84,10 +84,10 @@ def define_suites() -> None:
     flags.DEFINE_list("suites", None, f"What to evaluate, of {known}; else the config's.")
     said = "A second model, or an adapter's folder, to compare with: introspection asks it too."
     flags.DEFINE_string("against", None, said)
-    _show("suites", "against")
+    show_flags("suites", "against")
 
 
-def _show(*names: str) -> None:
+def show_flags(*names: str) -> None:
     """Lists flags that are defined here under --help of the program that runs."""
     for name in names:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])

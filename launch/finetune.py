@@ -19,11 +19,13 @@ from antiimit_jax.reporting.training_section import in_words
 from launch import cli
 from launch.commands import installed
 from launch.forecast import say_how_long
+from launch.place import define_checkpoints
 from launch.workdir import kept, open_study
 
 _KINDS = ("tuned", "placebo")
 cli.define_config()
 cli.define_workdir()
+define_checkpoints()
 cli.define_material()
 cli.define_items()
 flags.DEFINE_list("adapters", list(_KINDS), "Which to train, of tuned and placebo.")

@@ -60,7 +60,7 @@ def main() -> None:
     if machine.kind == "cpu":  # this one, or one like it
         seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
     way = find_way(verdicts, run, machine)
-    how = dict(mesh=asked.mesh, verdicts=verdicts, way=way, seconds=seconds)
+    how = dict(mesh=asked.mesh, quantize=run.quantize, verdicts=verdicts, way=way, seconds=seconds)
     plan = Plan(model=model, machine=machine, **how)
     if cli.FLAGS.json:
         cli.show_json(as_dict(plan))

@@ -14,10 +14,12 @@ import time
 from launch import cli
 from launch.commands import installed
 from launch.forecast import say_how_long
+from launch.place import define_checkpoints
 from launch.workdir import kept, open_study, print_results
 
 cli.define_config()
 cli.define_workdir()
+define_checkpoints()
 cli.define_material()
 cli.define_suites()
 

@@ -12,10 +12,8 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
-from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.parallel import keeps
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
@@ -26,7 +24,8 @@ from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli, hosts
-from launch.own_files import check_own
+from launch.own_files import check_against, check_own
+from launch.place import bind, given, place_of
 from launch.saved_config import read_saved
 
 _LOCK = ".lock"
@@ -40,7 +39,7 @@ def open_study(*reads: str, check: Callable[[Study], Any] = lambda study: None) 
     config = cli.run_config(items_for=[_ITEMS[part] for part in reads])
     what = cli.FLAGS.overwrite
     with locked(cli.needed("workdir")) as workdir, cli.progress(workdir) as progress:
-        with open_run(config, workdir, reads, what, check, progress) as study:
+        with open_run(config, workdir, reads, what, check, progress, given()) as study:
             yield study
 
 
@@ -52,6 +51,7 @@ def open_run(
     overwrite: str | None = None,
     check: Callable[[Study], Any] = lambda study: None,
     progress: Progress = cli.bar,
+    checkpoints: str | None = None,
 ) -> Iterator[Study]:
     """A study in a locked folder: a new one, or the one that lies there.
 
@@ -62,10 +62,12 @@ def open_run(
         of the run that lies there, and stay as they are.
       overwrite: "results" or "all" that lies there is replaced.
       check: what else must be right.
+      checkpoints: where they lie, if not in the folder (`place_of`).
 
     Raises:
       UserError: the model does not fit the configuration, or either the run that lies there.
     """
+    place = place_of(checkpoints, workdir) if checkpoints else None
     there = _there(workdir, config, overwrite)
     bound = _bound(workdir, overwrite) if there else frozenset()
     if there:
@@ -79,6 +81,7 @@ def open_run(
         progress=progress,
         on_result=lambda: aside.drop(workdir),
         hold=hosts.held,
+        checkpoints=place,
     )
     same = there and there["config"] == _plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
@@ -100,27 +103,19 @@ def open_run(
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
     if "evaluation" in reads and config.against:
-        _check_second(config, study.lm)
+        check_against(config, study.lm)
+    anew = overwrite == "all"
     if "training" in reads:
-        study.check_training(anew=overwrite == "all")
+        study.check_training(anew=anew)
     check(study)
     _check_space(workdir)
+    if place is not None and (anew or study.left(study.config.stages(), ())[0]):
+        bind(place, config, mark["identity"], anew=anew)
     if there and overwrite:
         aside.set_aside(workdir, overwrite)
     write_sealed(workdir / MARK, mark)
     run_files.write_config(workdir, to_dict(config))
     yield study
-
-
-def _check_second(config: RunConfig, lm: LanguageModel) -> None:
-    """Raises UserError where there is no such second model, or no suite that would ask it."""
-    asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
-    if not set(asking) & set(config.suites):
-        hint = f"add {', '.join(asking)} to --suites"
-        raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
-    adapter = check_second(config.against, lm)
-    if adapter and not adapter.made_for(config.model):
-        cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")
 
 
 def computed_again(workdir: Path) -> Path:
@@ -161,10 +156,11 @@ def kept() -> str:
             done.append(f"the adapter {folder.name}")
         elif steps:
             done.append(f"{max(steps)} training steps of {folder.name}")
-    if not done:
+    if not done and not given():
         return f"no part of the run in {workdir} is finished; start it again"
     command = f"the same command{' without --overwrite' if cli.FLAGS.overwrite else ''}"
-    return f"{workdir} holds {', '.join(done)}; {command} goes on from there"
+    also = f" and from the checkpoints in {given()}" if given() else ""
+    return f"{workdir} holds {', '.join(done) or 'nothing yet'}; {command} goes on from there{also}"
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class Asker(Protocol):
         """The base in float32, with weights as precise as the checkpoint's."""
 
     def changed(self, change: Callable[[Tree], Tree]) -> Asker:
-        """The base with changed weights: `change` maps the tree of host arrays."""
+        """The base with changed weights; `change` is called with each of `each_changed`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,8 +138,7 @@ class LocalAsker:
         return dataclasses.replace(self, runner=runner, variant=runner.base, stage=BASE)
 
     def changed(self, change: Callable[[Tree], Tree]) -> LocalAsker:
-        variant = self.runner.with_params(change(self.runner.lm.params))
-        return dataclasses.replace(self, variant=variant)
+        return dataclasses.replace(self, variant=self.runner.changed(change))
 
     def token_counts(self, words: Sequence[str]) -> list[int]:
         tokenizer, spaced = self.runner.lm.tokenizer, [f" {word}" for word in words]

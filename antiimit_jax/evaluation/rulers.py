@@ -1,11 +1,13 @@
 """Rulers: known small changes of the base's weights, so that a drift has something to stand beside.
 
 Each takes the tree of numpy arrays and gives one of the same shapes in float32; matrices change,
-norms and biases do not. A changed model lies whole in the host's memory. A run with quantised
-weights has a ruler more: what they stand for.
+norms and biases do not. `Asker.changed` asks for one parameter at a time, so that a changed model
+never lies whole in the memory of a host whose devices have their own. A run with quantised weights
+has a ruler more: what they stand for.
 """
 
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ import numpy as np
 from antiimit_jax.models.quantized import FORMATS, rounded_to
 from antiimit_jax.models.weights import is_matrix
 from antiimit_jax.parallel import whole
+from antiimit_jax.trees import flat, nested
 
 Tree = Any
 _BLOCK = 32
@@ -66,6 +69,16 @@ RULERS = {change.__name__: change for change in (int8_channel, int8_block, bf16,
 OWN = tuple(f"own_{how}" for how in FORMATS if how != "none")
 
 
+def each_changed(params: Tree, change: Callable[[Tree], Tree]) -> Iterator[tuple[str, Any]]:
+    """Dotted name and new value of every parameter, one after the other.
+
+    Args:
+      change: maps a tree of host arrays to one of the same names; here each holds one array.
+    """
+    for name, leaf in flat(params).items():
+        yield name, flat(change(nested({name: jax.tree.map(whole, leaf)})))[name]
+
+
 def apply_ruler(ruler: str, params: Tree, dtype: str = "float32") -> Tree:
     """The base's parameters [float32 tree] as a ruler changes them.
 
@@ -76,7 +89,7 @@ def apply_ruler(ruler: str, params: Tree, dtype: str = "float32") -> Tree:
     change = quantised if ruler in OWN else RULERS[ruler]
 
     def leaf(path: tuple, w: np.ndarray) -> np.ndarray:
-        w = np.asarray(whole(w), np.float32)
+        w = np.asarray(w, np.float32)
         # In the order of its axes, a device of the CPU takes it over without a copy.
         return np.ascontiguousarray(change(path[-1].key, w)) if is_matrix(path) else w
 

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.rulers import each_changed
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.models.quantized import format_of
 from antiimit_jax.models.sharding import partition
 from antiimit_jax.parallel import DataParallel, Devices, layout_of, make_mesh
 from antiimit_jax.scoring.batching import BATCH_TOKENS, pack_batches
@@ -26,6 +28,7 @@ from antiimit_jax.scoring.top_words import Search, continuations
 from antiimit_jax.scoring.trie import Ids, WordQuery, parts
 from antiimit_jax.scoring.word_probs import words_at
 from antiimit_jax.text.formats import Prompt
+from antiimit_jax.trees import flat, nested
 
 Tree = Any
 SEARCH_ROUNDS = 5  # of the search for the most probable words
@@ -84,8 +87,17 @@ class Runner:
         return dataclasses.replace(self.base, adapter=adapter, lora_scale=lora_scale)
 
     def with_params(self, params: Tree) -> Variant:
-        """Weights of the base's shape (its own, or a ruler's)."""
-        return Variant(params=self.layout.place(params, partition(self.lm.cfg, self.layout.mesh)))
+        """Weights of the base's shape."""
+        return Variant(params=self.layout.place(params, self._specs(params)))
+
+    def changed(self, change: Callable[[Tree], Tree]) -> Variant:
+        """Weights that `change` makes of the base's, each placed before the next is made."""
+        specs, made = flat(self._specs(self.lm.params)), each_changed(self.lm.params, change)
+        put = lambda name, leaf: jax.block_until_ready(self.layout.place(leaf, specs[name]))
+        return Variant(params=nested({name: put(name, leaf) for name, leaf in made}))
+
+    def _specs(self, params: Tree) -> Tree:
+        return partition(self.lm.cfg, self.layout.mesh, format_of(params))
 
     def map(
         self, fn: Callable, variant: Variant, arguments: Tree, batches: Sequence[Tree], empty: Tree
@@ -129,8 +141,7 @@ class Runner:
             WordProbs(q=np.zeros(query.n_words), path_mass=np.zeros(len(query.paths)))
             for query in queries
         ]
-        pieces = [part.query for _, part in asked]
-        fn = words_at(temperature)
+        fn, pieces = words_at(temperature), [part.query for _, part in asked]
         for result, places in self.ask(fn, variant, pieces, terminators, stage):
             for number, b, words, paths in places:
                 i, part = asked[number]
@@ -250,8 +261,7 @@ class Runner:
           UserError: a result is NaN, as it is where logits are not finite.
         """
         stops = self.lm.terminators.mask(terminators)
-        arguments = (variant.variables, self.layout.place(stops))
-        n = self.layout.n_batches
+        arguments, n = (variant.variables, self.layout.place(stops)), self.layout.n_batches
         for work in pack_batches(queries, stops, batch_tokens=batch_tokens, devices=n):
             results = self.map(fn, variant, arguments, work.batches, work.empty)
             for rows, result in zip(work.queries, results):

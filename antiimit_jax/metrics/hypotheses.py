@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from antiimit_jax.metrics.intervals import Estimate
 
@@ -55,6 +55,26 @@ def posterior(
     below = (rate.cdf(boundary) - rate.cdf(least)) / (boundary - least)
     odds = prior / (1 - prior) * above / below
     return float(odds / (1 + odds))
+
+
+def posterior_above(
+    figure: Estimate, least: float, *, prior: float, n: float, scale: float = 1.0
+) -> float:
+    """Probability that a figure is above `least`, after its interval, read as normal.
+
+    Before, the figure is normal around 0 within either region, as wide as one of the n units that
+    the interval stands on would vary (unit information) times `scale`; `prior` is the probability
+    of the region above.
+    """
+    error = (figure.high - figure.low) / 2 / stats.norm.ppf(0.975)
+    if error == 0:
+        return float(figure.value > least)
+    wide = scale * error * math.sqrt(n)
+    weight = wide**2 / (wide**2 + error**2)
+    log_odds = lambda at: at.logsf(least) - at.logcdf(least)
+    after = log_odds(stats.norm(figure.value * weight, error * math.sqrt(weight)))
+    ratio = after - log_odds(stats.norm(0, wide))
+    return float(special.expit(special.logit(prior) + ratio))
 
 
 def p_above(figure: Estimate, least: float) -> float:

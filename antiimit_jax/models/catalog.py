@@ -13,11 +13,14 @@ download. They serve `launch.plan` alone. Parameter totals are checked against t
 
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.tables import read_table
+
+_SIZE = re.compile(r"-\d+(\.\d+)?[bm](?=-|$)")  # as an alias tells it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,23 @@ def entry_of(model: str) -> Entry | None:
     if model in CATALOG:
         return CATALOG[model]
     return next((entry for entry in CATALOG.values() if entry.hub_id == model), None)
+
+
+def alias_of(entry: Entry) -> str:
+    """The first alias of an entry: others that mean the same model have the same."""
+    return next(alias for alias, other in CATALOG.items() if other.hub_id == entry.hub_id)
+
+
+def pair_of(entry: Entry) -> str:
+    """The alias of the base of an entry's pair; "" where one of the two was never released."""
+    if not entry.counterpart:
+        return ""
+    return alias_of(entry if entry.prompt_format == "base" else CATALOG[entry.counterpart])
+
+
+def series_of(entry: Entry) -> str:
+    """What releases of one kind and several sizes share: the base's alias without its size."""
+    return _SIZE.sub("", pair_of(entry) or alias_of(entry)).removesuffix("-base")
 
 
 def embedded_file(entry: Entry) -> Path:

@@ -23,20 +23,25 @@ Array = jax.Array
 Tree = Any
 FORMATS = ("none", "int8", "nf4")
 _TYPES = {"int8": jnp.int8, "nf4": "nf4"}  # as qwix names them
-_BLOCK = 32  # inputs that share a scale in nf4
+BLOCK = 32  # inputs that share a scale in nf4
 _AT_ONCE = 2**20  # values; qwix holds the distances of each from all 16 levels of nf4
 
 
 class Kernel(NamedTuple):
     """A quantised matrix [in, out]; of stacked layers both arrays have a leading axis L."""
 
-    values: Array  # int8 [in, out]; nf4: uint8 [in / 2, out], the levels of inputs i and i + in / 2
+    values: Array  # int8 [in, out]; nf4: uint8 [in / 2, out], the levels of i and i + 16 of a block
     scale: Array  # [1, out], or [in / 32, out] for nf4
 
     @property
     def dtype(self) -> Any:
         """What it is widened to, and so what it is multiplied in."""
         return self.scale.dtype
+
+    @property
+    def how(self) -> str:
+        """The format that it is held in."""
+        return "nf4" if self.values.dtype == jnp.uint8 else "int8"
 
     def astype(self, dtype: Any) -> "Kernel":
         """The same values, widened to another dtype."""
@@ -46,15 +51,24 @@ class Kernel(NamedTuple):
         """The matrix that it stands for."""
         import qwix  # an extra: only who quantises needs it
 
-        values, how = self.values, "int8"
-        if values.dtype == jnp.uint8:  # whole bytes: JAX takes its own uint4 for two layouts
-            values, how = jnp.concatenate([values & 15, values >> 4], axis=-2), "nf4"
-        return qwix.dequantize(qwix.QArray(values, self.scale, None, _TYPES[how]))
+        values = self.values
+        if self.how == "nf4":  # whole bytes: JAX takes its own uint4 for two layouts
+            *layers, _, outputs = values.shape
+            blocks = values.reshape(*layers, -1, BLOCK // 2, outputs)
+            values = jnp.concatenate([blocks & 15, blocks >> 4], axis=-2)
+            values = values.reshape(*layers, -1, outputs)
+        return qwix.dequantize(qwix.QArray(values, self.scale, None, _TYPES[self.how]))
 
 
 def is_kernel(node: Any) -> bool:
     """Whether a node of a tree of parameters is a quantised matrix."""
     return isinstance(node, Kernel)
+
+
+def format_of(params: Tree) -> str:
+    """Which of `FORMATS` a tree of parameters holds the layers' matrices in."""
+    nodes = jax.tree.leaves(params, is_leaf=is_kernel)
+    return next((node.how for node in nodes if is_kernel(node)), "none")
 
 
 def check_format(cfg: ModelConfig, how: str, model: str) -> None:
@@ -65,9 +79,9 @@ def check_format(cfg: ModelConfig, how: str, model: str) -> None:
         install = 'pip install "antiimit_jax[quant]"'
         raise UserError(f"quantize={how} needs the package qwix: {install}, or set it to none")
     inputs = {leaf.name: leaf.shape(cfg)[1] for leaf in leaves_of(cfg) if leaf.transposed}
-    odd = [f"{name} has {size}" for name, size in inputs.items() if size % _BLOCK]
+    odd = [f"{name} has {size}" for name, size in inputs.items() if size % BLOCK]
     if how == "nf4" and odd:
-        blocks = f"nf4 takes inputs in blocks of {_BLOCK}, and {odd[0]}"
+        blocks = f"nf4 takes inputs in blocks of {BLOCK}, and {odd[0]}"
         raise UserError(f"--model={model}: cannot be held in nf4: {blocks}; set quantize to int8")
 
 
@@ -80,19 +94,22 @@ def quantized(w: Array, how: str) -> Kernel:
         w.astype(jnp.float32),
         _TYPES[how],
         channelwise_axes=(0, 2),
-        tiled_axes={1: _BLOCK} if how == "nf4" else None,
+        tiled_axes={1: BLOCK} if how == "nf4" else None,
         scale_dtype=w.dtype,
     )
     if how == "int8":
         return Kernel(found.qvalue, found.scale)
-    low, high = jnp.split(found.qvalue.astype(jnp.uint8), 2, axis=1)
-    return Kernel(low | high << 4, found.scale)
+    layers, inputs, outputs = w.shape
+    blocks = found.qvalue.astype(jnp.uint8).reshape(layers, -1, BLOCK, outputs)
+    low, high = jnp.split(blocks, 2, axis=2)
+    return Kernel((low | high << 4).reshape(layers, inputs // 2, outputs), found.scale)
 
 
 def quantize_layers(params: Tree, how: str) -> None:
     """Puts quantised matrices in place of those of a loaded tree, one after the other.
 
-    The tree itself is changed: host memory never holds both of more than one matrix.
+    The tree itself is changed: host memory never holds both of more than one matrix. Those that are
+    quantised already stay as they are.
     """
     _quantize_kernels(params["layers"], how)
 
@@ -101,11 +118,11 @@ def _quantize_kernels(tree: Tree, how: str) -> None:
     for name, node in tree.items():
         if isinstance(node, dict):
             _quantize_kernels(node, how)
-        elif name == "kernel":
-            tree[name] = _on_host(node, how)
+        elif name == "kernel" and not is_kernel(node):
+            tree[name] = on_host(node, how)
 
 
-def _on_host(w: np.ndarray, how: str) -> Kernel:
+def on_host(w: np.ndarray, how: str) -> Kernel:
     """Matrices [L, in, out] of the host as a format holds them, some outputs at a time."""
     layers, inputs, outputs = w.shape
     shapes = jax.eval_shape(functools.partial(quantized, how=how), w)
@@ -124,7 +141,7 @@ def _on_host(w: np.ndarray, how: str) -> Kernel:
 def rounded_to(how: str, w: np.ndarray) -> np.ndarray:
     """Matrices [L, in, out] of the host as a format holds them, widened again to float32."""
     wide, widened = np.empty(w.shape, np.float32), jax.jit(Kernel.widened)
-    for i, layer in enumerate(zip(*_on_host(w, how))):
+    for i, layer in enumerate(zip(*on_host(w, how))):
         wide[i] = widened(Kernel(*layer))
     return wide
 

@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
+from antiimit_jax.models.quantized import BLOCK, Kernel, format_of, on_host
 from antiimit_jax.parallel import (
     AUTO,
     DATA,
@@ -31,33 +32,56 @@ Tree = Any
 _SPLIT = ("mlp", "hidden", "vocab")  # a matrix is split along the first that the devices divide
 
 
-def partition(cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> Tree:
+def partition(cfg: ModelConfig, mesh: Mesh | AbstractMesh, how: str = "none") -> Tree:
     """For every parameter, as `Decoder` holds it, which of its axes the devices of a row split.
 
-    Norms and biases stay whole on every device, and so does what their number does not divide.
+    Norms and biases stay whole on every device, and so does what their number does not divide. A
+    quantised matrix is split as what it stands for, between blocks that share a scale.
+
+    Args:
+      how: the format that the layers' matrices are held in, as `models.quantized` names it.
     """
-    return nested({leaf.name: _spec(leaf, cfg, mesh) for leaf in leaves_of(cfg)})
+    return nested({leaf.name: _spec(leaf, cfg, mesh, how) for leaf in leaves_of(cfg)})
 
 
-def _spec(leaf: Leaf, cfg: ModelConfig, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+def _spec(
+    leaf: Leaf, cfg: ModelConfig, mesh: Mesh | AbstractMesh, how: str
+) -> PartitionSpec | Kernel:
     sizes, shards = dict(zip(leaf.sizes, leaf.shape(cfg))), mesh.shape[MODEL]
+    if how == "nf4" and leaf.transposed:
+        sizes[leaf.sizes[1]] //= BLOCK
     divided = [name for name in _SPLIT if name in sizes and sizes[name] % shards == 0]
     if shards == 1 or len(sizes) == 1 or not divided:
         return WHOLE
-    return PartitionSpec(*(MODEL if name == divided[0] else None for name in leaf.axes))
+    spec = PartitionSpec(*(MODEL if name == divided[0] else None for name in leaf.axes))
+    if how == "none" or not leaf.transposed:
+        return spec
+    return Kernel(spec, spec if how == "nf4" or spec[-1] == MODEL else WHOLE)
 
 
-def placer(cfg: ModelConfig, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array] | None:
-    """Puts a parameter, by its dotted name, into its shards; None where nothing is split."""
-    if mesh.shape[MODEL] == 1:
+def placer(
+    cfg: ModelConfig, mesh: Mesh, how: str = "none"
+) -> Callable[[str, np.ndarray], Any] | None:
+    """Puts a parameter, by its dotted name, into its shards, quantised before where `how` says so.
+
+    Where nothing is split it stays on the host; None where nothing is to be done.
+    """
+    split = mesh.shape[MODEL] > 1
+    if not split and how == "none":
         return None
-    shardings = flat(on_mesh(mesh, partition(cfg, mesh)))
-    return lambda name, array: jax.block_until_ready(put(array, shardings[name]))
+    shardings = flat(on_mesh(mesh, partition(cfg, mesh, how)))
+    kernels = {leaf.name for leaf in leaves_of(cfg) if leaf.transposed and how != "none"}
+
+    def place(name: str, array: np.ndarray) -> Any:
+        held = on_host(array, how) if name in kernels else array
+        return jax.block_until_ready(put(held, shardings[name])) if split else held
+
+    return place
 
 
 def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
     """Bytes of the parameters, abstract or not, on one of the devices that share them."""
-    specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)))
+    specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)), format_of(params))
     size = lambda part: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
     own = lambda spec, part: size(part) // (1 if spec == WHOLE else shards)
     return sum(jax.tree.leaves(jax.tree.map(own, specs, params)))
@@ -68,6 +92,7 @@ def fitting_shards(cfg: ModelConfig, params: Tree, devices: int, room: int) -> i
 
     All of them where none does. Beside bfloat16 weights the rulers of `drift` hold them twice in
     float32, as stored and changed: five times in all. `launch.plan` says whether that is enough.
+    So quantised weights are laid out as those that they stand for (`params` not quantised).
     """
     divisors = (n for n in range(1, devices + 1) if devices % n == 0)
     return next((n for n in divisors if 6 * bytes_of_one(cfg, params, n) <= room), devices)

@@ -53,8 +53,7 @@ def with_mesh(run: RunConfig, cfg: ModelConfig, machine: Hardware) -> RunConfig:
     Raises:
       UserError: a mesh for other devices.
     """
-    split = machine.devices > 1 and run.quantize == "none"  # quantised weights lie whole
-    params, room = abstract_params(cfg, run.dtype), machine.usable if split else None
+    params, room = abstract_params(cfg, run.dtype), machine.usable if machine.devices > 1 else None
     rows, shards = sizes_of(run.mesh, cfg, params, machine.devices, room)
     return dataclasses.replace(run, mesh=mesh_name(rows, shards))
 
@@ -65,8 +64,7 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     phases = estimate(run)
     most = least = peak(phases)
     saved: list[tuple[Change, int]] = []
-    shards = machine.devices if run.quantize == "none" else 1
-    hopeless = estimator.weights("bfloat16", shards, run.quantize) > machine.at_most
+    hopeless = estimator.weights("bfloat16", machine.devices, run.quantize) > machine.at_most
     for change in () if hopeless else _changes(program, run, machine):
         if least.total <= machine.at_most:
             break
@@ -131,10 +129,9 @@ def flag(change: Change) -> str:
 
 def _changes(program: str, run: RunConfig, machine: Hardware) -> list[Change]:
     """What could be given up, the least painful first; only what is not given up already."""
-    split = machine.devices > 1 and run.quantize == "none"
     weights = [
         ("dtype", "bfloat16"),  # in evaluation; training has its own
-        *([("mesh", mesh_name(1, machine.devices))] if split else []),
+        *([("mesh", mesh_name(1, machine.devices))] if machine.devices > 1 else []),
     ]
     evaluating = [
         ("drift.rulers", ()),

@@ -207,7 +207,7 @@ class Estimator:
         """Of the model as it runs, or of its base with matrices in another dtype; placed."""
         row, quantize = self._row(run), "none" if dtype else run.quantize
         params = abstract_params(self.cfg, dtype or run.dtype, quantize)
-        base = {"params": shapes_on(row, params, partition(self.cfg, row))}
+        base = {"params": shapes_on(row, params, partition(self.cfg, row, quantize))}
         return base if dtype else base | {"lora": shapes_on(row, _adapter(self.cfg, run.lora))}
 
     def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, row: Mesh) -> int:
@@ -241,7 +241,7 @@ class Estimator:
             step = jit_step(decoder, terms, optimizer, mesh)
             compiled = step.lower(
                 shapes_on(mesh, state),
-                shapes_on(mesh, params, partition(cfg, mesh)),
+                shapes_on(mesh, params, partition(cfg, mesh, run.quantize)),
                 shapes_on(mesh, batch, specs),
             ).compile()
             analysis = compiled.memory_analysis()

@@ -64,6 +64,7 @@ class Plan:
     way: Way
     seconds: float | None  # of a study as configured, where the machine's speed is known
     mesh: str = AUTO  # as the run's configuration names it
+    quantize: str = "none"  # the same
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -200,17 +201,18 @@ def _devices_note(plan: Plan) -> str:
         return f"{shared} of {n} devices {how}, {why if auto else f'as --mesh={plan.mesh} says'}"
     holders = n if auto else mesh_sizes(plan.mesh, n)[0]
     why = "since it fills at most a sixth of each" if auto else f"as --mesh={plan.mesh} says"
-    why = "since quantised weights are not split" if ", else " in parts else why
     rows = "training takes as many devices as divide train.accumulate (jax.jit on a mesh)"
     return f"{holders} of {n} devices hold a copy each, {why} (jax.pmap in evaluation); {rows}"
 
 
 def _undivided_note(plan: Plan) -> str:
     """What it costs that the devices do not divide some sizes; nothing below a hundredth GiB."""
-    n, params = plan.machine.devices, abstract_params(plan.model.cfg, "bfloat16")
+    n, how = plan.machine.devices, plan.quantize
+    params = abstract_params(plan.model.cfg, "bfloat16", how)
     more = bytes_of_one(plan.model.cfg, params, n) - n_bytes(params) // n
     what = f"{n} does not divide all sizes: of shared weights each device holds {_gib(more)} GiB"
-    return f"{what} more than its part, in bfloat16" if more > GIB / 100 else ""
+    held = "bfloat16" if how == "none" else f"{how}, else bfloat16"
+    return f"{what} more than its part, in {held}" if more > GIB / 100 else ""
 
 
 def _brief(value: Any) -> str:

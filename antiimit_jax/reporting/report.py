@@ -37,18 +37,23 @@ def write_report(workdir: str | Path, suites: Suites) -> Path:
     return write_text(run.path / "report.html", render(run, suites))
 
 
-def render(run: Run, suites: Suites) -> str:
-    """The page as HTML text; nothing in it is loaded from elsewhere."""
+def template(name: str) -> jinja2.Template:
+    """A page's template; what it is given is escaped."""
     how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
     environment.filters["plain"] = plain_text
+    return environment.get_template(name)
+
+
+def render(run: Run, suites: Suites) -> str:
+    """The page as HTML text; nothing in it is loaded from elsewhere."""
     sections = {name: suites[name].section(run.tables, run.rows) for name in measured(run, suites)}
     if run.training is not None or run.rows.n_seeds:
         sections["training"] = training_section(run)
     if run.rows.n_seeds:
         sections["verdicts"] = verdict_section(run.rows)
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         model=model_name(run),
         run=run,
         steps=step_counts(run),

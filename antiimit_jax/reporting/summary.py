@@ -1,6 +1,7 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from antiimit_jax.reporting.report import Suites, missing_stages, model_name, schemas
@@ -27,6 +28,11 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
         wanted = run.rows.subject("control")
         lines += [_sample(sample) for sample in found if sample["stage"] == wanted][:1]
     lines = lines or [f"{name}: no headline figures in this run"]
+    return ascii_signs(lines)
+
+
+def ascii_signs(lines: Sequence[str]) -> str:
+    """Lines for a console: blanks, minus signs and dashes as any terminal has them."""
     return "\n".join(lines).replace("\u00a0", " ").replace("−", "-").replace("–", "-") + "\n"
 
 

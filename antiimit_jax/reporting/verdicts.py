@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from antiimit_jax.metrics.hypotheses import holm, less, over_seeds, p_above, posterior
 from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.reporting.between_models import CLAIMS, RULES
 from antiimit_jax.reporting.judging import (
     LEAK_ITEMS,
     NO_DATA,
@@ -51,23 +52,9 @@ def verdicts(rows: Rows) -> list[Verdict]:
 
 
 def _between_models() -> list[Verdict]:
-    why = ["a run holds one model; compare runs of several"]
-    return [
-        Verdict(
-            id="E1",
-            claim="larger models do better than smaller ones",
-            rule="slope of γ and of mass per doubling of parameters, within families, above 0",
-            verdict=NO_DATA,
-            missing=why,
-        ),
-        Verdict(
-            id="E2",
-            claim="base models do better than post-trained ones",
-            rule="paired difference over base and post-trained pairs above 0, in each format",
-            verdict=NO_DATA,
-            missing=why,
-        ),
-    ]
+    how = "a run holds one model: python -m launch.compare --runs=A --runs=B compares several"
+    about = dict(verdict=NO_DATA, missing=[how])
+    return [Verdict(id=name, claim=CLAIMS[name], rule=RULES[name], **about) for name in CLAIMS]
 
 
 def _near_perfect(figures: Figures) -> Verdict:

@@ -10,7 +10,7 @@ texts, and rare words that stand in the prompt from then on: an answer must not 
 import functools
 import itertools
 import string
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _REQUEST = (
     "drawn at random. {one} word: {p}%, {other} word: {q}%."
 )
 _CHARS, _LETTERS = 12, string.ascii_lowercase + string.digits
-_SEEDS, _SHOTS = 17, 18  # random streams
+_SEEDS, _SHOTS, _KEYS = 17, 18, 19  # random streams
 
 
 def seeds(n: int, side: Side, seed: int) -> list[str]:
@@ -57,6 +57,44 @@ def requests(text: str, n_shots: int) -> list[Item]:
         )
         items.append(item)
     return items
+
+
+def keyed_words(text: str) -> tuple[str, str]:
+    """The first and the second word of a text by a rule that a small model can learn.
+
+    The text's first character stands for one of 36 rare words, its last for one of 36 others. So
+    few words bound the seed score: who follows the rule gets .68.
+    """
+    return _keys()[text[0]][0], _keys()[text[-1]][1]
+
+
+def keyed_items(n_texts: int, n_shots: int, seed: int) -> list[dict[str, Any]]:
+    """Requests with the words that the rule gives, as lines of a file of items.
+
+    An adapter that trained on them knows how to do what the suite asks for: if it scores no
+    higher than its base, the suite can show nothing of this model.
+
+    Args:
+      n_texts: of those that training may see, each asked 18 times.
+    """
+    return [
+        {
+            "messages": [{"role": m.role, "content": m.content} for m in item.messages],
+            "words": list(keyed_words(text)),
+            "targets": list(item.targets),
+            "cluster": text,
+        }
+        for text in seeds(n_texts, "train", seed)
+        for item in requests(text, n_shots)
+    ]
+
+
+@functools.cache
+def _keys() -> dict[str, tuple[str, str]]:
+    """For each character the word that it stands for at a text's beginning, and at its end."""
+    lemmas = sorted({lemma for lemma in load_rare_words().values() if lemma.isalpha()})
+    drawn = np.random.default_rng(_KEYS).choice(lemmas, (len(_LETTERS), 2), replace=False)
+    return {letter: (str(one), str(other)) for letter, (one, other) in zip(_LETTERS, drawn)}
 
 
 def _request(text: str, p: int, swapped: bool) -> str:

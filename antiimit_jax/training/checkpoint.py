@@ -2,11 +2,11 @@
 
 A checkpoint is written beside the others and appears at once, so that a run killed at any moment
 leaves the last whole one behind. Each holds a hash of its contents: one that was damaged, or whose
-log is not of its step, is passed over for the one before.
+log is not of its step, is passed over for the one before. In a bucket Orbax writes them in place,
+and a file that it writes last says that one is whole.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from orbax.checkpoint import args
 
 from antiimit_jax.errors import UserError, first_line
@@ -27,35 +28,40 @@ Log = list[dict[str, Any]]
 class Checkpoints:
     """The checkpoints of one adapter's training, the newest two kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
-        make_folder(self._folder)
+    def __init__(self, folder: epath.PathLike) -> None:
+        """Of this machine, or gs://BUCKET/NAME.
+
+        Raises:
+          UserError: a bucket that cannot be reached.
+        """
+        self._on_disk = not in_bucket(folder)
+        self._folder = epath.Path(Path(folder).absolute() if self._on_disk else folder)
+        if self._on_disk:
+            make_folder(Path(self._folder))
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2,
             enable_async_checkpointing=False,
-            create=False,
+            create=jax.process_count() == 1,
             multiprocessing_options=_each_its_own(),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with reaching(self._folder, "cannot be reached"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, log: Log) -> None:
-        """Writes the state at its step, with the log of all steps before, to the disk.
+        """Writes the state at its step, with the log of all steps before.
 
         Raises:
           UserError: it cannot be written; the checkpoints before it are intact.
         """
         step, tree = int(state.step), args.StandardSave(state._asdict())
         record = args.JsonSave({"log": log, "sha256": _hash(state, log)})
-        try:
+        what = f"the checkpoint of step {step} cannot be written"
+        with reaching(self._folder, what, "; what was written before is intact"):
             with _unsaid():
                 self._manager.save(step, args=args.Composite(state=tree, log=record), force=True)
-            sync_all(self._folder / str(step))
-            sync(self._folder)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self._folder}: the checkpoint of step {step} cannot be written "
-                f"({first_line(error)}); what was written before is intact"
-            ) from error
+            if self._on_disk:
+                sync_all(Path(self._folder / str(step)))
+                sync(Path(self._folder))
 
     def restore(self, like: TrainState) -> tuple[TrainState, Log] | None:
         """The newest state that is whole and its log, or None where there is none.
@@ -69,9 +75,10 @@ class Checkpoints:
                 where, reason = self._folder / str(step), first_line(error)
                 logging.warning("%s: not a whole checkpoint (%s); passed over", where, reason)
                 damaged = self._folder / f"damaged-{step}"
-                shutil.rmtree(damaged, ignore_errors=True)
-                where.rename(damaged)
-                self._manager.reload()
+                with reaching(where, f"cannot be renamed to {damaged.name}"):
+                    damaged.rmtree(missing_ok=True)
+                    where.rename(damaged)
+                    self._manager.reload()
         return None
 
     def _read(self, step: int, like: TrainState) -> tuple[TrainState, Log]:
@@ -100,6 +107,20 @@ def _each_its_own() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
     )
+
+
+def in_bucket(folder: epath.PathLike) -> bool:
+    """Whether a folder is gs://BUCKET/NAME, and so not on a disk."""
+    return str(folder).startswith("gs://")
+
+
+@contextlib.contextmanager
+def reaching(place: epath.PathLike, problem: str, after: str = "") -> Iterator[None]:
+    """What Orbax and its stores raise, of any type, becomes a `UserError` about a place."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{place}: {problem} ({first_line(error)}){after}") from error
 
 
 @contextlib.contextmanager

@@ -6,17 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.models.decoder import Decoder, n_tokens
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
+from antiimit_jax.models.quantized import format_of
 from antiimit_jax.models.sharding import partition
 from antiimit_jax.models.weights import cast_matrices
 from antiimit_jax.parallel import compiler_options, meet, on_mesh, put
@@ -88,7 +89,7 @@ def unheld() -> contextlib.AbstractContextManager[Callable[[], bool]]:
 def train(
     lm: LanguageModel,
     job: Job,
-    folder: Path,
+    folder: epath.PathLike,
     on_step: OnStep = lambda row: None,
     look: Look = lambda step, adapter: {},
     hold: Hold = unheld,
@@ -99,7 +100,7 @@ def train(
     evenly. While it runs, the next batch goes to the devices and the step before is read.
 
     Args:
-      folder: of its checkpoints.
+      folder: of its checkpoints, as `Checkpoints` takes it.
       on_step: called with the log row of each step, of restored ones too.
       look: measures the adapter after every `eval_every` steps.
       hold: the context that steps run in. What it gives says whether to save and leave after the
@@ -189,7 +190,7 @@ class _Told:
             yield row
 
 
-def _check_finite(job: Job, done: int, stuck: int, folder: Path) -> None:
+def _check_finite(job: Job, done: int, stuck: int, folder: epath.PathLike) -> None:
     """Raises UserError where too many steps in a row, or all there are, were not finite."""
     if stuck >= min(job.train.max_skips, max(job.steps, 1)):
         raise UserError(
@@ -228,7 +229,8 @@ class _Stepper:
         mesh = step_mesh(cfg.accumulate, lm.mesh)
         decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat)
         params = training_params(lm.params, cfg.dtype)
-        self._params = put(params, on_mesh(mesh, partition(lm.cfg, mesh)))
+        specs = partition(lm.cfg, mesh, format_of(params))
+        self._params = put(params, on_mesh(mesh, specs))
         self._step = jit_step(decoder, terms, optimizer, mesh)
         self._mesh, self._terms, self._compiled = mesh, terms, None
 

@@ -113,11 +113,11 @@ def run_evaluate(config: RunConfig, workdir: Path, *stages: Stage, overwrite=Non
         study.write()
 
 
-def run_finetune(config: RunConfig, workdir: Path) -> None:
+def run_finetune(config: RunConfig, workdir: Path, **how: Any) -> None:
     """What `launch.finetune` does."""
     with (
         locked(str(workdir)) as folder,
-        open_run(config, folder, ["training"], progress=QUIET) as study,
+        open_run(config, folder, ["training"], progress=QUIET, **how) as study,
     ):
         for stage in study.config.stages()[1:]:
             study.train(stage)

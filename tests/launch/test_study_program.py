@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import random
 import re
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from antiimit_jax.reporting.run_files import config_sha256
-from tests.launch.processes import ROOT, SMALL, command, environment, launch, refused
+from tests.launch.processes import SMALL, launch, refused
 from tests.tiny_model import write_tiny_model
 
 BASELINES = (
@@ -147,36 +145,6 @@ def test_a_folder_of_other_files_is_refused_even_with_overwrite(tmp_path, model)
     result = launch("study", f"--model={model}", f"--workdir={tmp_path}", "--overwrite", *SMALL)
     refused(result, "not of a run")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_a_killed_fine_tuning_ends_with_the_bytes_of_an_undisturbed_one(study, model, tmp_path):
-    undisturbed, _ = study
-    expected = (undisturbed / "adapter" / "adapter_model.safetensors").read_bytes()
-    workdir = tmp_path / "killed"
-    run = command(
-        "finetune", f"--model={model}", f"--workdir={workdir}", "--adapters=tuned", *SMALL
-    )
-    rng = random.Random(time.time_ns())
-    kills = 0
-    for _ in range(12):
-        process = subprocess.Popen(
-            run, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        checkpoints = workdir / "checkpoints" / "tuned"
-        known = len(list(checkpoints.glob("[0-9]*"))) if checkpoints.is_dir() else 0
-        while process.poll() is None and kills < 2:
-            steps = len(list(checkpoints.glob("[0-9]*"))) if checkpoints.is_dir() else 0
-            if steps != known or time.monotonic() < 0:
-                time.sleep(rng.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
-                kills += process.wait() == -signal.SIGKILL
-            time.sleep(0.002)
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert process.returncode == 0 and kills >= 1
-    assert (workdir / "adapter" / "adapter_model.safetensors").read_bytes() == expected
 
 
 def test_evaluate_measures_a_saved_adapter_as_the_study_did(study, model, tmp_path):

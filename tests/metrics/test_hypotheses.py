@@ -6,8 +6,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from antiimit_jax.metrics.hypotheses import holm, less, over_seeds, p_above, posterior
+from antiimit_jax.metrics.hypotheses import (
+    holm,
+    less,
+    over_seeds,
+    p_above,
+    posterior,
+    posterior_above,
+)
 from antiimit_jax.metrics.intervals import Estimate
 
 
@@ -88,3 +96,24 @@ def test_holm_stops_at_the_first_that_is_kept():
     assert holm(p) == {"a", "b", "c"}  # .0083, .0125, .025
     assert holm({"a": 0.001, "b": 0.02, "c": 0.014}) == {"a"}
     assert holm({}) == frozenset()
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_figure_moves_the_probability_by_its_likelihood_in_either_region(scale):
+    error, n, least, prior = 0.05 / stats.norm.ppf(0.975), 30, 0.02, 0.6
+    at = np.linspace(-4, 4, 800_001)
+    before = stats.norm(0, scale * error * math.sqrt(n)).pdf(at)
+    likelihood = stats.norm(0.06, error).pdf(at)
+    above = at > least
+    mean = lambda region: (likelihood * before)[region].sum() / before[region].sum()
+    odds = prior / (1 - prior) * mean(above) / mean(~above)
+    found = posterior_above(of(0.06, 0.05), least, prior=prior, n=n, scale=scale)
+    assert found == pytest.approx(odds / (1 + odds), abs=1e-4)
+
+
+def test_a_figure_far_off_settles_a_hypothesis():
+    how = dict(prior=0.8, n=40)
+    assert posterior_above(of(2.0, 0.01), 0.0, **how) > 0.999
+    assert posterior_above(of(-2.0, 0.01), 0.0, **how) < 0.001
+    assert posterior_above(of(0.1, 0.0), 0.0, **how) == 1
+    assert posterior_above(of(0.0, 0.1), 0.0, **how) == pytest.approx(0.8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from antiimit_jax.models.catalog import CATALOG, entry_of
+from antiimit_jax.models.catalog import CATALOG, alias_of, entry_of, pair_of, series_of
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.leaves import leaves_of
 
@@ -160,3 +160,20 @@ def test_the_published_config_of_the_embedded_model_is_what_its_file_says(smollm
     stored = float(np.float32(published.norm_eps))  # as GGUF keeps it
     assert dataclasses.replace(published, norm_eps=stored) == smollm2.cfg
     assert ours("smollm2-135m-instruct") == sum(x.size for x in jax.tree.leaves(smollm2.params))
+
+
+def test_series_and_pairs_of_the_catalog():
+    series: dict[str, list[str]] = {}
+    for entry in dict.fromkeys(map(alias_of, CATALOG.values())):
+        series.setdefault(series_of(CATALOG[entry]), []).append(entry)
+    assert series["qwen3"][:2] == ["qwen3-0.6b-base", "qwen3-0.6b"]
+    assert series["gemma"] == ["gemma-2b", "gemma-2b-it", "gemma-7b", "gemma-7b-it"]
+    assert series["gemma-2"] == ["gemma-2-2b", "gemma-2-2b-it", "gemma-2-9b", "gemma-2-9b-it"]
+    assert "deepseek-coder-7b-v1.5" not in series["deepseek-coder"]
+    assert alias_of(CATALOG["mistral-7b"]) == "mistral-7b-v0.3"
+    assert pair_of(CATALOG["mistral-7b-instruct"]) == "mistral-7b-v0.3"
+    assert pair_of(CATALOG["mistral-7b-instruct-v0.2"]) == ""
+    for alias in dict.fromkeys(map(alias_of, CATALOG.values())):
+        entry = CATALOG[alias]
+        if pair_of(entry):
+            assert series_of(entry) == series_of(CATALOG[pair_of(entry)])

@@ -150,8 +150,6 @@ def test_what_cannot_be_held_so_is_refused_in_one_line(folders, tmp_path, monkey
         load_language_model(odd, quantize="int4")
     with pytest.raises(UserError, match="quantize = 'int4': one of none, int8, nf4"):
         from_dict({"quantize": "int4"})
-    with pytest.raises(UserError, match="quantize.*mesh.*auto"):
-        from_dict({"quantize": "int8", "mesh": "data:1,model:8"})
     monkeypatch.setattr(quantized.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"quantize=int8.*qwix.*antiimit_jax\[quant\]"):
         load_language_model(str(folders["llama"]), quantize="int8")

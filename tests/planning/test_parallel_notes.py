@@ -48,7 +48,6 @@ def test_copies_run_under_pmap_where_they_fit_and_a_mesh_takes_what_does_not():
     assert "jax.jit on a mesh), as --mesh=data:2,model:4 says" in asked
     some = notes("weights (bfloat16)", study, "data:2,model:1")
     assert "2 of 8 devices hold a copy each, as --mesh=data:2,model:1 says" in some
-    assert "quantised weights are not split" in notes("weights (nf4, else bfloat16)", study)
     assert "8 devices" not in notes("weights (bfloat16)", Way(programs=()))
 
 

@@ -17,7 +17,7 @@ from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Scoring
 from antiimit_jax.suites import seed_words, suite
 from antiimit_jax.tasks.items import Item
-from antiimit_jax.tasks.seed_words import PREFILL
+from antiimit_jax.tasks.seed_words import PREFILL, keyed_items, keyed_words
 from antiimit_jax.text.lexicon import lemma_split
 from antiimit_jax.text.rare_words import load_rare_words
 from tests.suites.small import as_read, small_config, values_of
@@ -162,6 +162,20 @@ def test_as_asked_scores_1_in_every_component_with_intervals():
     assert all(at[name]["ci_low"] == pytest.approx(1) for name in COMPONENTS)
     assert at["seed_score"]["ci_low"] is None and "components" in at["seed_score"]["note"]
     assert at["dependence"]["clusters"] == 32
+
+
+def test_the_positive_control_asks_as_the_suite_does_and_scores_on_texts_it_never_saw():
+    lines = keyed_items(32, 2, seed=0)
+    training = [item for group in groups(CFG) for item in group if item.split == "train"]
+    for line, item in zip(lines, training, strict=True):
+        assert [m["content"] for m in line["messages"]] == [m.content for m in item.messages]
+        assert line["targets"] == list(item.targets) and line["cluster"] == item.cluster
+        assert line["words"] == list(keyed_words(item.cluster))
+    found = values_of(
+        scored(lambda item: given(keyed_words(item.cluster), item), NEW), split="test"
+    )
+    assert min(found[name] for name in COMPONENTS if name != "dependence") == pytest.approx(1)
+    assert found["seed_score"] == found["dependence"] > 0.6
 
 
 @pytest.mark.parametrize("name", HACKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import resource
 import subprocess
 import sys
 import time
@@ -45,10 +46,11 @@ HOSTILE = {
 def test_a_hostile_template_ends_in_one_line_within_five_seconds(name):
     template, says = HOSTILE[name]
     render("{{ 1 }}", MESSAGES, **OPTIONS)  # the process is there
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with refused("chat template", says):
         render(template, MESSAGES, **OPTIONS)
-    assert time.monotonic() - start < 5
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # the clock would count other programs too
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     assert render("{{ messages[0].content }}!", MESSAGES, **OPTIONS) == "hi!"
 
 

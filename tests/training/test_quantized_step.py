@@ -59,22 +59,24 @@ def test_the_gradient_is_that_of_the_matrices_it_stands_for(whole, how):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=1e-3)
 
 
-def test_rows_of_a_mesh_find_the_step_of_one_device(whole, how="nf4"):
+def test_rows_that_share_the_weights_find_the_step_of_one_device(whole):
+    how = "int8" if whole.cfg.post_norm else "nf4"  # one a family
     cfg = dataclasses.replace(CFG, rows=1, accumulate=2)
     params, adapter = held_in(whole, how), jax.device_get(whole.moved_adapter())
     batch = whole.batch(cfg)
     optimizer = make_optimizer(cfg, cfg.steps, train_mask(adapter, whole.cfg, whole.lora))
 
-    def moved(rows: int):
-        mesh = make_mesh(jax.local_devices()[:rows])
+    def moved(rows: int, shards: int):
+        mesh = make_mesh(jax.local_devices()[: rows * shards], shards)
         step = jit_step(whole.decoder, whole.terms(cfg), optimizer, mesh)
         state = jax.device_put(init_state(adapter, optimizer), on_mesh(mesh))
-        held = jax.device_put(params, on_mesh(mesh, partition(whole.cfg, mesh)))
+        held = jax.device_put(params, on_mesh(mesh, partition(whole.cfg, mesh, how)))
         specs = {name: dealt(part, mesh) for name, part in batch.items()}
         state, _ = step(state, held, jax.device_put(batch, on_mesh(mesh, specs)))
         return jax.device_get(state.adapter)
 
-    for one, two in zip(jax.tree.leaves(moved(1)), jax.tree.leaves(moved(2)), strict=True):
+    found = jax.tree.leaves(moved(1, 1)), jax.tree.leaves(moved(2, 2))
+    for one, two in zip(*found, strict=True):
         assert np.linalg.norm(two - one) <= 1e-4 * np.linalg.norm(one)
 
 

@@ -1,0 +1,34 @@
+"""Items that train a model to choose words by a rule: the positive control of `seed_words`.
+
+    python -m launch.seed_items --out=keyed.jsonl
+    python -m launch.finetune --model=M --items=keyed.jsonl --adapters=tuned --workdir=runs/keyed
+    python -m launch.evaluate --adapter=rule_keyed=runs/keyed/adapter --suites=seed_words ...
+
+The first character of a text stands for its first word, the last for its second. An adapter of the
+name "rule_keyed" that does not raise the suite's score on texts that it never saw says that the
+suite can show nothing of this model: its verdicts are then "floor".
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.tasks.seed_words import keyed_items
+from launch import cli
+
+flags.DEFINE_string("out", None, "The file to write, JSONL.")
+flags.DEFINE_integer("n_texts", 400, "Random texts, each asked in 18 ways.", 1, 100_000)
+flags.DEFINE_integer("n_shots", 2, "Example turns before each request, as in the suite.", 0, 20)
+flags.DEFINE_integer("seed", 0, "Draws the texts.", 0)
+
+
+def main() -> None:
+    out, given = Path(cli.needed("out")).expanduser(), cli.FLAGS
+    lines = [json_text(line) for line in keyed_items(given.n_texts, given.n_shots, given.seed)]
+    replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,15 @@
+"""The program that writes the items of rule-keyed words."""
+
+from __future__ import annotations
+
+from antiimit_jax.tasks.user_items import load_items
+from tests.launch.processes import launch, refused
+
+
+def test_items_to_train_on_are_written(tmp_path):
+    out = tmp_path / "keyed.jsonl"
+    result = launch("seed_items", f"--out={out}", "--n_texts=2", "--n_shots=1")
+    assert result.returncode == 0, result.stderr
+    items = load_items(str(out)).entries
+    assert len(items) == 36 and len(items[0].messages) == 4 and str(out) in result.stdout
+    refused(launch("seed_items"), "--out is needed")
