@@ -46,7 +46,7 @@ class LanguageModel:
     terminators: Terminators
     prompt_format: str  # "chat" or "base"
     quantize: str = "none"  # how `params` hold the layers' matrices, see `models.quantized`
-    mesh: Mesh = dataclasses.field(default_factory=lambda: make_mesh(jax.local_devices()))
+    mesh: Mesh = dataclasses.field(default_factory=lambda: make_mesh(jax.devices()))
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """Messages in this model's format."""
@@ -94,7 +94,7 @@ def load_language_model(
       prompt_format: "chat", "base", or "auto": what the catalog says, else chat where the
         tokenizer has a template.
       prompt_date: what chat templates take for today.
-      mesh: of the local devices, as `parallel.is_mesh` names it.
+      mesh: of the devices of all processes, as `parallel.is_mesh` names it.
 
     Raises:
       UserError: anything about the checkpoint that does not fit, or a mesh for other devices.
@@ -144,7 +144,7 @@ def in_float32(lm: LanguageModel) -> LanguageModel:
 
 def _lay_out(cfg: ModelConfig, dtype: str, mesh: str) -> Mesh:
     params = abstract_params(cfg, "bfloat16" if dtype == "auto" else dtype)
-    return mesh_of(mesh, cfg, params, jax.local_devices())
+    return mesh_of(mesh, cfg, params, jax.devices())
 
 
 def _open(

@@ -4,6 +4,9 @@ Either every device holds all weights and works on batches of its own (`Copies`,
 devices are a mesh (`Rows`, `jax.jit` with a `NamedSharding` for each array): each of its rows works
 on batches of its own, and the devices of a row split the weights and each batch's work. Batches are
 dealt out in rounds, and the last round is filled with empty ones whose results are dropped.
+
+The devices may belong to several processes, one on each host. All of them run the same program on
+the same host arrays, each puts its part of an array on its own devices, and all read every result.
 """
 
 import re
@@ -12,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from antiimit_jax.errors import UserError
@@ -74,6 +78,47 @@ def on_mesh(mesh: Mesh, specs: Tree = WHOLE) -> Tree:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
+def keeps() -> bool:
+    """Whether this process keeps and tells what is found: the first one alone does."""
+    return jax.process_index() == 0
+
+
+def put(tree: Tree, shardings: Tree) -> Tree:
+    """Host arrays, equal on all processes, on the devices; `shardings` is a prefix of the tree.
+
+    With several processes `jax.device_put` would send each array to all of them to compare it.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def own(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)  # it lies on all processes already
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    lying = lambda sharding, part: jax.tree.map(lambda leaf: own(leaf, sharding), part)
+    return jax.tree.map(lying, shardings, tree)
+
+
+def whole(array: Any) -> np.ndarray:
+    """An array on the host; one that lies on several processes is gathered, so all must ask."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def meet(where: str) -> None:
+    """Waits until all processes are there.
+
+    A reduction on CPUs fails where one of them compiles thirty seconds longer than another.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
 def shapes_on(mesh: Mesh, tree: Tree, specs: Tree = WHOLE) -> Tree:
     """Arrays, abstract or not, as abstract arrays on a mesh; `specs` is a prefix of the tree."""
     shape = lambda sharding: lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -104,20 +149,21 @@ class Rows:
 
     def place(self, tree: Tree, specs: Tree = WHOLE) -> Tree:
         """Puts host arrays where the programs read them, once."""
-        return jax.device_put(tree, on_mesh(self.mesh, specs))
+        return put(tree, on_mesh(self.mesh, specs))
 
     def deal(self, stacked: Tree) -> Tree:
         """Puts the host arrays of a round, [n_batches, ...], where each batch runs."""
-        return jax.device_put(stacked, on_mesh(self.mesh, DEALT))
+        return put(stacked, on_mesh(self.mesh, DEALT))
 
     def program(self, fn: Callable) -> Any:
-        """`fn(placed, batch)` for all batches of a round, jitted."""
+        """`fn(placed, batch)` for all batches of a round, jitted; all processes read all."""
 
         def of_row(placed: Tree, dealt: Tree) -> Tree:
             result = fn(placed, jax.tree.map(lambda leaf: leaf[0], dealt))
             return jax.tree.map(lambda leaf: leaf[None], result)
 
-        return jax.jit(by_rows(of_row, self.mesh, DEALT))
+        out = on_mesh(self.mesh) if jax.process_count() > 1 else None
+        return jax.jit(by_rows(of_row, self.mesh, DEALT), out_shardings=out)
 
 
 class Copies(Rows):
@@ -141,8 +187,12 @@ class Copies(Rows):
 
 
 def layout_of(mesh: Mesh) -> Rows:
-    """A model that the devices of a row share, or of which every device has a copy."""
-    return Copies(mesh) if mesh.shape[MODEL] == 1 else Rows(mesh)
+    """A model that the devices of a row share, or of which every device has a copy.
+
+    What `pmap` gives, only the process of its device can read, so it serves one process alone.
+    """
+    alone = mesh.shape[MODEL] == 1 and jax.process_count() == 1
+    return Copies(mesh) if alone else Rows(mesh)
 
 
 class DataParallel:
@@ -177,6 +227,7 @@ class DataParallel:
         if key not in self._compiled:
             lowered = self._program.lower(placed, dealt)
             self._compiled[key] = lowered.compile(compiler_options=compiler_options())
+            meet("compiled")
         return self._compiled[key]
 
 

@@ -296,7 +296,7 @@ class Study:
             "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
             "versions": versions(packages(config.quantize)),
-            "device": f"{jax.local_devices()[0].device_kind} x{jax.local_device_count()}",
+            "device": f"{jax.local_devices()[0].device_kind} x{jax.device_count()}",
         }
 
 

@@ -3,14 +3,13 @@
 import codecs
 import contextlib
 import os
-import shlex
-import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -23,9 +22,9 @@ from antiimit_jax.gguf_cache import own_folder, user_cache
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.processor import multiplies_bfloat16
-from antiimit_jax.run_config import RunConfig, field_names, from_dict
+from antiimit_jax.run_config import RunConfig, field_names, from_dict, to_dict
 from antiimit_jax.suites import SUITES
-from launch import interrupt
+from launch import hosts, interrupt, meeting
 from launch.bars import bar, say, warn_above
 from launch.config_help import config_help
 from launch.profiling import Profiled
@@ -37,7 +36,7 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstar
 
 
 def define_config() -> None:
-    """--config and all its fields, --model, --revision, --mesh."""
+    """--config and all its fields, --model, --revision; `define_mesh`."""
     said = f"A Python file or a run's config.json; by default {DEFAULT_CONFIG}. Any field can be "
     config_flags.DEFINE_config_file("config", None, said + "set as --config.train.steps=50.")
     flags.DEFINE_string("model", None, "Alias, hub id, folder or .gguf file; else the config's.")
@@ -48,10 +47,11 @@ def define_config() -> None:
 
 
 def define_mesh() -> None:
-    """--mesh."""
+    """--mesh; --coordinator, --processes and --process_id, which say whose devices there are."""
     said = "Devices: so many rows of so many that split the weights, as data:2,model:4, or auto."
     flags.DEFINE_string("mesh", None, said)
-    show_flags("mesh")
+    meeting.define_where()
+    show_flags("mesh", "coordinator", "processes", "process_id")
 
 
 def define_workdir() -> None:
@@ -100,12 +100,14 @@ def run_config(backend: str | None = None, items_for: Sequence[str] = ()) -> Run
       items_for: groups of fields that --items and --limit set.
 
     Raises:
-      UserError: all that is wrong with it, in one message.
+      UserError: all that is wrong with it, in one message; or hosts have different ones.
     """
     config = _given_config(items_for)
+    hosts.agree({"config": to_dict(config)})
     if backend or config.train.dtype != "auto" or jax.default_backend() != "cpu":
         return config.on(backend or jax.default_backend())
-    return config.on("cpu", bfloat16=multiplies_bfloat16())
+    first, *_ = hosts.exchange(str(multiplies_bfloat16()))
+    return config.on("cpu", bfloat16=first == str(True))
 
 
 def _given_config(items_for: Sequence[str] = ()) -> RunConfig:
@@ -168,13 +170,21 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
 
     def stop(stopped: interrupt.Stopped) -> None:
         if ended.acquire(blocking=False):
-            line = kept() if FLAGS.is_parsed() else _NOTHING
-            _last_line(f"stopped; {line}")
+            line = hosts.what_stays(kept) if FLAGS.is_parsed() else _NOTHING
+            bar.close()
+            hosts.end(stopped.exit_code, "", printable(f"stopped; {line}"))
             os._exit(stopped.exit_code)
+
+    def heard(number: int, code: int, why: str) -> None:
+        bar.close()
+        stays = f"stopped with process {number}; {hosts.what_stays(kept)}"
+        hosts.end_with(code, printable(f"error: process {number}: {why}" if why else stays))
 
     def begin(argv: Sequence[str]) -> None:
         warn_above()  # absl has set up its own handler
+        hosts.join(heard)
         main()
+        hosts.leave()
 
     interrupt.raise_stopped(stop)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
@@ -195,6 +205,11 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
     except interrupt.Stopped as stopped:
         stop(stopped)
         signal.pause()  # the other thread was first
+    except Exception as error:
+        if not hosts.several():
+            raise
+        why, trace = hosts.why(error), "".join(traceback.format_exception(error))
+        hosts.end(1, f"a defect: {why}", trace)
     finally:
         for number in interrupt.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -250,14 +265,11 @@ def _refuse_unknown_fields(argv: Sequence[str]) -> None:
         raise UserError(f"unknown field {'; '.join(hints)}")
 
 
-def _fail(message: str) -> None:
-    _last_line(f"error: {' '.join(message.split())}")
-    sys.exit(2)
-
-
-def _last_line(text: str) -> None:
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split())
     bar.close()
-    print(printable(text), file=sys.stderr, flush=True)
+    hosts.end(2, line, printable(f"error: {line}"))
+    sys.exit(2)
 
 
 def show(text: str) -> None:
@@ -270,14 +282,6 @@ def show_json(values: Any) -> None:
     text = json_text(values, ensure_ascii=False)
     as_it_is = text.isprintable() and codecs.lookup(sys.stdout.encoding).name == "utf-8"
     print(text if as_it_is else json_text(values))
-
-
-def installed(program: str) -> str:
-    """How a shell starts a program of this Python's: by its name if that is what a shell finds."""
-    beside, found = Path(sys.executable).parent / program, shutil.which(program)
-    if not beside.exists():
-        return f"python -m launch.{program.removeprefix('aij-').replace('-', '_')}"
-    return program if found == str(beside) else shlex.quote(os.path.relpath(beside))
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from antiimit_jax.reporting.between_models import compare
 from antiimit_jax.reporting.compare_page import console_lines, write_comparison
 from antiimit_jax.reporting.needed_runs import ask_command
 from launch import cli
+from launch.commands import installed
 from launch.compared_runs import compared_models, read_about, read_runs, what_else_differs
 
 flags.DEFINE_multi_string("runs", [], "Folder of a finished run; give it once for each run.")
@@ -46,7 +47,7 @@ def main() -> None:
     first = runs[0]
     models = compared_models(runs, about)
     config, revision = first.folder / run_files.CONFIG, first.config.revision
-    ask = ask_command(cli.installed("aij-evaluate"), config, revision)
+    ask = ask_command(installed("aij-evaluate"), config, revision)
     found = compare(models, Bootstrap(), ask)
     n, sets = len(first.answers.k), len(set(first.answers.cluster))
     asked = (

@@ -17,7 +17,7 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.results import BASE, Stage, stage_named
 from antiimit_jax.study import Study
-from launch import cli
+from launch import cli, hosts
 from launch.forecast import say_how_long
 from launch.workdir import kept, open_study, print_results
 
@@ -63,6 +63,7 @@ def main() -> None:
                 hint = "lies in the run that --overwrite=all deletes; --overwrite=results keeps it"
                 raise UserError(f"--adapter={stage.folder}: {hint}")
             adapters[stage] = cli.read_adapter(stage.folder, study.lm.cfg, study.config.model)
+        hosts.agree({"adapter": {stage.name: of.sha256 for stage, of in adapters.items()}})
         study.check_adapters(adapters)
 
     with open_study("evaluation", check=read) as study:

@@ -17,6 +17,7 @@ from absl import flags
 from antiimit_jax.errors import UserError
 from antiimit_jax.reporting.training_section import in_words
 from launch import cli
+from launch.commands import installed
 from launch.forecast import say_how_long
 from launch.place import define_checkpoints
 from launch.workdir import kept, open_study
@@ -42,7 +43,7 @@ def main() -> None:
             cli.show(f"{stage.name}: {_how_it_went(study.log(stage) or [])}")
             cli.show(f"  {study.workdir / stage.folder} (sha256 {trained.sha256[:16]})")
         folder = shlex.quote(str(study.workdir))
-        told = f"{cli.installed('aij-study')} --config={folder}/config.json --workdir={folder}"
+        told = f"{installed('aij-study')} --config={folder}/config.json --workdir={folder}"
         cli.show(f"next, to measure them: {told}")
 
 

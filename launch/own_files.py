@@ -1,19 +1,23 @@
-"""What a user's files hold is put to the model's tokenizer before anything is computed or written.
+"""What a user brings is put to the model before anything is computed or written.
 
-Messages name the file and the line.
+Of files, messages name the file and the line.
 """
 
 from collections.abc import Iterator, Mapping
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.json_files import UserFile
 from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import word_query
+from antiimit_jax.suites import SUITES
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.user_items import line_of
 from antiimit_jax.text.formats import Message
 from antiimit_jax.text.lexicon import LexiconWord
+from launch import cli
 
 _REQUEST = (Message("user", "Say a word."), Message("assistant", "Word:"))
 
@@ -48,3 +52,14 @@ def _asked(held: UserFile) -> Iterator[tuple[int, tuple[Message, ...], tuple[str
     elif isinstance(first, LexiconWord):
         for number, entry in enumerate(held.entries, 1):
             yield number, _REQUEST, tuple(dict.fromkeys((first.word, entry.word)))
+
+
+def check_against(config: RunConfig, lm: LanguageModel) -> None:
+    """Raises UserError where there is no such second model, or no suite that would ask it."""
+    asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
+    if not set(asking) & set(config.suites):
+        hint = f"add {', '.join(asking)} to --suites"
+        raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
+    adapter = check_second(config.against, lm)
+    if adapter and not adapter.made_for(config.model):
+        cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")

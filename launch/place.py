@@ -22,7 +22,7 @@ from antiimit_jax.reporting.identity import differing
 from antiimit_jax.run_config import RunConfig, is_read, to_dict
 from antiimit_jax.training.checkpoint import in_bucket, reaching
 from antiimit_jax.trees import flat
-from launch import cli
+from launch import cli, hosts
 
 _TRAINING = ("training",)
 _BUCKET = re.compile(r"gs://[^/]+/[^/].*")
@@ -44,8 +44,11 @@ def place_of(name: str, workdir: Path) -> epath.Path:
     """The place that a flag names; nothing is made or asked for there.
 
     Raises:
-      UserError: it is of another kind, lies in the run's own folder, or a package is missing.
+      UserError: it is of another kind, lies in the run's own folder, a package is missing, or there
+        are several processes.
     """
+    if hosts.several():
+        raise UserError(f"--checkpoints={name}: is for one process; with several leave it out")
     if in_bucket(name):
         if not _BUCKET.fullmatch(name):
             raise UserError(f"--checkpoints={name}: name a folder in the bucket, gs://BUCKET/NAME")

@@ -28,10 +28,11 @@ from antiimit_jax.evaluation.runner import Runner, Variant, WordProbs
 from antiimit_jax.language_model import DTYPES, LanguageModel, load_language_model
 from antiimit_jax.metrics.control import tvd_res
 from antiimit_jax.parallel import AUTO
+from antiimit_jax.reporting.identity import identity
 from antiimit_jax.scoring.packing import check_window
 from antiimit_jax.scoring.trie import FORMS, WordQuery, word_query
 from antiimit_jax.text.formats import Prompt
-from launch import cli
+from launch import cli, hosts
 from launch.score_requests import Request, read_batch, read_items, read_messages, read_text, shares
 from launch.score_table import as_text, shown, top_lines
 
@@ -70,6 +71,8 @@ def main() -> None:
     cli.say(f"loading {asked.model}")
     how = dict(revision=asked.revision, dtype=asked.dtype, mesh=asked.mesh or AUTO)
     lm = load_language_model(asked.model, **how)
+    if hosts.several():
+        hosts.agree(identity(lm.source, lm.quantize, cli.say))
     cli.say(f"weights in {lm.params['embed']['embedding'].dtype}")
     prompts, queries = zip(*(_read(lm, request, raw) for request in requests))
     runner, variant = _variant(lm)

@@ -12,6 +12,7 @@ import shlex
 import time
 
 from launch import cli
+from launch.commands import installed
 from launch.forecast import say_how_long
 from launch.place import define_checkpoints
 from launch.workdir import kept, open_study, print_results
@@ -44,7 +45,7 @@ def main() -> None:
         print_results(study.write())
         cli.say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
         folder = shlex.quote(str(study.workdir / "tensorboard"))
-        cli.show(f"TensorBoard: {cli.installed('tensorboard')} --logdir {folder}")
+        cli.show(f"TensorBoard: {installed('tensorboard')} --logdir {folder}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import runpy
 from pathlib import Path
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.parallel import keeps
 from antiimit_jax.reporting.sweep import Sweep, write_sweep
 from antiimit_jax.results import BASE
 from antiimit_jax.run_config import RunConfig, from_dict, to_dict
@@ -69,7 +70,8 @@ def main() -> None:
     for number, (folder, run) in enumerate(runs.items(), 1):
         cli.say(f"{number}/{len(runs)} {folder.relative_to(root)}")
         run_cell(run, folder)
-        write_sweep(root, sweep)
+        if keeps():
+            write_sweep(root, sweep)
     cli.show(f"{root / 'sweep.tsv'}\n{root / 'sweep.svg'}")
 
 

@@ -12,10 +12,9 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.evaluation.second import check_second
 from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
-from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.parallel import keeps
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
@@ -24,8 +23,8 @@ from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_ow
 from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
-from launch import aside, cli, interrupt
-from launch.own_files import check_own
+from launch import aside, cli, hosts
+from launch.own_files import check_against, check_own
 from launch.place import bind, given, place_of
 from launch.saved_config import read_saved
 
@@ -81,7 +80,7 @@ def open_run(
         tell=cli.say,
         progress=progress,
         on_result=lambda: aside.drop(workdir),
-        hold=interrupt.held,
+        hold=hosts.held,
         checkpoints=place,
     )
     same = there and there["config"] == _plain(config)
@@ -99,11 +98,12 @@ def open_run(
     files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
     mark["identity"]["files"] = files | {name: held.sha256 for name, held in own.items()}
     mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
+    hosts.agree(mark["identity"])
     if there:
         _check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
     if "evaluation" in reads and config.against:
-        _check_second(config, study.lm)
+        check_against(config, study.lm)
     anew = overwrite == "all"
     if "training" in reads:
         study.check_training(anew=anew)
@@ -116,17 +116,6 @@ def open_run(
     write_sealed(workdir / MARK, mark)
     run_files.write_config(workdir, to_dict(config))
     yield study
-
-
-def _check_second(config: RunConfig, lm: LanguageModel) -> None:
-    """Raises UserError where there is no such second model, or no suite that would ask it."""
-    asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
-    if not set(asking) & set(config.suites):
-        hint = f"add {', '.join(asking)} to --suites"
-        raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
-    adapter = check_second(config.against, lm)
-    if adapter and not adapter.made_for(config.model):
-        cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")
 
 
 def computed_again(workdir: Path) -> Path:
@@ -178,11 +167,16 @@ def kept() -> str:
 def locked(name: str) -> Iterator[Path]:
     """Locks a run's folder, new or one that a run of ours was in; nothing else in it changes.
 
-    The lock is the kernel's, so a run that is killed gives it back.
+    The lock is the kernel's, so a run that is killed gives it back. With several processes only the
+    first works in the folder; each other gives a private copy of it.
 
     Raises:
       UserError: another run is in it, or it holds other files.
     """
+    if not keeps():
+        with hosts.copied(None) as private:
+            yield private
+        return
     workdir = Path(name).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={name}: is a file; name a folder")
@@ -201,7 +195,7 @@ def locked(name: str) -> Iterator[Path]:
         raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be locked ({error.strerror})") from error
-    with held:
+    with held, hosts.copied(workdir):
         yield workdir
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from antiimit_jax.models.quantized import FORMATS, rounded_to
 from antiimit_jax.models.weights import is_matrix
+from antiimit_jax.parallel import whole
 from antiimit_jax.trees import flat, nested
 
 Tree = Any
@@ -75,7 +76,7 @@ def each_changed(params: Tree, change: Callable[[Tree], Tree]) -> Iterator[tuple
       change: maps a tree of host arrays to one of the same names; here each holds one array.
     """
     for name, leaf in flat(params).items():
-        yield name, flat(change(nested({name: jax.device_get(leaf)})))[name]
+        yield name, flat(change(nested({name: jax.tree.map(whole, leaf)})))[name]
 
 
 def apply_ruler(ruler: str, params: Tree, dtype: str = "float32") -> Tree:

@@ -11,10 +11,21 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
+from antiimit_jax.errors import UserError
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import Leaf, leaves_of
 from antiimit_jax.models.quantized import BLOCK, Kernel, format_of, on_host
-from antiimit_jax.parallel import AUTO, DATA, MODEL, WHOLE, Devices, make_mesh, mesh_sizes, on_mesh
+from antiimit_jax.parallel import (
+    AUTO,
+    DATA,
+    MODEL,
+    WHOLE,
+    Devices,
+    make_mesh,
+    mesh_sizes,
+    on_mesh,
+    put,
+)
 from antiimit_jax.trees import flat, nested
 
 Tree = Any
@@ -63,7 +74,7 @@ def placer(
 
     def place(name: str, array: np.ndarray) -> Any:
         held = on_host(array, how) if name in kernels else array
-        return jax.block_until_ready(jax.device_put(held, shardings[name])) if split else held
+        return jax.block_until_ready(put(held, shardings[name])) if split else held
 
     return place
 
@@ -109,8 +120,14 @@ def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh
     """The mesh of that name for a model, on these devices as they are.
 
     Raises:
-      UserError: it takes a number of devices that does not divide those there are.
+      UserError: it takes a number of devices that does not divide those there are, or leaves out
+        all of a process.
     """
-    room = (devices[0].memory_stats() or {}).get("bytes_limit") if name == AUTO else None
+    own = next(device for device in devices if device.process_index == jax.process_index())
+    room = (own.memory_stats() or {}).get("bytes_limit") if name == AUTO else None
     rows, shards = sizes_of(name, cfg, params, len(devices), room)
-    return make_mesh(devices[: rows * shards], shards)
+    taken = devices[: rows * shards]
+    if without := {d.process_index for d in devices} - {d.process_index for d in taken}:
+        idle = f"leaves no device to process {min(without)}"
+        raise UserError(f"--mesh={name}: {idle}; take all {len(devices)}, or start fewer processes")
+    return make_mesh(taken, shards)

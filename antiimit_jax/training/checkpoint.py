@@ -38,7 +38,12 @@ class Checkpoints:
         self._folder = epath.Path(Path(folder).absolute() if self._on_disk else folder)
         if self._on_disk:
             make_folder(Path(self._folder))
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            create=jax.process_count() == 1,
+            multiprocessing_options=_each_its_own(),
+        )
         with reaching(self._folder, "cannot be reached"):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -91,6 +96,17 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all is written."""
         self._manager.close()
+
+
+def _each_its_own() -> ocp.options.MultiprocessingOptions:
+    """Where there are several processes, each reads and writes host arrays in its own folder."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    prefix = f"process_{own}"  # of its barriers, where it meets itself alone
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
+    )
 
 
 def in_bucket(folder: epath.PathLike) -> bool:

@@ -20,7 +20,7 @@ from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.quantized import format_of
 from antiimit_jax.models.sharding import partition
 from antiimit_jax.models.weights import cast_matrices
-from antiimit_jax.parallel import compiler_options, on_mesh
+from antiimit_jax.parallel import compiler_options, meet, on_mesh, put
 from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.checkpoint import Checkpoints, Log
 from antiimit_jax.training.config import TrainConfig
@@ -230,23 +230,26 @@ class _Stepper:
         decoder = Decoder(lm.cfg, lora_scale=job.lora.scale, remat=cfg.remat)
         params = training_params(lm.params, cfg.dtype)
         specs = partition(lm.cfg, mesh, format_of(params))
-        self._params = jax.device_put(params, on_mesh(mesh, specs))
+        self._params = put(params, on_mesh(mesh, specs))
         self._step = jit_step(decoder, terms, optimizer, mesh)
-        self._mesh, self._terms = mesh, terms
+        self._mesh, self._terms, self._compiled = mesh, terms, None
 
     def placed(self, state: TrainState) -> TrainState:
         """A state of host or device arrays where the steps need it."""
-        return jax.device_put(state, on_mesh(self._mesh))
+        return put(state, on_mesh(self._mesh))
 
     def batch(self, step: int) -> tuple[Tree, int]:
         """A step's batch on the devices, and its number of tokens."""
         batch = make_batch(self._terms, step)
         specs = {name: dealt(microbatches, self._mesh) for name, microbatches in batch.items()}
-        return jax.device_put(batch, on_mesh(self._mesh, specs)), n_tokens(batch)
+        return put(batch, on_mesh(self._mesh, specs)), n_tokens(batch)
 
     def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, Tree]:
         """The next state and the metrics, both on the devices."""
-        return self._step(state, self._params, batch)
+        if self._compiled is None:
+            self._compiled = self._step.lower(state, self._params, batch).compile()
+            meet("compiled")
+        return self._compiled(state, self._params, batch)
 
 
 def training_params(params: Tree, dtype: str) -> Tree:

@@ -15,13 +15,14 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from antiimit_jax.models.decoder import Decoder
-from antiimit_jax.parallel import DATA, DEALT, WHOLE, by_rows
+from antiimit_jax.parallel import DATA, DEALT, MODEL, WHOLE, by_rows
 from antiimit_jax.training.config import TrainConfig
 from antiimit_jax.training.terms import Term
 
 Array = jax.Array
 Tree = Any
 Optimizer = optax.GradientTransformation
+SAME = "same"  # axis of a mesh: devices that do the same
 
 
 class TrainState(NamedTuple):
@@ -65,9 +66,19 @@ def init_state(adapter: Tree, optimizer: Optimizer) -> TrainState:
 
 
 def step_mesh(accumulate: int, mesh: Mesh) -> Mesh:
-    """As many rows of a mesh as can have equally many of a step's `accumulate` microbatches."""
-    rows = max(n for n in range(1, mesh.shape[DATA] + 1) if accumulate % n == 0)
-    return Mesh(mesh.devices[:rows], mesh.axis_names)
+    """As many rows of a mesh as can have equally many of a step's `accumulate` microbatches.
+
+    With several processes no device may stand aside: the rows are as many as also divide those
+    that there are, and the devices that are left do what a row of the step does, too.
+    """
+    there = mesh.shape[DATA]
+    dividing = [n for n in range(1, there + 1) if accumulate % n == 0]
+    if jax.process_count() == 1:
+        return Mesh(mesh.devices[: max(dividing)], mesh.axis_names)
+    rows = max(n for n in dividing if there % n == 0)
+    if rows == there:
+        return mesh
+    return Mesh(mesh.devices.reshape(rows, there // rows, -1), (DATA, SAME, MODEL))
 
 
 def dealt(microbatches: Tree, mesh: Mesh) -> PartitionSpec:

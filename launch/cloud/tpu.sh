@@ -11,7 +11,8 @@
 #   fetch     copies the study's folder to runs/NAME
 #   delete    deletes the machine and its place in the queue
 #
-# --accelerator=v5e-8   a name of `launch.plan`: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 ...
+# --accelerator=v5e-8   a name of `launch.plan`: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 ...,
+#                       or of a pod of several hosts, up to 128: v4-16 v5e-16 v5p-16 v6e-16 ...
 # --kind=spot           or on_demand, or flex_start (queue alone; ends after --hours=24)
 # --project=P           else that of gcloud's configuration
 # --every=300           seconds between two looks of `watch`
@@ -59,12 +60,14 @@ study=("$@")
 
 # The machine's names and image, as Google gives them.
 case $accelerator in
-  v2-8 | v3-8 | v4-8) type=$accelerator image=tpu-ubuntu2204-base ;;
-  v5e-1 | v5e-4 | v5e-8) type=v5litepod-${accelerator#*-} image=v2-alpha-tpuv5-lite ;;
-  v5p-8) type=v5p-8 image=v2-alpha-tpuv5 ;;
-  v6e-1 | v6e-4 | v6e-8) type=$accelerator image=v2-alpha-tpuv6e ;;
+  v[234]-8 | v[234]-16 | v[234]-32 | v[234]-64 | v[234]-128)
+    type=$accelerator image=tpu-ubuntu2204-base ;;
+  v5e-[148] | v5e-16 | v5e-32 | v5e-64 | v5e-128)
+    type=v5litepod-${accelerator#*-} image=v2-alpha-tpuv5-lite ;;
+  v5p-8 | v5p-16 | v5p-32 | v5p-64 | v5p-128) type=$accelerator image=v2-alpha-tpuv5 ;;
+  v6e-[148] | v6e-16 | v6e-32 | v6e-64 | v6e-128) type=$accelerator image=v2-alpha-tpuv6e ;;
   *) die "--accelerator=$accelerator: unknown; known: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8" \
-    "v6e-1 v6e-4 v6e-8" ;;
+    "v6e-1 v6e-4 v6e-8, and pods of 16 to 128, such as v5e-16" ;;
 esac
 case $kind in
   spot | on_demand) ;;
@@ -88,8 +91,8 @@ run() {
   fi
 }
 
-on_vm() { # a line for the shell of the machine
-  run "${vm[@]}" ssh "$name" "${where[@]}" --worker=all --command="$1"
+on_vm() { # a line for the shell of the machine: of all hosts of a pod, or of the one named
+  run "${vm[@]}" ssh "$name" "${where[@]}" "--worker=${2:-all}" --command="$1"
 }
 
 create() {
@@ -155,18 +158,19 @@ start() {
 runs/$name.code $line> runs/$name.log 2>&1 < /dev/null & }"
 }
 
-# Copies the study's folder here; what lay here is replaced once the copy is whole.
+# Copies the study's folder, which the first host keeps, here; what lay here is replaced once the copy
+# is whole.
 fetch() {
   mkdir -p runs 2> /dev/null && [ -w runs ] || die "runs: cannot be written; go to another folder"
   local new=runs/.$name.new line="tar -C antiimit_jax/runs -czf - $name"
   if [ -n "$dry_run" ]; then
-    on_vm "$line"
+    on_vm "$line" 0
     return
   fi
   rm -rf "$new"
   mkdir "$new" || die "$new: cannot be written"
   # tar's code 1 says that a file changed meanwhile: a run notices what is not whole in a copy.
-  on_vm "$line || [ \$? -eq 1 ]" | tar -C "$new" -xzf - ||
+  on_vm "$line || [ \$? -eq 1 ]" 0 | tar -C "$new" -xzf - ||
     { rm -rf "$new"; echo "$name: was not copied (is the machine there, is the disk full?)"; return 1; }
   rm -rf "runs/$name" && mv "$new/$name" "runs/$name" && rmdir "$new"
   echo "$name: copied to runs/$name"
@@ -191,7 +195,7 @@ watch() {
   local now code ended="cat antiimit_jax/runs/$name.code 2> /dev/null || true"
   if [ -n "$dry_run" ]; then
     state
-    on_vm "$ended"
+    on_vm "$ended" 0
     fetch
     echo "# where the machine was taken away:"
     again
@@ -201,7 +205,7 @@ watch() {
     now=$(state)
     case $now in
       ACTIVE | READY)
-        code=$(on_vm "$ended") || code=""
+        code=$(on_vm "$ended" 0) || code=""
         fetch || true
         if [ -n "$code" ]; then
           echo "$name: the study ended with code $code; delete the machine when all is fetched"

@@ -87,9 +87,9 @@ def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.Complete
     return subprocess.CompletedProcess(argv, child.exitcode, *said)
 
 
-def forked(argv: Sequence[str], streams: Sequence[Path]) -> multiprocessing.Process:
+def forked(argv: Sequence[str], streams: Sequence[Path], **environ: str) -> multiprocessing.Process:
     """Starts a program, `launch.NAME` and its flags, that writes to files as stdout and stderr."""
-    child = _FORKS.Process(target=_run_module, args=(argv, environment(), streams))
+    child = _FORKS.Process(target=_run_module, args=(argv, environment() | environ, streams))
     child.start()
     return child
 

@@ -14,7 +14,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.reporting import run_files
 from antiimit_jax.run_config import from_dict, to_dict
 from launch.allocator import program_name, settings
-from launch.cli import installed
+from launch.commands import installed
 from launch.saved_config import as_config_file, get_config
 from tests.launch.processes import ROOT
 

@@ -1,0 +1,294 @@
+"""One program on several hosts, a process on each: how they agree and end together.
+
+All processes run the same program on the same data and so take the same decisions. Process 0 alone
+keeps and tells what is found (`parallel.keeps`); the others work in private copies of its run's
+folder and say only why they end. What one process ends with, all end with: it tells the others, and
+of one that dies without a word they learn by its heartbeat.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import jax
+import numpy as np
+from absl import flags
+from jax._src import distributed  # the store of JAX's service, of which nothing is public
+from jax.experimental import multihost_utils
+
+from antiimit_jax import parallel
+from antiimit_jax.errors import UserError, first_line
+from antiimit_jax.reporting.identity import differing
+from antiimit_jax.trees import flat
+from launch import interrupt, meeting
+
+FLAGS = flags.FLAGS
+_MAY_DIFFER = (*meeting.WHERE, "workdir", "config")  # flags; of the configuration its fields count
+_FOREVER_MS = 10 * 24 * 3600 * 1000  # who waits is ended by what is heard of the others
+_CHUNK = 2**24  # bytes of a folder that travel at once
+_PART_S = 20  # in which the others part from the service, where the program ends
+_ENDED, _PARTED = "antiimit_jax/ended", "antiimit_jax/parted/"  # keys of the store
+
+Heard = Callable[[int, int, str], None]  # (process, exit code, why): what another ended with
+
+
+class _Joined:
+    """What this process knows of the others, once it has joined them."""
+
+    place: meeting.Place | None = None
+    service: subprocess.Popen | None = None  # of the first
+    stderr: TextIO = sys.stderr  # for the line that this process ends with
+    private: Path | None = None  # the copy of a run's folder
+    turn = itertools.count()
+    dead = 0  # processes
+    agreed = False  # that all end now, each by itself
+    ending = threading.Lock()
+
+
+_joined = _Joined()
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    return _joined.place is not None
+
+
+def join(heard: Heard) -> None:
+    """Joins the other processes of this program, where there are any.
+
+    Args:
+      heard: called in another thread when one of the others has ended: says so by `end_with`.
+
+    Raises:
+      UserError: the flags name no such place, or the others run another program.
+    """
+    place = meeting.own_place()
+    if place is None:
+        return
+    _joined.stderr = _only_ours(2)
+    late = lambda line: _gone(f"error: {line}", 2)
+    try:
+        _joined.service = meeting.meet_others(place, late)
+    finally:
+        os.dup2(_joined.stderr.fileno(), 2)
+    _joined.place, sys.stdout = place, _only_ours(1)
+    if not parallel.keeps():
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # until the process ends
+    for listen in (_hear_ended, _hear_dead):
+        threading.Thread(target=listen, args=(heard,), daemon=True).start()
+    given = FLAGS.get_key_flags_for_module(sys.argv[0])
+    same = {flag.name: flag.value for flag in given if flag.name not in _MAY_DIFFER}
+    agree({"program": Path(sys.argv[0]).stem, "flag": same})
+
+
+def _only_ours(number: int) -> TextIO:
+    """A stream that goes where that descriptor went; what libraries write there goes nowhere.
+
+    They tell of each connection that they make, on the standard output too.
+    """
+    ours = os.fdopen(os.dup(number), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, number)
+    os.close(nothing)
+    return ours
+
+
+def _hear_ended(heard: Heard) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # cancelled when this one takes leave
+        told = json.loads(_client().blocking_key_value_get(_ENDED, _FOREVER_MS))
+        if told["process"] != _joined.place.number:
+            heard(told["process"], told["code"], told["why"])
+
+
+def _hear_dead(heard: Heard) -> None:
+    client, everyone = _client(), set(range(_joined.place.processes))
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        while several() and not (dead := everyone - client.get_live_nodes(list(everyone)).keys()):
+            time.sleep(1)
+        if several():
+            _joined.dead = len(dead)
+            heard(min(dead), 2, "ended without a word: it was killed, or its host is gone")
+
+
+def _client() -> Any:
+    return distributed.global_state.client
+
+
+def exchange(said: str) -> list[str]:
+    """What each process says here, in their order; all come here equally often."""
+    if not several():
+        return [said]
+    client, number = _client(), next(_joined.turn)
+    turn = f"antiimit_jax/{number}"
+    client.key_value_set(f"{turn}/{_joined.place.number:06}", said)
+    client.wait_at_barrier(turn, _FOREVER_MS)
+    if number and parallel.keeps():
+        client.key_value_delete(f"antiimit_jax/{number - 1}/")  # all have read it
+    return [text for _, text in sorted(client.key_value_dir_get(f"{turn}/"))]
+
+
+def agree(what: Mapping[str, Any]) -> None:
+    """Raises UserError on all processes where what they hold differs, with what does."""
+    held = [json.loads(text) for text in exchange(json.dumps(what, sort_keys=True, default=str))]
+    for number, other in enumerate(held):
+        if names := differing(held[0], other):
+            first, this = flat(held[0]), flat(other)
+            shown = [
+                f"{name} (process 0: {str(first.get(name))[:40]}, "
+                f"process {number}: {str(this.get(name))[:40]})"
+                for name in names[:4]
+            ]
+            _end_each()
+            raise UserError(f"the processes differ: {', '.join(shown)}; start the same everywhere")
+
+
+@contextlib.contextmanager
+def held() -> Iterator[Callable[[], bool]]:
+    """`interrupt.held` of all processes: when one was told to stop, all leave at the same step."""
+    left = False
+
+    def leaving() -> bool:
+        nonlocal left
+        left = "stop" in exchange("stop" if told() else "go on")
+        return left
+
+    with interrupt.held() as told:
+        yield leaving
+        if left:
+            exchange("saved")
+            _end_each()
+    if left:
+        raise interrupt.Stopped(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def copied(workdir: Path | None) -> Iterator[Path]:
+    """A run's folder: that of the first process, of which each other has a copy for as long.
+
+    Args:
+      workdir: None on the others.
+    """
+    if workdir is not None:
+        if several():
+            _send(workdir)
+        yield workdir
+        return
+    _joined.private = Path(tempfile.mkdtemp(prefix="antiimit_jax_"))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_received())) as archive:
+            archive.extractall(_joined.private, filter="data")
+        yield _joined.private
+    finally:
+        shutil.rmtree(_joined.private, ignore_errors=True)
+
+
+def _send(workdir: Path) -> None:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for path in sorted(workdir.iterdir()):
+            if path.name not in (".lock", "tensorboard"):  # nothing is decided by them
+                archive.add(path, path.name)
+    sent = np.frombuffer(whole.getbuffer(), np.uint8)
+    exchange(str(sent.size))
+    for start in range(0, sent.size, _CHUNK):
+        multihost_utils.broadcast_one_to_all(sent[start : start + _CHUNK])
+
+
+def _received() -> bytes:
+    size = int(exchange("")[0])
+    sizes = [min(_CHUNK, size - start) for start in range(0, size, _CHUNK)]
+    chunks = [multihost_utils.broadcast_one_to_all(np.zeros(n, np.uint8)) for n in sizes]
+    return b"".join(chunk.tobytes() for chunk in chunks)
+
+
+def leave() -> None:
+    """Takes leave of the others, when all of them are done."""
+    if not several():
+        return
+    exchange("done")
+    _end_each()
+    _part()
+    _joined.place = None
+    jax.distributed.shutdown()
+    _let_go()
+
+
+def end(code: int, why: str, said: str) -> None:
+    """Says a process's last line; where there are others it ends this one, and tells them why."""
+    if not several():
+        print(said, file=sys.stderr, flush=True)
+        return
+    if not _joined.ending.acquire(blocking=False):
+        signal.pause()  # what another ended with is being said
+    told = {"process": _joined.place.number, "code": code, "why": why}
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was first
+        _client().key_value_set(_ENDED, json.dumps(told))
+    _gone(said, code)
+
+
+def end_with(code: int, said: str) -> None:
+    """Ends this process because another has ended, unless it is ending by itself."""
+    if not _joined.agreed and _joined.ending.acquire(blocking=False):
+        _gone(said, code)
+
+
+def _gone(said: str, code: int) -> NoReturn:
+    print(said, file=_joined.stderr, flush=True)
+    if _joined.private:
+        shutil.rmtree(_joined.private, ignore_errors=True)
+    sys.stdout.flush()
+    if several():  # else the others still wait at the service for those who do not come
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            _part()
+        _let_go()
+    os._exit(code)
+
+
+def _part() -> None:
+    """Tells the first process that this one needs the service no more; the first waits for all."""
+    client, limit = _client(), time.monotonic() + _PART_S
+    client.key_value_set(f"{_PARTED}{_joined.place.number}", "")
+    while _joined.service and time.monotonic() < limit:
+        if len(client.key_value_dir_get(_PARTED)) + _joined.dead >= _joined.place.processes:
+            return
+        time.sleep(0.1)
+
+
+def _let_go() -> None:
+    if _joined.service:
+        _joined.service.stdin.write("done")
+        _joined.service.stdin.close()
+
+
+def _end_each() -> None:
+    """Each process ends by itself now, and what it hears of the others' ends is no news."""
+    _joined.agreed = True
+    exchange("agreed")
+
+
+def what_stays(kept: Callable[[], str]) -> str:
+    """What a stopped program leaves behind, which the first process knows."""
+    return "process 0 says what is kept" if several() and not parallel.keeps() else kept()
+
+
+def why(error: Exception) -> str:
+    """What ended this process, in a line, if no other process's end comes to explain it.
+
+    A connection breaks before it is known whose end broke it.
+    """
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        time.sleep(2 * meeting.SILENT_S)
+    return first_line(error)
