@@ -39,7 +39,6 @@ from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.dev import dev_figures
 from antiimit_jax.training.loop import Hold, Job, measure_step, train, unheld
 from antiimit_jax.training.targets import PLACEBO
-from antiimit_jax.trees import digest
 from antiimit_jax.versions import versions
 
 Tell = Callable[[str], None]
@@ -155,7 +154,7 @@ class Study:
         """Raises UserError where a stage of that name was measured with another adapter."""
         for stage, adapter in adapters.items():
             facts = self._facts(stage)
-            if facts is not None and facts["adapter"] != _fingerprint(adapter):
+            if facts is not None and facts["adapter"] != adapter.fingerprint:
                 raise UserError(
                     f"--adapter={stage.folder}: {self.workdir} holds a stage {stage.name} of "
                     "another adapter; name this one, as --adapter=NAME=FOLDER"
@@ -204,8 +203,8 @@ class Study:
 
     def evaluate(self, stage: Stage, adapter: Adapter | None = None) -> None:
         """Asks one stage all suites, unless its result is there for this very adapter."""
-        sha256 = adapter.sha256 if adapter else None
-        facts = {"adapter_sha256": sha256, "adapter": _fingerprint(adapter), "run": self.run}
+        sha256, fingerprint = (adapter.sha256, adapter.fingerprint) if adapter else (None, None)
+        facts = {"adapter_sha256": sha256, "adapter": fingerprint, "run": self.run}
         done, folder = self._facts(stage), stages.stage_folder(self.workdir, stage.name)
         if done is not None and done["adapter"] == facts["adapter"]:
             return
@@ -214,9 +213,8 @@ class Study:
             self._tell(f"{folder}: {why}; the stage is measured again")
         runner, config = self.runner, self.config
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
-        asker = with_second(
-            asker_of(runner, variant, stage, config, self._progress), config.against
-        )
+        asker = asker_of(runner, variant, stage, config, self._progress)
+        asker = with_second(asker, config.against)
         if stage.kind != "base":
             base = stages.stage_folder(self.workdir, BASE.name)
             asker = dataclasses.replace(asker, of_base=run_files.read_tables(base, schemas(SUITES)))
@@ -298,8 +296,3 @@ class Study:
             "versions": versions(packages(config.quantize)),
             "device": f"{jax.local_devices()[0].device_kind} x{jax.device_count()}",
         }
-
-
-def _fingerprint(adapter: Adapter | None) -> str | None:
-    """Of what an adapter does: its matrices and its scale."""
-    return digest((adapter.tree, adapter.scale)) if adapter else None

@@ -274,9 +274,7 @@ class Runner:
                     raise self.not_finite(variant, prompt, ids, stage)
                 yield result, list(_places(rows, queries))
 
-    def not_finite(
-        self, variant: Variant, prompt: str, ids: Sequence[int], stage: str
-    ) -> UserError:
+    def not_finite(self, variant: Variant, prompt: str, ids: Ids, stage: str) -> UserError:
         """What to say where the logits after a prompt are not finite."""
         dtype = str(variant.params["embed"]["embedding"].dtype)
         how = "a weight or a number in config.json must be wrong: fetch the model again"

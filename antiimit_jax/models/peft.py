@@ -25,6 +25,7 @@ from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft_config import CONFIG_FILE, read_adapter_config
 from antiimit_jax.models.peft_write import WEIGHTS_FILE, write_adapter
 from antiimit_jax.models.safetensors_files import pickle_hint
+from antiimit_jax.trees import digest
 
 Tree = Any
 # The adapter's own name, which PEFT leaves out of files, follows lora_A in state dicts.
@@ -55,6 +56,11 @@ class Adapter:
         """The greatest of its modules."""
         first = next(iter(next(iter(self.tree["layers"].values())).values()))
         return first["a"].shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what it does: its matrices and its scale."""
+        return digest((self.tree, self.scale))
 
     def made_for(self, model: str) -> bool:
         """Whether its file names this model as its base, or none."""
