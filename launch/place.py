@@ -64,6 +64,20 @@ def place_of(name: str, workdir: Path) -> epath.Path:
     return epath.Path(place)
 
 
+def stay_in_place(was: str | None, now: epath.Path | None, workdir: Path) -> None:
+    """Raises UserError where a run that is not trained yet has its checkpoints elsewhere.
+
+    Args:
+      was: the place that its mark names; None: the run's own folder.
+    """
+    if (was is None and not (workdir / "checkpoints").is_dir()) or was == (now and str(now)):
+        return
+    how = f"give --checkpoints={was}" if was else "leave --checkpoints out"
+    where = was or f"{workdir / 'checkpoints'}"
+    hint = "--overwrite=all trains anew"
+    raise UserError(f"{workdir}: its checkpoints lie in {where}; {how}, or {hint}")
+
+
 def bind(
     place: epath.Path, config: RunConfig, identity: Mapping[str, Mapping[str, str]], *, anew: bool
 ) -> None:
@@ -78,13 +92,13 @@ def bind(
         with `anew`, anything lies there; or it cannot be reached.
     """
     file, flag = place / MARK, f"--checkpoints={place}"
-    with reaching(flag, "cannot be read"):
+    with reaching(place, "cannot be read", flag="--checkpoints="):
         marked = file.exists()
         there = unsealed(file.read_bytes()) if marked else None
         empty = not marked and not (place.exists() and any(place.iterdir()))
     now = _made_with(config, identity)
     if empty:
-        with reaching(flag, "cannot be written to"):
+        with reaching(place, "cannot be written to", flag="--checkpoints="):
             write_json(file, sealed(now)) if in_bucket(place) else write_sealed(Path(file), now)
         return
     if there is None:

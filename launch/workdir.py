@@ -25,7 +25,7 @@ from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli, hosts
 from launch.own_files import check_against, check_own
-from launch.place import bind, given, place_of
+from launch.place import bind, given, place_of, stay_in_place
 from launch.saved_config import read_saved
 
 _LOCK = ".lock"
@@ -109,8 +109,14 @@ def open_run(
         study.check_training(anew=anew)
     check(study)
     _check_space(workdir)
-    if place is not None and (anew or study.left(study.config.stages(), ())[0]):
-        bind(place, config, mark["identity"], anew=anew)
+    was = there.get("checkpoints") if there and not anew else None
+    if "training" in reads and (anew or study.left(study.config.stages(), ())[0]):
+        if not anew:
+            stay_in_place(was, place, workdir)
+        if place is not None:
+            bind(place, config, mark["identity"], anew=anew)
+        was = str(place) if place is not None else None
+    mark |= {"checkpoints": was}
     if there and overwrite:
         aside.set_aside(workdir, overwrite)
     write_sealed(workdir / MARK, mark)
@@ -150,12 +156,12 @@ def kept() -> str:
         return "nothing was written"
     workdir = Path(cli.FLAGS.workdir).expanduser()
     done = [f"the stage {folder.name}" for folder in sorted(workdir.glob("stages/[!.]*"))]
-    for folder in sorted(workdir.glob("checkpoints/*/")):
-        steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal()]
-        if (workdir / (stage_named(folder.name).folder or "?")).is_dir():
-            done.append(f"the adapter {folder.name}")
+    for name in sorted({path.stem for path in workdir.glob("checkpoints/[!.]*")}):
+        steps = [int(step.name) for step in (workdir / "checkpoints" / name).glob("[0-9]*")]
+        if (workdir / (stage_named(name).folder or "?")).is_dir():
+            done.append(f"the adapter {name}")
         elif steps:
-            done.append(f"{max(steps)} training steps of {folder.name}")
+            done.append(f"{max(steps)} training steps of {name}")
     if not done and not given():
         return f"no part of the run in {workdir} is finished; start it again"
     command = f"the same command{' without --overwrite' if cli.FLAGS.overwrite else ''}"

@@ -19,6 +19,7 @@ from antiimit_jax.metrics.resampling import LEAST_CLUSTERS, Bootstrap, column_su
 from antiimit_jax.metrics.word_sets import Measured
 
 METRICS = ("gamma", "mass", "tvd_res", "tvd_cond")
+_LEAST_SQUARES = 0.125  # of sizes in doublings, as of two that are half a doubling apart
 _MOST_COUNTED = 16  # pairs, whose assignments of signs are all counted
 
 
@@ -66,7 +67,7 @@ def _measured(items: ControlResults, metric: str) -> Measured:
 
 
 def doubling_weights(parameters: Sequence[float], alike: Sequence[Hashable]) -> np.ndarray | None:
-    """Weights [models] of a slope per doubling of parameters; None where no size varies.
+    """Weights [models] of a slope per doubling of parameters; None where sizes hardly vary.
 
     Args:
       alike: of each model, what it is besides its size: kinds have a level of their own each, and
@@ -76,7 +77,7 @@ def doubling_weights(parameters: Sequence[float], alike: Sequence[Hashable]) -> 
     kind = np.array([kinds.index(one) for one in alike])
     centred = x - (np.bincount(kind, x) / np.bincount(kind))[kind]
     squares = (centred**2).sum()
-    return centred / squares if squares > 1e-6 else None
+    return centred / squares if squares >= _LEAST_SQUARES else None
 
 
 def over_pairs(differences: Sequence[float]) -> Estimate:

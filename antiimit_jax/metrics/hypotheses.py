@@ -64,11 +64,9 @@ def posterior_above(
 
     Before, the figure is normal around 0 within either region, as wide as one of the n units that
     the interval stands on would vary (unit information) times `scale`; `prior` is the probability
-    of the region above.
+    of the region above. The interval has a width.
     """
     error = (figure.high - figure.low) / 2 / stats.norm.ppf(0.975)
-    if error == 0:
-        return float(figure.value > least)
     wide = scale * error * math.sqrt(n)
     weight = wide**2 / (wide**2 + error**2)
     log_odds = lambda at: at.logsf(least) - at.logcdf(least)

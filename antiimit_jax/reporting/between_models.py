@@ -160,7 +160,7 @@ def _verdict(
 
 def _probability(figure: Estimate, least: float, prior: float, n: int, words: str) -> list[str]:
     """The hypothesis' probability before and after a figure, with other widths of the prior."""
-    if figure.low is None:
+    if figure.low is None or figure.low == figure.high:
         return []
     after, *others = (
         posterior_above(figure, least, prior=prior, n=n, scale=scale) for scale in _SCALES
@@ -180,6 +180,9 @@ def _readings(pairs: Sequence[Compared]) -> list[str]:
     said = []
     for style in dict.fromkeys(style for style, _ in over):
         differs = {name: _differs(over[style, name]) for name in ("mass", "tvd_cond")}
+        if over[style, "tvd_cond"].value is None:
+            said.append(f"in {style} format the shares cannot be read: one gives the words no mass")
+            continue
         where = {
             (True, False): "in mass alone: one of them refuses, or answers in another form",
             (False, True): "in the shares alone: calibration",

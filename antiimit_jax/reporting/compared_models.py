@@ -3,6 +3,7 @@
 Figures are those of the models as they are, on two-word plain requests of the same items.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -74,7 +75,8 @@ def slopes_of(models: Sequence[Model], boot: Bootstrap) -> list[Compared]:
         )
         if weights is None:
             continue
-        used = [(m, weight) for m, weight in zip(of_it, weights) if abs(weight) > 1e-9]
+        alike = collections.Counter((m.post_trained, m.format) for m in of_it)
+        used = [(m, w) for m, w in zip(of_it, weights) if alike[m.post_trained, m.format] > 1]
         answers, weights = [m.answers for m, _ in used], [weight for _, weight in used]
         found += [
             Compared(

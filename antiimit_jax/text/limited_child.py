@@ -46,6 +46,7 @@ def main() -> None:
     os.dup2(2, 1)  # where Rust prints what it ignores
     for each in (signal.SIGINT, signal.SIGTERM):  # for the program, which ends this one
         signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # of `limit`, whatever the program was given
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to files
     template_child.remove_chance()

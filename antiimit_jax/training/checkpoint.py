@@ -25,6 +25,10 @@ from antiimit_jax.trees import digest
 Log = list[dict[str, Any]]
 
 
+class _DamagedError(Exception):
+    """A checkpoint was read, and is not what was written."""
+
+
 class Checkpoints:
     """The checkpoints of one adapter's training, the newest two kept."""
 
@@ -67,12 +71,18 @@ class Checkpoints:
         """The newest state that is whole and its log, or None where there is none.
 
         What is not whole is named in the program's log and kept as `damaged-STEP`.
+
+        Raises:
+          UserError: a bucket does not give what it holds, which may be whole.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._read(step, like)
             except Exception as error:  # whatever Orbax and its stores say of a damaged file
                 where, reason = self._folder / str(step), first_line(error)
+                if not self._on_disk and not isinstance(error, _DamagedError):
+                    hint = "try again, or delete it to go on from the one before"
+                    raise UserError(f"{where}: cannot be read ({reason}); {hint}") from error
                 logging.warning("%s: not a whole checkpoint (%s); passed over", where, reason)
                 damaged = self._folder / f"damaged-{step}"
                 with reaching(where, f"cannot be renamed to {damaged.name}"):
@@ -88,9 +98,9 @@ class Checkpoints:
         state, record = TrainState(**found["state"]), found["log"]
         log = list(record["log"])
         if [row["step"] for row in log] != list(range(1, step + 1)) or int(state.step) != step:
-            raise ValueError(f"its log is of {len(log)} steps")
+            raise _DamagedError(f"its log is of {len(log)} steps")
         if record["sha256"] != _hash(state, log):
-            raise ValueError("its contents are not those that were written")
+            raise _DamagedError("its contents are not those that were written")
         return state, log
 
     def close(self) -> None:
@@ -115,12 +125,19 @@ def in_bucket(folder: epath.PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def reaching(place: epath.PathLike, problem: str, after: str = "") -> Iterator[None]:
-    """What Orbax and its stores raise, of any type, becomes a `UserError` about a place."""
+def reaching(
+    place: epath.PathLike, problem: str, after: str = "", flag: str = ""
+) -> Iterator[None]:
+    """What Orbax and its stores raise becomes a `UserError` about a place; buckets raise any type.
+
+    Args:
+      flag: stands before the place's name.
+    """
+    kinds = Exception if in_bucket(place) else (OSError, ValueError, RuntimeError)
     try:
         yield
-    except Exception as error:
-        raise UserError(f"{place}: {problem} ({first_line(error)}){after}") from error
+    except kinds as error:
+        raise UserError(f"{flag}{place}: {problem} ({first_line(error)}){after}") from error
 
 
 @contextlib.contextmanager

@@ -49,6 +49,22 @@ def test_a_run_with_its_adapters_needs_no_checkpoints(model, trained, tmp_path, 
     assert not steps and not (tmp_path / "none").exists()
 
 
+def test_a_run_keeps_to_the_place_of_its_checkpoints(model, trained, tmp_path, steps):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "placebo")
+    config, kept = small_config(model), str(trained / "kept")
+    for given in (None, str(tmp_path / "other")):
+        with pytest.raises(UserError, match=f"lie in {kept}; give --checkpoints={kept}, or"):
+            run_finetune(config, tmp_path / "run", checkpoints=given)
+    run_finetune(config, tmp_path / "run", checkpoints=kept)
+    assert not steps and (tmp_path / "run" / "placebo").is_dir()
+
+    run_finetune(config, tmp_path / "own")
+    shutil.rmtree(tmp_path / "own" / "placebo")
+    with pytest.raises(UserError, match="own/checkpoints; leave --checkpoints out, or"):
+        run_finetune(config, tmp_path / "own", checkpoints=kept)
+
+
 @pytest.mark.parametrize(
     "changes, how, said",
     [

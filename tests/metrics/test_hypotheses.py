@@ -115,5 +115,4 @@ def test_a_figure_far_off_settles_a_hypothesis():
     how = dict(prior=0.8, n=40)
     assert posterior_above(of(2.0, 0.01), 0.0, **how) > 0.999
     assert posterior_above(of(-2.0, 0.01), 0.0, **how) < 0.001
-    assert posterior_above(of(0.1, 0.0), 0.0, **how) == 1
     assert posterior_above(of(0.0, 0.1), 0.0, **how) == pytest.approx(0.8)
