@@ -58,3 +58,18 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_one_line(monkeypatch):
     with fake_bucket(monkeypatch):
         with pytest.raises(UserError, match="gs://other/run: cannot be reached"):
             Checkpoints("gs://other/run")
+
+
+def test_a_bucket_that_does_not_answer_is_no_damaged_checkpoint(monkeypatch):
+    with fake_bucket(monkeypatch) as objects:
+        checkpoints = Checkpoints("gs://bucket/else/tuned")
+        checkpoints.save(state(1), log(1))
+        (name,) = [name for name in objects if name.endswith("/1/log/metadata")]
+        lost = objects.pop(name)
+        gcsfs.GCSFileSystem.current().invalidate_cache()
+        with pytest.raises(
+            UserError, match="gs://bucket/else/tuned/1: cannot be read .* try again"
+        ):
+            checkpoints.restore(state(0))
+        objects[name] = lost
+        assert int(Checkpoints("gs://bucket/else/tuned").restore(state(0))[0].step) == 1
