@@ -68,7 +68,7 @@ def test_a_bucket_that_does_not_answer_is_no_damaged_checkpoint(monkeypatch):
         lost = objects.pop(name)
         gcsfs.GCSFileSystem.current().invalidate_cache()
         with pytest.raises(
-            UserError, match="gs://bucket/else/tuned/1: cannot be read .* try again"
+            UserError, match="gs://bucket/else/tuned/1: cannot be read .* again"
         ):
             checkpoints.restore(state(0))
         objects[name] = lost
