@@ -115,11 +115,10 @@ def open_run(
             stay_in_place(was, place, workdir)
         if place is not None:
             bind(place, config, mark["identity"], anew=anew)
-        was = str(place) if place is not None else None
-    mark |= {"checkpoints": was}
+        was = place and str(place)
     if there and overwrite:
         aside.set_aside(workdir, overwrite)
-    write_sealed(workdir / MARK, mark)
+    write_sealed(workdir / MARK, mark | {"checkpoints": was})
     run_files.write_config(workdir, to_dict(config))
     yield study
 
@@ -157,7 +156,8 @@ def kept() -> str:
     workdir = Path(cli.FLAGS.workdir).expanduser()
     done = [f"the stage {folder.name}" for folder in sorted(workdir.glob("stages/[!.]*"))]
     for name in sorted({path.stem for path in workdir.glob("checkpoints/[!.]*")}):
-        steps = [int(step.name) for step in (workdir / "checkpoints" / name).glob("[0-9]*")]
+        there = (step.name for step in (workdir / "checkpoints" / name).glob("*"))
+        steps = [int(step) for step in there if step.isdecimal()]
         if (workdir / (stage_named(name).folder or "?")).is_dir():
             done.append(f"the adapter {name}")
         elif steps:
