@@ -9,12 +9,14 @@ The devices may belong to several processes, one on each host. All of them run t
 the same host arrays, each puts its part of an array on its own devices, and all read every result.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its barrier, which is not public
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -26,6 +28,8 @@ DATA, MODEL = "data", "model"  # axes of a mesh: rows, and the devices of a row
 DEALT, WHOLE = PartitionSpec(DATA), PartitionSpec()  # a part for each row; all on each device
 AUTO = "auto"  # as the weights need it (`models.sharding.mesh_of`)
 MESHES = "auto, or rows and the devices of a row, as data:2,model:4"
+_LONG_MS = 24 * 3600 * 1000
+_meetings = itertools.count()
 _NAME = re.compile(r"data:([1-9]\d*),model:([1-9]\d*)")
 
 
@@ -110,13 +114,21 @@ def whole(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def meet(where: str) -> None:
-    """Waits until all processes are there.
+def meet() -> None:
+    """Waits until all processes are there; no device takes part.
 
     A reduction on CPUs fails where one of them compiles thirty seconds longer than another.
     """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
+        name = f"antiimit_jax/met/{next(_meetings)}"
+        distributed.global_state.client.wait_at_barrier(name, _LONG_MS)
+
+
+def least(size: int) -> int:
+    """The least of all processes' sizes, as exact as float32."""
+    if jax.process_count() == 1:
+        return size
+    return int(np.min(multihost_utils.process_allgather(np.float32(size))))
 
 
 def shapes_on(mesh: Mesh, tree: Tree, specs: Tree = WHOLE) -> Tree:
@@ -227,7 +239,7 @@ class DataParallel:
         if key not in self._compiled:
             lowered = self._program.lower(placed, dealt)
             self._compiled[key] = lowered.compile(compiler_options=compiler_options())
-            meet("compiled")
+            meet()
         return self._compiled[key]
 
 

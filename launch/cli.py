@@ -182,9 +182,13 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
 
     def begin(argv: Sequence[str]) -> None:
         warn_above()  # absl has set up its own handler
-        hosts.join(heard)
-        main()
-        hosts.leave()
+        with hosts.among_others(heard):
+            main()
+
+    def tell_defect(error: Exception) -> None:
+        if hosts.several():
+            why, trace = hosts.why(error), "".join(traceback.format_exception(error))
+            hosts.end(1, f"a defect: {why}", trace)
 
     interrupt.raise_stopped(stop)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
@@ -199,6 +203,7 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
         _fail(str(error))
     except OSError as error:
         if error.errno is None:
+            tell_defect(error)
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror} (what was written before is intact)")
@@ -206,10 +211,8 @@ def run(main: Callable[[], None], kept: Callable[[], str] = lambda: _NOTHING) ->
         stop(stopped)
         signal.pause()  # the other thread was first
     except Exception as error:
-        if not hosts.several():
-            raise
-        why, trace = hosts.why(error), "".join(traceback.format_exception(error))
-        hosts.end(1, f"a defect: {why}", trace)
+        tell_defect(error)
+        raise
     finally:
         for number in interrupt.SIGNALS:
             signal.signal(number, signal.SIG_DFL)

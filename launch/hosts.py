@@ -7,7 +7,6 @@ of one that dies without a word they learn by its heartbeat.
 """
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -15,8 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,10 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import jax
-import numpy as np
 from absl import flags
 from jax._src import distributed  # the store of JAX's service, of which nothing is public
-from jax.experimental import multihost_utils
 
 from antiimit_jax import parallel
 from antiimit_jax.errors import UserError, first_line
@@ -38,7 +33,6 @@ from launch import interrupt, meeting
 FLAGS = flags.FLAGS
 _MAY_DIFFER = (*meeting.WHERE, "workdir", "config")  # flags; of the configuration its fields count
 _FOREVER_MS = 10 * 24 * 3600 * 1000  # who waits is ended by what is heard of the others
-_CHUNK = 2**24  # bytes of a folder that travel at once
 _PART_S = 20  # in which the others part from the service, where the program ends
 _ENDED, _PARTED = "antiimit_jax/ended", "antiimit_jax/parted/"  # keys of the store
 
@@ -66,8 +60,9 @@ def several() -> bool:
     return _joined.place is not None
 
 
-def join(heard: Heard) -> None:
-    """Joins the other processes of this program, where there are any.
+@contextlib.contextmanager
+def among_others(heard: Heard) -> Iterator[None]:
+    """A block in which this process has joined the others, where there are any.
 
     Args:
       heard: called in another thread when one of the others has ended: says so by `end_with`.
@@ -75,9 +70,17 @@ def join(heard: Heard) -> None:
     Raises:
       UserError: the flags name no such place, or the others run another program.
     """
-    place = meeting.own_place()
-    if place is None:
-        return
+    if (place := meeting.own_place()) is not None:
+        _join(place, heard)
+    try:
+        yield
+    except SystemExit:  # with a code of its own, on all of them
+        leave()
+        raise
+    leave()
+
+
+def _join(place: meeting.Place, heard: Heard) -> None:
     _joined.stderr = _only_ours(2)
     late = lambda line: _gone(f"error: {line}", 2)
     try:
@@ -115,26 +118,28 @@ def _hear_ended(heard: Heard) -> None:
 
 def _hear_dead(heard: Heard) -> None:
     client, everyone = _client(), set(range(_joined.place.processes))
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
+    try:
         while several() and not (dead := everyone - client.get_live_nodes(list(everyone)).keys()):
             time.sleep(1)
-        if several():
-            _joined.dead = len(dead)
-            heard(min(dead), 2, "ended without a word: it was killed, or its host is gone")
+    except jax.errors.JaxRuntimeError:
+        dead = {0}  # whose host holds the service
+    if several():
+        _joined.dead = len(dead)
+        heard(min(dead), 2, "ended without a word: it was killed, or its host is gone")
 
 
 def _client() -> Any:
     return distributed.global_state.client
 
 
-def exchange(said: str) -> list[str]:
+def exchange(said: str, limit_ms: int = _FOREVER_MS) -> list[str]:
     """What each process says here, in their order; all come here equally often."""
     if not several():
         return [said]
     client, number = _client(), next(_joined.turn)
     turn = f"antiimit_jax/{number}"
     client.key_value_set(f"{turn}/{_joined.place.number:06}", said)
-    client.wait_at_barrier(turn, _FOREVER_MS)
+    client.wait_at_barrier(turn, limit_ms)
     if number and parallel.keeps():
         client.key_value_delete(f"antiimit_jax/{number - 1}/")  # all have read it
     return [text for _, text in sorted(client.key_value_dir_get(f"{turn}/"))]
@@ -174,44 +179,9 @@ def held() -> Iterator[Callable[[], bool]]:
         raise interrupt.Stopped(signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def copied(workdir: Path | None) -> Iterator[Path]:
-    """A run's folder: that of the first process, of which each other has a copy for as long.
-
-    Args:
-      workdir: None on the others.
-    """
-    if workdir is not None:
-        if several():
-            _send(workdir)
-        yield workdir
-        return
-    _joined.private = Path(tempfile.mkdtemp(prefix="antiimit_jax_"))
-    try:
-        with tarfile.open(fileobj=io.BytesIO(_received())) as archive:
-            archive.extractall(_joined.private, filter="data")
-        yield _joined.private
-    finally:
-        shutil.rmtree(_joined.private, ignore_errors=True)
-
-
-def _send(workdir: Path) -> None:
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        for path in sorted(workdir.iterdir()):
-            if path.name not in (".lock", "tensorboard"):  # nothing is decided by them
-                archive.add(path, path.name)
-    sent = np.frombuffer(whole.getbuffer(), np.uint8)
-    exchange(str(sent.size))
-    for start in range(0, sent.size, _CHUNK):
-        multihost_utils.broadcast_one_to_all(sent[start : start + _CHUNK])
-
-
-def _received() -> bytes:
-    size = int(exchange("")[0])
-    sizes = [min(_CHUNK, size - start) for start in range(0, size, _CHUNK)]
-    chunks = [multihost_utils.broadcast_one_to_all(np.zeros(n, np.uint8)) for n in sizes]
-    return b"".join(chunk.tobytes() for chunk in chunks)
+def use_copy(folder: Path | None) -> None:
+    """Names the copy of a run's folder that goes when this process does."""
+    _joined.private = folder
 
 
 def leave() -> None:
@@ -246,15 +216,18 @@ def end_with(code: int, said: str) -> None:
 
 
 def _gone(said: str, code: int) -> NoReturn:
-    print(said, file=_joined.stderr, flush=True)
-    if _joined.private:
-        shutil.rmtree(_joined.private, ignore_errors=True)
-    sys.stdout.flush()
-    if several():  # else the others still wait at the service for those who do not come
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            _part()
-        _let_go()
-    os._exit(code)
+    try:
+        with contextlib.suppress(OSError, ValueError):  # who read it may be gone
+            print(said, file=_joined.stderr, flush=True)
+            sys.stdout.flush()
+        if _joined.private:
+            shutil.rmtree(_joined.private, ignore_errors=True)
+        if several():  # else the others still wait at the service for those who do not come
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                _part()
+            _let_go()
+    finally:
+        os._exit(code)
 
 
 def _part() -> None:
@@ -269,14 +242,16 @@ def _part() -> None:
 
 def _let_go() -> None:
     if _joined.service:
-        _joined.service.stdin.write("done")
-        _joined.service.stdin.close()
+        with contextlib.suppress(OSError):  # it has ended
+            _joined.service.stdin.write("done")
+            _joined.service.stdin.close()
 
 
 def _end_each() -> None:
     """Each process ends by itself now, and what it hears of the others' ends is no news."""
     _joined.agreed = True
-    exchange("agreed")
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # one of them ended before it came here
+        exchange("agreed", 1000 * _PART_S)
 
 
 def what_stays(kept: Callable[[], str]) -> str:

@@ -20,6 +20,7 @@ from launch import coordinator
 FLAGS = flags.FLAGS
 WHERE = ("coordinator", "processes", "process_id")  # flags
 CLUSTERS = ("gcetpu", "gketpu", "slurm", "ompi")  # as JAX calls those that it may look up
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MEET_S = 60  # in which all processes must come
 SILENT_S = 60  # after which a silent process counts as dead
 
@@ -47,7 +48,9 @@ def define_where() -> None:
     """--coordinator, --processes and --process_id."""
     said = "HOST:PORT of process 0, where several hosts run this; TPU pods, Slurm and MPI tell."
     flags.DEFINE_string("coordinator", None, said)
-    flags.DEFINE_integer("processes", None, "How many processes run this program.", lower_bound=1)
+    flags.DEFINE_integer(
+        "processes", None, "How many processes run this program; 1: it is alone.", lower_bound=1
+    )
     flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
 
 
@@ -58,21 +61,23 @@ def own_place() -> Place | None:
       UserError: a part of it was not given, or cannot be.
     """
     given = [FLAGS[name].value for name in WHERE if name in FLAGS]
+    if given == [None, 1, None]:  # alone, whatever a cluster tells
+        return None
     if any(value is not None for value in given):
         if None in given:
             raise UserError(f"give --{', --'.join(WHERE)} together, or none of them")
         Place(*given).check()
         return Place(*given)
     for cluster in ClusterEnv._cluster_types if given else ():
-        if cluster.name in CLUSTERS and _started_us(cluster):
-            return _place_in(cluster) if cluster.get_process_count() > 1 else None
+        if cluster.name in CLUSTERS and _started_several(cluster):
+            return _place_in(cluster)
     return None
 
 
-def _started_us(cluster: type[ClusterEnv]) -> bool:
+def _started_several(cluster: type[ClusterEnv]) -> bool:
     try:
-        return cluster.is_env_present()
-    except OSError as error:  # a TPU outside of Google's cloud has nobody to ask
+        return cluster.is_env_present() and cluster.get_process_count() > 1
+    except Exception as error:  # of any type: a TPU outside of Google's cloud has nobody to ask
         logging.warning("%s tells of no other hosts (%s)", cluster.name, first_line(error))
         return False
 
@@ -113,14 +118,15 @@ def meet_others(place: Place, late: Callable[[str], None]) -> subprocess.Popen |
 
 
 def _open(place: Place) -> subprocess.Popen:
-    port = place.address.rpartition(":")[2]
+    host, _, port = place.address.rpartition(":")
+    listens = host if host in _LOOPBACK else "[::]"
     limit = time.monotonic() + MEET_S / 2  # that of a program before may be ending
     while (taken := _answers(f"127.0.0.1:{port}")) and time.monotonic() < limit:
         time.sleep(0.1)
     if taken:
         raise UserError(f"--coordinator={place.address}: the port is in use; name another")
     argv = [sys.executable, "-c", coordinator.COMMAND]
-    argv += [f"[::]:{port}", str(place.processes), str(SILENT_S)]
+    argv += [f"{listens}:{port}", str(place.processes), str(SILENT_S)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     service = subprocess.Popen(argv, text=True, start_new_session=True, **pipes)
     if service.stdout.readline() != "ready\n":

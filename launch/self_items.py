@@ -15,6 +15,7 @@ from absl import flags
 from antiimit_jax.configured import asker_of, load_model
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.files import json_text, replace_file
+from antiimit_jax.parallel import keeps
 from antiimit_jax.results import BASE
 from antiimit_jax.suites.introspection.arm import training_items
 from antiimit_jax.tasks.self_report import MOST_TEXTS
@@ -30,7 +31,8 @@ def main() -> None:
     runner = Runner(load_model(config))
     asker = asker_of(runner, runner.base, BASE, config, cli.bar)
     lines = [json_text(line) for line in training_items(asker, cli.FLAGS.n_texts)]
-    replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    if keeps():
+        replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
 
 

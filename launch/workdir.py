@@ -24,6 +24,7 @@ from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
 from antiimit_jax.trees import flat
 from launch import aside, cli, hosts
+from launch.copied_folder import copied
 from launch.own_files import check_against, check_own
 from launch.place import bind, given, place_of, stay_in_place
 from launch.saved_config import read_saved
@@ -156,12 +157,11 @@ def kept() -> str:
     workdir = Path(cli.FLAGS.workdir).expanduser()
     done = [f"the stage {folder.name}" for folder in sorted(workdir.glob("stages/[!.]*"))]
     for name in sorted({path.stem for path in workdir.glob("checkpoints/[!.]*")}):
-        there = (step.name for step in (workdir / "checkpoints" / name).glob("*"))
-        steps = [int(step) for step in there if step.isdecimal()]
+        steps = [p.name for p in (workdir / "checkpoints" / name).glob("*") if p.name.isdecimal()]
         if (workdir / (stage_named(name).folder or "?")).is_dir():
             done.append(f"the adapter {name}")
         elif steps:
-            done.append(f"{max(steps)} training steps of {name}")
+            done.append(f"{max(map(int, steps))} training steps of {name}")
     if not done and not given():
         return f"no part of the run in {workdir} is finished; start it again"
     command = f"the same command{' without --overwrite' if cli.FLAGS.overwrite else ''}"
@@ -180,7 +180,7 @@ def locked(name: str) -> Iterator[Path]:
       UserError: another run is in it, or it holds other files.
     """
     if not keeps():
-        with hosts.copied(None) as private:
+        with copied(None) as private:
             yield private
         return
     workdir = Path(name).expanduser()
@@ -201,7 +201,7 @@ def locked(name: str) -> Iterator[Path]:
         raise UserError(f"--workdir={name}: in use by another run; wait or name another") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be locked ({error.strerror})") from error
-    with held, hosts.copied(workdir):
+    with held, copied(workdir):
         yield workdir
 
 

@@ -21,6 +21,7 @@ from antiimit_jax.parallel import (
     MODEL,
     WHOLE,
     Devices,
+    least,
     make_mesh,
     mesh_sizes,
     on_mesh,
@@ -125,7 +126,7 @@ def mesh_of(name: str, cfg: ModelConfig, params: Tree, devices: Devices) -> Mesh
     """
     own = next(device for device in devices if device.process_index == jax.process_index())
     room = (own.memory_stats() or {}).get("bytes_limit") if name == AUTO else None
-    rows, shards = sizes_of(name, cfg, params, len(devices), room)
+    rows, shards = sizes_of(name, cfg, params, len(devices), room and least(room))
     taken = devices[: rows * shards]
     if without := {d.process_index for d in devices} - {d.process_index for d in taken}:
         idle = f"leaves no device to process {min(without)}"

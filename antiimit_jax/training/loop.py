@@ -248,7 +248,7 @@ class _Stepper:
         """The next state and the metrics, both on the devices."""
         if self._compiled is None:
             self._compiled = self._step.lower(state, self._params, batch).compile()
-            meet("compiled")
+            meet()
         return self._compiled(state, self._params, batch)
 
 

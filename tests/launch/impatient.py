@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 
 from launch import meeting
 
-SILENT_S, MEET_S = 5, 15
+SILENT_S, MEET_S = 10, int(os.environ.get("MEET_S", "60"))
 
 if __name__ == "__main__":
     meeting.SILENT_S, meeting.MEET_S = SILENT_S, MEET_S

@@ -16,7 +16,6 @@ from jax._src.clusters import ClusterEnv
 from antiimit_jax.reporting import run_files
 from launch import meeting
 from launch.workdir import locked
-from tests.launch.impatient import MEET_S, SILENT_S
 from tests.launch.on_hosts import Ended, flags_of, free_port, together
 from tests.launch.parts import BATCHES, saved_or_restored
 from tests.launch.small_runs import FEW, results
@@ -138,15 +137,10 @@ def score(model: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_killed_process_ends_the_others_with_a_line_that_names_it(model, number):
-    killed = []
-
     def kill(children, folder: Path) -> None:
         while "loading" not in (folder / "0.err").read_text() and children[0].is_alive():
             time.sleep(0.05)
         os.kill(children[number].pid, signal.SIGKILL)
-        killed.append(time.monotonic())
-        children[1 - number].join(200)
-        killed.append(time.monotonic())
 
     ended = together([[*score(model), *flags] for flags in flags_of(2)], meanwhile=kill)
     left = ended[1 - number]
@@ -154,7 +148,6 @@ def test_a_killed_process_ends_the_others_with_a_line_that_names_it(model, numbe
     why = "ended without a word: it was killed, or its host is gone"
     assert left.lines[-1] == f"error: process {number}: {why}"
     assert "Traceback" not in left.err and "***" not in left.err, left.err
-    assert killed[1] - killed[0] < 3 * SILENT_S, killed
 
 
 def test_processes_that_a_cluster_started_find_each_other(model):
@@ -209,14 +202,15 @@ def test_what_one_process_may_not_do_ends_all(model, tmp_path):
 
 def test_a_place_that_cannot_be_reached_or_is_taken_is_named(model):
     near, far = flags_of(2)
-    unreached, partly = together([[*score(model), *far], [*score(model), far[1]]])
+    soon = dict(environs=[{"MEET_S": "8"}] * 2)
+    unreached, partly = together([[*score(model), *far], [*score(model), far[1]]], **soon)
     for ended, said in (
-        (unreached, f"{far[0]}: cannot be reached within {MEET_S} s"),
+        (unreached, f"{far[0]}: cannot be reached within 8 s"),
         (partly, "give --coordinator, --processes, --process_id together"),
     ):
         assert ended.code == 2 and len(ended.lines) == 1 and said in ended.err, ended
     with socket.create_server(("127.0.0.1", int(near[0].rpartition(":")[2]))):
-        (taken,) = together([[*score(model), *near]])
+        (taken,) = together([[*score(model), *near]], **soon)
     assert taken.code == 2 and taken.lines == [
         f"error: {near[0]}: the port is in use; name another"
     ]

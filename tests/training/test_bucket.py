@@ -67,9 +67,7 @@ def test_a_bucket_that_does_not_answer_is_no_damaged_checkpoint(monkeypatch):
         (name,) = [name for name in objects if name.endswith("/1/log/metadata")]
         lost = objects.pop(name)
         gcsfs.GCSFileSystem.current().invalidate_cache()
-        with pytest.raises(
-            UserError, match="gs://bucket/else/tuned/1: cannot be read .* again"
-        ):
+        with pytest.raises(UserError, match="gs://bucket/else/tuned/1: cannot be read .* again"):
             checkpoints.restore(state(0))
         objects[name] = lost
         assert int(Checkpoints("gs://bucket/else/tuned").restore(state(0))[0].step) == 1
