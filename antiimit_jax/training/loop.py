@@ -232,7 +232,8 @@ class _Stepper:
         specs = partition(lm.cfg, mesh, format_of(params))
         self._params = put(params, on_mesh(mesh, specs))
         self._step = jit_step(decoder, terms, optimizer, mesh)
-        self._mesh, self._terms, self._compiled = mesh, terms, None
+        self._mesh, self._terms = mesh, terms
+        self._compiled: dict[Any, Callable] = {}  # by the batch's shapes, with several processes
 
     def placed(self, state: TrainState) -> TrainState:
         """A state of host or device arrays where the steps need it."""
@@ -246,10 +247,13 @@ class _Stepper:
 
     def __call__(self, state: TrainState, batch: Tree) -> tuple[TrainState, Tree]:
         """The next state and the metrics, both on the devices."""
-        if self._compiled is None:
-            self._compiled = self._step.lower(state, self._params, batch).compile()
+        if jax.process_count() == 1:
+            return self._step(state, self._params, batch)
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self._step.lower(state, self._params, batch).compile()
             meet()
-        return self._compiled(state, self._params, batch)
+        return self._compiled[shapes](state, self._params, batch)
 
 
 def training_params(params: Tree, dtype: str) -> Tree:
