@@ -145,7 +145,7 @@ def _answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def _limited(place: Place, late: Callable[[str], None]) -> Iterator[None]:
-    """Ends the process with a line where a block that has no way back takes too long."""
+    """Ends the process with a line where what runs inside, which nothing stops, takes too long."""
 
     def tell() -> None:
         came = f"not all of {place.processes} processes came"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from absl import flags
 
-from antiimit_jax.files import json_text, replace_file
 from antiimit_jax.tasks.seed_words import keyed_items
 from launch import cli
+from launch.item_file import write_items
 
 flags.DEFINE_string("out", None, "The file to write, JSONL.")
 flags.DEFINE_integer("n_texts", 400, "Random texts, each asked in 18 ways.", 1, 100_000)
@@ -25,9 +25,7 @@ flags.DEFINE_integer("seed", 0, "Draws the texts.", 0)
 
 def main() -> None:
     out, given = Path(cli.needed("out")).expanduser(), cli.FLAGS
-    lines = [json_text(line) for line in keyed_items(given.n_texts, given.n_shots, given.seed)]
-    replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
+    write_items(out, keyed_items(given.n_texts, given.n_shots, given.seed))
 
 
 if __name__ == "__main__":

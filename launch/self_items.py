@@ -14,12 +14,12 @@ from absl import flags
 
 from antiimit_jax.configured import asker_of, load_model
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.files import json_text, replace_file
 from antiimit_jax.parallel import keeps
 from antiimit_jax.results import BASE
 from antiimit_jax.suites.introspection.arm import training_items
 from antiimit_jax.tasks.self_report import MOST_TEXTS
 from launch import cli
+from launch.item_file import write_items
 
 cli.define_config()
 flags.DEFINE_string("out", None, "The file to write, JSONL.")
@@ -30,10 +30,9 @@ def main() -> None:
     config, out = cli.run_config(), Path(cli.needed("out")).expanduser()
     runner = Runner(load_model(config))
     asker = asker_of(runner, runner.base, BASE, config, cli.bar)
-    lines = [json_text(line) for line in training_items(asker, cli.FLAGS.n_texts)]
+    items = training_items(asker, cli.FLAGS.n_texts)
     if keeps():
-        replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
+        write_items(out, items)
 
 
 if __name__ == "__main__":

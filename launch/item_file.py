@@ -1,0 +1,15 @@
+"""A file of items that a program writes for `launch.finetune --items`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from antiimit_jax.files import json_text, replace_file
+from launch import cli
+
+
+def write_items(out: Path, items: Iterable[Mapping[str, Any]]) -> None:
+    """Writes items, one a line, and says what to do with them."""
+    lines = [json_text(item) for item in items]
+    replace_file(out, lambda made: made.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    cli.show(f"{out}: {len(lines)} items; train with python -m launch.finetune --items={out}")
