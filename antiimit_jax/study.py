@@ -28,10 +28,9 @@ from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
 from antiimit_jax.planning.memory import n_params
 from antiimit_jax.planning.shapes import Shaper
-from antiimit_jax.reporting import run_files, stages
+from antiimit_jax.reporting import run_files, stages, tensorboard
 from antiimit_jax.reporting.identity import packages
 from antiimit_jax.reporting.report import schemas, write_report
-from antiimit_jax.reporting.tensorboard import add_step, open_writer, write_tensorboard
 from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
@@ -88,7 +87,7 @@ def write_results(workdir: Path, config: RunConfig, info: dict[str, Any]) -> Pat
         )
     order = [Stage(**stage) for stage in info.get("stages", ())]
     run_files.write_metrics(workdir, info, score(tables, config, order))
-    write_tensorboard(workdir, SUITES)
+    tensorboard.write_tensorboard(workdir, SUITES)
     return write_report(workdir, SUITES)
 
 
@@ -179,10 +178,11 @@ class Study:
         if folder.is_dir():
             stages.adapter_mark(folder)
             return load_adapter(folder, self.lm.cfg)
-        bar, live = self._progress(f"training {stage.name}", job.steps), open_writer(self.workdir)
+        bar = self._progress(f"training {stage.name}", job.steps)
+        live = tensorboard.open_writer(self.workdir)
 
         def on_step(row: dict[str, Any]) -> None:
-            add_step(live, row)
+            tensorboard.add_step(live, row)
             bar(1, in_words(row, "loss", "kl_fwd"))
 
         def look(step: int, tree: Any) -> dict[str, float]:
@@ -194,7 +194,7 @@ class Study:
 
         place = self._checkpoints / stage.name
         tree, log = train(self.lm, job, place, on_step, look, self._hold)
-        live.close()
+        tensorboard.close_writer(live)
         write_sealed(self._log_file(stage), {"log": log})
         config, cfg, revision = self.config, self.lm.cfg, self.config.revision or None
         save_adapter(folder, tree, cfg, config.lora, config.model, revision, self.run)

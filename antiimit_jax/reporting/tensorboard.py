@@ -51,7 +51,7 @@ def open_writer(workdir: Path) -> SummaryWriter:
     """Writes to `tensorboard/`, also while a run trains; `write_tensorboard` replaces that.
 
     Raises:
-      OSError: here and at each value, the file cannot be written.
+      OSError: here and at each value (`add_step`, `close_writer`), the file cannot be written.
     """
     from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
 
@@ -74,6 +74,16 @@ def add_step(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
             writer.add_scalar(tag(prefix, name), value, int(row["step"]))
     with naming(Path(writer.logdir)):
         writer.flush()
+
+
+def close_writer(writer: SummaryWriter) -> None:
+    """Ends what `open_writer` began.
+
+    Raises:
+      OSError: the last values cannot be written.
+    """
+    with naming(Path(writer.logdir)):
+        writer.close()
 
 
 def tag(*parts: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import resource
 
@@ -16,6 +18,7 @@ from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.reporting.tensorboard import (
     add_step,
+    close_writer,
     open_writer,
     sample_markdown,
     write_tensorboard,
@@ -138,7 +141,20 @@ def test_a_file_that_takes_no_more_is_an_error_and_not_awaited(tmp_path):
                 add_step(writer, {"adapter": "tuned", "step": step, "loss": 1.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    writer.close()
+    close_writer(writer)
+
+
+def test_a_file_that_cannot_be_ended_is_named(tmp_path, monkeypatch):
+    def fails(handle):
+        raise OSError(errno.EIO, "Input/output error")  # as fsync does: without a name
+
+    writer = open_writer(tmp_path)
+    add_step(writer, {"adapter": "tuned", "step": 1, "loss": 1.0})
+    with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+        patch.setattr(os, "fsync", fails)
+        close_writer(writer)
+    assert caught.value.filename == str(tmp_path / "tensorboard")
+    close_writer(writer)
 
 
 def test_calibration_images_and_sample_texts(events):
