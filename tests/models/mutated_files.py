@@ -310,8 +310,8 @@ def _other_value(rng: random.Random, kind: int, value: Any) -> tuple[int, Any]:
     return kind, _other_text(rng, value) if kind == STRING else _other_number(rng, value)
 
 
-def _other_text(rng: random.Random, text: str | bytes) -> str | bytes:
-    if isinstance(text, bytes):
+def _other_text(rng: random.Random, text: Any) -> str | bytes:
+    if not isinstance(text, str):  # bytes, or what a mutation before this one says is text
         return rng.choice(_TEXTS)
     return rng.choice((*_TEXTS, text * 2, text[:-1], text + " ", f"{text} {text}", text.upper()))
 
