@@ -19,6 +19,7 @@ from typing import Any
 from antiimit_jax.errors import UserError
 
 MARK = "antiimit_jax.json"  # in every folder that a program of ours made, and may replace
+_TEMPORARY = ".antiimit_jax-tmp"  # ends the names of what is not whole yet, and no other's
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
@@ -70,6 +71,23 @@ def naming(path: Path, made: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder is, by its name, what a program of ours makes or was killed at."""
+    return path.name.startswith(".") and path.name.endswith(_TEMPORARY)
+
+
+def temporary_folder(place: Path) -> Path:
+    """Makes an empty folder beside `place`, of which `is_temporary` tells."""
+    return Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=_TEMPORARY))
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Deletes what killed programs of ours left in a folder, where it is one."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
     """Lets `write` fill a temporary file beside `path`, then renames it into place.
 
@@ -77,7 +95,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:
       OSError: it cannot be written; what lay there before is intact.
     """
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -107,7 +125,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link, which is not followed; name the folder itself")
     make_folder(folder.parent)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".new"))
+    made = temporary_folder(folder)
     try:
         with naming(folder, made):
             yield made
@@ -128,7 +146,7 @@ def _exchange(one: Path, other: Path) -> None:
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
         return
-    between = one.with_suffix(".old")
+    between = one.with_name(f".old{one.name}")
     os.rename(other, between)
     try:
         os.rename(one, other)

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import jax
 from absl import logging
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import sha256, write_json
+from antiimit_jax.files import remove_temporaries, sha256, temporary_folder, write_json
 from antiimit_jax.json_files import read_json
 from antiimit_jax.models import gguf, gguf_config, gguf_header, leaves, weights
 from antiimit_jax.models.config import ModelConfig
@@ -151,15 +150,14 @@ def _sha256_of_map(file: HeldFile) -> str:
 
 def _keep(place: Path, config: dict[str, Any], params: Any, tokenizer: Tokenizer) -> None:
     """Writes the folder. The lock is held, so nobody will finish what is unfinished there."""
-    for left in place.parent.glob(".new-*"):
-        shutil.rmtree(left)
+    remove_temporaries(place.parent)
     if place.is_dir():  # another process was first
         return
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     if shutil.disk_usage(place.parent).free < size + _SPARE_BYTES:
         logging.warning("%s: too little space to keep the opened model", place.parent)
         return
-    made = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
+    made = temporary_folder(place)
     try:
         _write(made, config, params, tokenizer)
         os.rename(made, place)

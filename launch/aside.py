@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import MARK, read_mark, sync
+from antiimit_jax.files import MARK, is_temporary, read_mark, remove_temporaries, sync
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import schemas
 from antiimit_jax.reporting.verdicts import VERDICTS
@@ -23,7 +23,6 @@ from antiimit_jax.suites import SUITES
 
 _ASIDE, _GONE = ".replaced", ".gone"
 _ADAPTER = re.compile(r"(adapter|placebo)(@\d+)?")
-_LEFT_OVER = re.compile(r"\..+\.[a-z0-9_]{8}\.(tmp|new|old)")
 _RESULTS = ("stages", "tensorboard", "report.html", VERDICTS, run_files.METRICS)
 
 
@@ -47,8 +46,7 @@ def is_ours(workdir: Path) -> bool:
     """Whether a folder bears the mark of a run, also one that stands aside, or is yet empty."""
     if read_mark(workdir, "run") or aside_mark(workdir):
         return True
-    left = (path for path in workdir.iterdir() if not _LEFT_OVER.fullmatch(path.name))
-    return {path.name for path in left} <= {".lock"}
+    return {path.name for path in workdir.iterdir() if not is_temporary(path)} <= {".lock"}
 
 
 def check_plain(workdir: Path) -> None:
@@ -81,15 +79,18 @@ def aside_mark(workdir: Path) -> dict[str, Any] | None:
 
 
 def settle(workdir: Path) -> None:
-    """Ends what a killed program had begun, as far as it can be told without a configuration."""
-    for folder in (workdir, *(workdir / name for name in ("stages", "checkpoints"))):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _LEFT_OVER.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Ends what a killed program had begun, as far as it can be told without a configuration.
+
+    A folder without a mark stays as it is.
+    """
+    mark, old = read_mark(workdir, "run"), aside_mark(workdir)
+    if mark is None and old is None:
+        return
+    for folder in (workdir, workdir / "stages", workdir / "checkpoints"):
+        remove_temporaries(folder)
     shutil.rmtree(workdir / _GONE, ignore_errors=True)
     if not (workdir / _ASIDE).is_dir():
         return
-    mark, old = read_mark(workdir, "run"), aside_mark(workdir)
     if mark is None:
         _move_back(workdir)
     elif old is None:

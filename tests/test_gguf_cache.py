@@ -215,7 +215,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(small, whose, caplog):
 
 
 def test_what_killed_builds_left_is_removed_by_the_next(small):
-    left = small.parent / "cache" / "gguf" / ".new-killed"
+    left = small.parent / "cache" / "gguf" / ".x.killed.antiimit_jax-tmp"
     left.mkdir(parents=True)
     (left / "half.safetensors").write_bytes(b"x" * 1000)
     left.parent.chmod(0o700)
@@ -225,12 +225,12 @@ def test_what_killed_builds_left_is_removed_by_the_next(small):
 
 def test_a_build_that_goes_on_is_left_alone(small):
     folder = small.parent / "cache" / "gguf"
-    (folder / ".new-written").mkdir(parents=True)
+    (folder / ".x.written.antiimit_jax-tmp").mkdir(parents=True)
     folder.chmod(0o700)
     lock = os.open(folder, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     opened(small)
-    assert kept(small) == [".new-written"]
+    assert kept(small) == [".x.written.antiimit_jax-tmp"]
     os.close(lock)
     cache = opened(small)
     assert kept(small) == [cache._folder.name]

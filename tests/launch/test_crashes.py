@@ -50,7 +50,7 @@ def copied_at_each_change(folder: Path, copies: Path) -> Iterator[list[Path]]:
 
     def take() -> None:
         taken.append(copies / str(len(taken)))
-        shutil.copytree(folder, taken[-1], ignore=shutil.ignore_patterns("*.tmp"))
+        shutil.copytree(folder, taken[-1])
 
     _watch.append(take)
     try:
