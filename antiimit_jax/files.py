@@ -82,10 +82,11 @@ def temporary_folder(place: Path) -> Path:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Deletes what killed programs of ours left in a folder, where it is one."""
+    """Deletes what killed programs of ours left in a folder, where it is one; follows no link."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_temporary(path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> Path:

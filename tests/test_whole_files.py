@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import read_sealed, replace_file, whole_folder, write_sealed
+from antiimit_jax.files import (
+    read_sealed,
+    remove_temporaries,
+    replace_file,
+    whole_folder,
+    write_sealed,
+)
 
 
 @pytest.fixture
@@ -90,6 +96,16 @@ def test_a_link_is_not_replaced_nor_what_it_leads_to(tmp_path):
     with pytest.raises(UserError, match="out: is a link"), whole_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "out").is_symlink() and not list((tmp_path / "system").iterdir())
+
+
+def test_a_link_with_a_temporary_name_is_deleted_and_what_it_leads_to_is_not(tmp_path):
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system" / "x").write_text("1")
+    for name, target in (("a", "system"), ("b", "system/x"), ("c", "nowhere")):
+        (tmp_path / f".{name}.abcdefgh.antiimit_jax-tmp").symlink_to(tmp_path / target)
+    remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["system"]
+    assert (tmp_path / "system" / "x").read_text() == "1"
 
 
 def test_any_change_of_a_sealed_file_is_noticed(tmp_path):
