@@ -97,7 +97,8 @@ def load_language_model(
       mesh: of the devices of all processes, as `parallel.is_mesh` names it.
 
     Raises:
-      UserError: anything about the checkpoint that does not fit, or a mesh for other devices.
+      UserError: anything about the checkpoint that does not fit, a file of it that is written to
+        meanwhile, or a mesh for other devices.
     """
     if prompt_format not in PROMPT_FORMATS:
         raise UserError(f"prompt_format {prompt_format!r}: one of {', '.join(PROMPT_FORMATS)}")
@@ -108,6 +109,7 @@ def load_language_model(
     if not is_date(prompt_date):
         raise UserError(f"prompt_date {prompt_date!r}: a date as 2026-01-31")
     source = find_model(model, revision)
+    files = source.files  # held before anything is read
     if quantize != "none":
         check_format(load_config(source), quantize, model)
     PROCESS.start()  # ready when the weights are read
@@ -119,6 +121,7 @@ def load_language_model(
         tokenizer.fit(cfg.vocab_size)
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from error
+    files.check_unchanged()
     tokenizer.prompt_date = prompt_date
     if prompt_format == "auto":
         has_template = bool(tokenizer.hf.chat_template)

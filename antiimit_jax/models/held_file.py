@@ -1,10 +1,11 @@
-"""A file that stays open while a model is read, and tells whether its place still holds it."""
+"""Files that stay open while a model is read, and tell whether their places still hold them."""
 
 import functools
 import hashlib
 import mmap
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,10 @@ class HeldFile:
         """Its bytes, read when they are used."""
         return mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
 
+    def stat(self) -> os.stat_result:
+        """As its place has it, unless another file has taken that."""
+        return os.fstat(self._handle)
+
     def reader(self) -> BinaryIO:
         """The file from its beginning; one reader at a time."""
         file = open(self._handle, "rb", closefd=False)
@@ -73,6 +78,35 @@ class HeldFile:
         if not same:
             what = "was replaced or written to while it was read"
             raise UserError(f"{self.path}: {what}; start again when nobody writes to it")
+
+
+class HeldFiles:
+    """Some files of a folder, or a file alone: `files`, by their names below the folder."""
+
+    def __init__(self, path: Path, patterns: Sequence[str]) -> None:
+        """Opens a file, or those of a folder that match one of the patterns (`Path.glob`).
+
+        Raises:
+          UserError: one cannot be opened.
+        """
+        self._path, self._patterns = path, patterns
+        self.files = {name: HeldFile(file) for name, file in self._there().items()}
+
+    def _there(self) -> dict[str, Path]:
+        if self._path.is_file():
+            return {self._path.name: self._path}
+        found = {path for pattern in self._patterns for path in self._path.glob(pattern)}
+        files = sorted(path for path in found if path.is_file())
+        return {file.relative_to(self._path).as_posix(): file for file in files}
+
+    def check_unchanged(self) -> None:
+        """Raises UserError where one was written to, replaced, or added since they were opened."""
+        for file in self.files.values():
+            file.check_unchanged()
+        if added := self._there().keys() - self.files.keys():
+            what = "was added while the model was read"
+            how = "start again when nobody writes to it"
+            raise UserError(f"{self._path / min(added)}: {what}; {how}")
 
 
 def _state(file: Path | int) -> tuple[int, ...]:

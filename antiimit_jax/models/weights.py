@@ -26,6 +26,7 @@ from antiimit_jax.models.catalog import CATALOG, embedded_file, entry_of
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.models.gguf import GgufCheckpoint
+from antiimit_jax.models.held_file import HeldFiles
 from antiimit_jax.models.host_arrays import aligned_empty, is_sound, transpose_into
 from antiimit_jax.models.leaves import Leaf, Places, leaves_of, stored_tensors
 from antiimit_jax.models.quantized import abstract_quantized, is_kernel
@@ -34,6 +35,7 @@ from antiimit_jax.trees import flat, nested
 
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
+_READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")  # of a model's folder
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _WIDE_PARAMETERS = 3_000_000_000
 _THREADS = min(4, os.cpu_count() or 1)
@@ -49,6 +51,15 @@ class Source:
     prompt_format: str  # "chat", "base", or "" where the catalog does not know
     hub_id: str | None = None  # where it came from the hub
     commit: str | None = None  # of the hub's repository, what the revision was when it was fetched
+
+    @functools.cached_property
+    def files(self) -> HeldFiles:
+        """Weights, tokenizer, chat template and all else that is read, held from the first use on.
+
+        Raises:
+          UserError: one cannot be opened.
+        """
+        return HeldFiles(self.path, _READ)
 
     def open(self) -> GgufCheckpoint | SafetensorsCheckpoint:
         """Opens the checkpoint.

@@ -8,16 +8,16 @@ from typing import Any
 
 import antiimit_jax
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import json_text, replace_file, sha256
+from antiimit_jax.files import json_text, replace_file
 from antiimit_jax.gguf_cache import user_cache
 from antiimit_jax.json_files import read_json
+from antiimit_jax.models.held_file import HeldFile, HeldFiles
 from antiimit_jax.models.weights import Source
 from antiimit_jax.trees import digest, flat
 from antiimit_jax.versions import versions
 
 PACKAGES = ("antiimit_jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 _QUANTISING = ("qwix",)  # has a part in the results of runs with quantised weights alone
-_READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")  # of a model's folder
 _SHOW_ONLY = ("reporting", "planning", "export")  # rooms that change no result
 _LARGE = 32 * 2**20  # bytes; the hash of such a file is kept
 _SETTLED = 2.0  # seconds after its last change from which a file's times tell of its contents
@@ -38,18 +38,35 @@ def identity(
     Args:
       quantize: format of the weights in the run.
       tell: said when files are so large that it takes time.
+
+    Raises:
+      UserError: as `file_hashes`.
     """
-    folder = source.path
-    found = {path for pattern in _READ for path in folder.glob(pattern)}
-    files = sorted(found) if folder.is_dir() else [folder]
-    kept = _read_kept()
-    known = {file: kept.get(_key(file)) for file in files}
-    size = sum(file.stat().st_size for file, known_hash in known.items() if not known_hash)
+    return {"model": file_hashes(source.files, tell), "code": code(quantize)}
+
+
+def code(quantize: str) -> dict[str, str]:
+    """Package -> version, and "source", the hash of ours."""
+    return versions(packages(quantize)) | {"source": _source_hash()}
+
+
+def file_hashes(held: HeldFiles, tell: Callable[[str], None]) -> dict[str, str]:
+    """File -> SHA-256 of what it held when it was opened, and has held since.
+
+    Args:
+      tell: said when files are so large that it takes time.
+
+    Raises:
+      UserError: one was written to, replaced or added since.
+    """
+    kept, keys = _read_kept(), {name: _key(file) for name, file in held.files.items()}
+    size = sum(file.size for name, file in held.files.items() if keys[name] not in kept)
     if size > 2**30:
         tell(f"hashing {size / 1e9:.0f} GB of the model; this is done once")
-    now = {file.name: known[file] or sha256(file) for file in files}
-    _keep(kept | {_key(file): now[file.name] for file in files if _may_be_kept(file)})
-    return {"model": now, "code": versions(packages(quantize)) | {"source": _source_hash()}}
+    now = {name: kept.get(keys[name]) or file.sha256() for name, file in held.files.items()}
+    held.check_unchanged()
+    _keep(kept | {keys[n]: now[n] for n, file in held.files.items() if _may_be_kept(file)})
+    return now
 
 
 def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -65,14 +82,14 @@ def _source_hash() -> str:
     return digest({str(name): inside[name].read_bytes() for name in filter(counts, sorted(inside))})
 
 
-def _key(file: Path) -> str:
+def _key(file: HeldFile) -> str:
     """A file that was not written to since: place, inode, size and both times."""
     stat = file.stat()
     times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
-    return f"{file.resolve()} {stat.st_dev} {stat.st_ino} {stat.st_size} {times}"
+    return f"{file.path.resolve()} {stat.st_dev} {stat.st_ino} {stat.st_size} {times}"
 
 
-def _may_be_kept(file: Path) -> bool:
+def _may_be_kept(file: HeldFile) -> bool:
     stat = file.stat()
     return stat.st_size >= _LARGE and time.time() - stat.st_ctime > _SETTLED
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from antiimit_jax import study
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import MARK, read_sealed, write_sealed
 from antiimit_jax.language_model import load_language_model
@@ -86,6 +87,35 @@ def test_another_model_under_the_same_name_is_refused(model, stopped, change, na
         shutil.rmtree(model)
         kept.rename(model)
     assert held(stopped) | {stopped / "config.json": before[stopped / "config.json"]} == before
+
+
+def added_template(model: Path) -> None:
+    (model / "another.jinja").write_text("{{ messages[0].content }}!")
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda model: flipped(model / "model.safetensors"), "model.safetensors: was replaced"),
+        (other_tokenizer, "tokenizer.json: was replaced"),
+        (added_template, "another.jinja: was added"),
+    ],
+)
+def test_a_model_changed_between_its_reading_and_its_hash_is_refused(
+    model, tmp_path, change, named, monkeypatch
+):
+    copy, load = tmp_path / "model", study.load_model
+    shutil.copytree(model, copy)
+
+    def changed_after(config):
+        lm = load(config)
+        change(copy)
+        return lm
+
+    monkeypatch.setattr(study, "load_model", changed_after)
+    with pytest.raises(UserError, match=f"{named}.*while"):
+        run_study(small_config(copy), tmp_path / "w", stop="base")
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
