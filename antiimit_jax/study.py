@@ -28,7 +28,7 @@ from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.reporting import run_files, stages, tensorboard
 from antiimit_jax.reporting.identity import packages
-from antiimit_jax.reporting.report import schemas, write_report
+from antiimit_jax.reporting.report import PAGE, schemas, write_report
 from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
@@ -105,6 +105,7 @@ class Study:
         checkpoints: epath.Path | None = None,  # else in the workdir
     ) -> None:
         """Args: run: id of its results. on_result: called when one is whole. hold: of `train`."""
+        self.stays = False  # what lies there is shown, and not written again
         self._checkpoints = checkpoints or workdir / "checkpoints"
         self.config, self.workdir, self.run = config, workdir, run
         self._tell, self._progress, self._on_result, self._hold = tell, progress, on_result, hold
@@ -227,6 +228,8 @@ class Study:
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
+        facts["versions"] = versions(packages(config.quantize))
+        facts["device"] = f"{jax.local_devices()[0].device_kind} x{jax.device_count()}"
         stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
 
@@ -236,7 +239,12 @@ class Study:
         return untrained, [stage for stage in ask if not self._facts(stage)]
 
     def write(self) -> Path:
-        """Joins what there is into the run's tables and their `write_results`."""
+        """Joins what there is into the run's tables and their `write_results`, unless it `stays`.
+
+        Returns the path of report.html.
+        """
+        if self.stays:
+            return self.workdir / PAGE
         rows: list[dict[str, Any]] = []
         for stage in self.config.stages():
             log = self.log(stage)
@@ -257,7 +265,7 @@ class Study:
         return self.workdir / "checkpoints" / f"{stage.name}.json"
 
     def _info(self) -> dict[str, Any]:
-        """The run block of metrics.json."""
+        """The run block of metrics.json, as the stages recorded it."""
         config, there = self.config, stages.stages_there(self.workdir)
         facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
         base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
@@ -280,6 +288,6 @@ class Study:
             "seed": config.seed,
             "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
-            "versions": versions(packages(config.quantize)),
-            "device": f"{jax.local_devices()[0].device_kind} x{jax.device_count()}",
+            "versions": base.get("versions"),
+            "device": ", ".join(dict.fromkeys(fact["device"] for fact in facts.values())),
         }

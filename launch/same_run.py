@@ -1,14 +1,20 @@
 """Whether what is asked for is the run that lies in a folder: its fields, model, files and code."""
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.evaluation.second import second_files
 from antiimit_jax.fields import own_files
+from antiimit_jax.files import sha256
 from antiimit_jax.json_files import UserFile
-from antiimit_jax.reporting.identity import differing, file_hashes, identity
+from antiimit_jax.models.weights import find_model
+from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.identity import code, differing, file_hashes, identity
+from antiimit_jax.reporting.report import PAGE
 from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, to_dict
 from antiimit_jax.study import Study
 from antiimit_jax.trees import flat
@@ -92,6 +98,38 @@ def check_identity(workdir: Path, there: Identity, now: Identity, bound: Collect
     if found := _difference(workdir, there, now, bound):
         what, remedy = found
         raise UserError(f"--workdir={workdir}: {what}; {remedy}")
+
+
+def is_to_stay(workdir: Path, config: RunConfig, there: Identity) -> bool:
+    """Whether a finished run is shown as it lies there, since what it was made with is no more.
+
+    One line then says what differs. What cannot be found here is not compared.
+
+    Raises:
+      UserError: something differs, and results are lost or damaged, so they would be made with it.
+    """
+    now, bound = _found(config, there), bound_by(workdir, None)
+    found = _difference(workdir, there, now, bound)
+    if found and not (run_files.is_whole(workdir) and (workdir / PAGE).is_file()):
+        check_identity(workdir, there, now, bound)
+    if found:
+        cli.say(f"note: {workdir}: {found[0]}; its results are shown as they lie there")
+    return found is not None
+
+
+def _found(config: RunConfig, there: Identity) -> Identity:
+    """The identity of what a configuration names here; what is not here is as it was there."""
+    now = {name: dict(there.get(name, {})) for name in ("model", "against", "files")}
+    models = {"model": lambda: find_model(config.model, config.revision or None, fetch=False).files}
+    if config.against:
+        models["against"] = lambda: second_files(config.against, fetch=False)
+    for name, files in models.items():
+        with contextlib.suppress(UserError):
+            now[name] = file_hashes(files(), cli.say)
+    for name, (file, _) in own_files(config).items():
+        if file and Path(file).is_file():
+            now["files"][name] = sha256(Path(file))
+    return now | {"code": code(config.quantize)}
 
 
 def _difference(

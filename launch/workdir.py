@@ -82,7 +82,9 @@ def open_run(
     )
     same = there and there["config"] == same_run.plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
-        run_files.write_config(workdir, to_dict(config))
+        study.stays = same_run.is_to_stay(workdir, config, there["identity"])
+        if not study.stays:
+            run_files.write_config(workdir, to_dict(config))
         yield study
         return
     own = read_own_files(config, reads)

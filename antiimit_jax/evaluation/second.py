@@ -36,8 +36,11 @@ def check_second(name: str, lm: LanguageModel) -> Adapter | None:
     return None
 
 
-def second_files(name: str) -> HeldFiles:
+def second_files(name: str, *, fetch: bool = True) -> HeldFiles:
     """All that decides what the second model answers, held from now on.
+
+    Args:
+      fetch: as `find_model` has it.
 
     Raises:
       UserError: no such model, or a file that cannot be opened.
@@ -46,7 +49,7 @@ def second_files(name: str) -> HeldFiles:
         folder = Path(name).expanduser()
         if (folder / CONFIG_FILE).is_file():
             return HeldFiles(folder, (CONFIG_FILE, WEIGHTS_FILE))
-        return find_model(name).files
+        return find_model(name, fetch=fetch).files
     except UserError as error:
         raise UserError(f"--against={name}: {_plain(error, name)}") from error
 
