@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from antiimit_jax.export.folder import Form, export
-from antiimit_jax.files import MARK
+from antiimit_jax.files import MARK, write_sealed
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.models.weights import find_model, load_config, load_params
@@ -255,6 +255,51 @@ def test_only_an_earlier_export_is_replaced_and_only_when_told(tmp_path):
             exported(tmp_path, out, overwrite=True)
     with refused("--adapter"):
         exported(tmp_path, "other", form="peft", adapter=None)
+
+
+def fine_tuned(out):
+    file = out / "model.safetensors"
+    save_file({name: -array for name, array in load_file(file).items()}, file, {"format": "pt"})
+
+
+def a_link(out):
+    (out / "README.md").rename(out.parent / "README.md")
+    (out / "README.md").symlink_to("../README.md")
+
+
+def a_folder(out):
+    (out / "README.md").unlink()
+    (out / "README.md").mkdir()
+
+
+def another_mark(out):
+    for file in out.iterdir():
+        file.unlink()
+    (out / MARK).write_text('{"kind": "export", "files": {}}')
+
+
+def an_older_mark(out):
+    write_sealed(out / MARK, {"kind": "export", "files": [path.name for path in out.iterdir()]})
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (fine_tuned, "(model.safetensors)"),
+        (a_link, "(README.md)"),
+        (a_folder, "(README.md)"),
+        (another_mark, f"({MARK})"),
+        (an_older_mark, f"(README.md, {MARK}"),
+    ],
+)
+def test_what_was_changed_in_an_export_is_not_ours_to_delete(change, named, tmp_path):
+    prepared(tmp_path)
+    exported(tmp_path)
+    change(tmp_path / "out")
+    before = {path: path.is_dir() or path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with refused(str(tmp_path / "out"), "or was changed since", named, "another folder"):
+        exported(tmp_path, overwrite=True)
+    assert {path: path.is_dir() or path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("name", ["LICENSE-x", "tokenizer.json", "generation_config.json"])
