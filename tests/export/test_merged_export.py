@@ -302,6 +302,33 @@ def test_what_was_changed_in_an_export_is_not_ours_to_delete(change, named, tmp_
     assert {path: path.is_dir() or path.read_bytes() for path in before} == before
 
 
+def test_all_chat_templates_leave_with_the_model(tmp_path):
+    prepared(tmp_path)
+    (tmp_path / "model" / "chat_template.jinja").write_text("one")
+    folder = tmp_path / "model" / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "default.jinja").write_text("two")
+    (folder / "rag.jinja").write_text("three")
+    for _ in range(2):  # an export that holds a folder is replaced like others
+        exported(tmp_path, adapter=None, overwrite=True)
+    copies = (tmp_path / "out").rglob("*.jinja")
+    texts = {path.relative_to(tmp_path / "out").as_posix(): path.read_text() for path in copies}
+    assert texts == {
+        "chat_template.jinja": "one",
+        "additional_chat_templates/default.jinja": "two",
+        "additional_chat_templates/rag.jinja": "three",
+    }
+
+
+def test_a_folder_of_templates_that_lies_elsewhere_is_not_published(tmp_path):
+    prepared(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "default.jinja").write_text("secret")
+    (tmp_path / "model" / "additional_chat_templates").symlink_to("../elsewhere")
+    with refused("additional_chat_templates/default.jinja", "link", "copy the file"):
+        exported(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["LICENSE-x", "tokenizer.json", "generation_config.json"])
 def test_what_a_link_leads_to_outside_the_folder_is_not_published(name, tmp_path):
     prepared(tmp_path)
@@ -321,11 +348,14 @@ def test_links_within_the_folder_and_to_the_hubs_blobs_are_followed(tmp_path):
     (repo / "snapshots").mkdir()
     folder = (tmp_path / "model").rename(repo / "snapshots" / "0123")
     (folder / "LICENSE").write_text("Do as you like.")
-    for i, file in enumerate(sorted(folder.iterdir())):
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("three")
+    for i, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         file.rename(repo / "blobs" / str(i))
-        file.symlink_to(f"../../blobs/{i}")
+        file.symlink_to(repo / "blobs" / str(i))
     (folder / "LICENSE-too").symlink_to("LICENSE")
     export(find_model(str(folder)), None, tmp_path / "out", suites={})
     for name in ("LICENSE", "LICENSE-too"):
         copy = tmp_path / "out" / name
         assert copy.read_text() == "Do as you like." and not copy.is_symlink()
+    assert (tmp_path / "out" / "additional_chat_templates" / "rag.jinja").read_text() == "three"
