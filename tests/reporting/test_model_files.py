@@ -40,3 +40,17 @@ def test_the_template_that_transformers_prefers_is_among_them(source):
     assert with_more.keys() - before.keys() == {"additional_chat_templates/default.jinja"}
     (folder / "default.jinja").write_text("three")
     assert identity.differing(with_more, now(source)) == ["additional_chat_templates/default.jinja"]
+
+
+def test_a_hash_is_kept_where_nobody_else_can_write(source, tmp_path, caplog):
+    before, (file,) = now(source), (tmp_path / "cache").rglob("*.json")
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    kept = json.loads(file.read_text())
+    assert sorted(kept.values()) == sorted(before.values())
+    file.write_text(json.dumps(dict.fromkeys(kept, "of another")))
+    assert set(now(source).values()) == {"of another"}  # they are not read again
+    file.parent.chmod(0o777)  # as under a umask of 0: anybody may have written it
+    forged = file.read_text()
+    assert now(source) == before and file.read_text() == forged
+    (record,) = caplog.records
+    assert "other users can write" in record.getMessage()
