@@ -139,9 +139,14 @@ def load_language_model(
 
 
 def in_float32(lm: LanguageModel) -> LanguageModel:
-    """The same model read again in float32 and not quantised, as precise as its checkpoint."""
+    """The same model read again in float32 and not quantised, as precise as its checkpoint.
+
+    Raises:
+      UserError: a file was written to, replaced or added since the model was loaded.
+    """
     cache, mesh = GgufCache(lm.source.path, "float32"), mesh_name(*lm.mesh.axis_sizes)
     _, params, _ = cache.read() or _open(lm.source, "float32", cache, mesh)
+    lm.source.files.check_unchanged()
     return dataclasses.replace(lm, params=params, quantize="none")
 
 

@@ -12,7 +12,7 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.export.card import run_of, write_card
 from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
-from antiimit_jax.files import MARK, read_mark, whole_folder, write_sealed
+from antiimit_jax.files import MARK, read_mark, sha256, whole_folder, write_sealed
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import stored_tensors
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
@@ -79,8 +79,9 @@ def export(
             done = progress("exporting", len(stored_tensors(cfg)))
             write_merged(made, checkpoint, cfg, adapter, dtype, form.max_shard_size, done)
         write_card(made, source, adapter, run, None if peft else dtype, suites)
-        names = sorted(path.name for path in made.iterdir())
-        write_sealed(made / MARK, {"kind": "export", "files": names})
+        files = sorted(path for path in made.rglob("*") if path.is_file())
+        written = {path.relative_to(made).as_posix(): sha256(path) for path in files}
+        write_sealed(made / MARK, {"kind": "export", "files": written})
     return notes
 
 
@@ -95,13 +96,27 @@ def _check_free(out: Path, overwrite: bool, sources: list[Path | None]) -> None:
         return
     if not overwrite:
         raise UserError(f"--out={out}: is not empty; name another folder, or --overwrite it")
-    mark = read_mark(out, "export")
-    strangers = {path.name for path in out.iterdir()} - {MARK, *(mark or {}).get("files", ())}
-    if strangers:
-        shown = ", ".join(sorted(strangers)[:4])
+    if strangers := _strangers(out):
+        shown, what = ", ".join(strangers[:4]), "is not of an export, or was changed since"
         raise UserError(
-            f"--out={out}: holds files that are not of an export ({shown}); name another folder"
+            f"--out={out}: holds what {what} ({shown}); move it away, or name another folder"
         )
+
+
+def _strangers(out: Path) -> list[str]:
+    """What lies in a folder and is not as an export of ours, by its mark, left it there."""
+    mark = read_mark(out, "export")
+    written = mark.get("files") if mark else None
+    ours = {**written, MARK: sha256(out / MARK)} if isinstance(written, dict) else {}
+    folders = {above.as_posix() for name in ours for above in Path(name).parents}
+
+    def is_ours(path: Path, name: str) -> bool:
+        if path.is_symlink() or path.is_dir():
+            return not path.is_symlink() and name in folders
+        return name in ours and path.is_file() and sha256(path) == ours[name]
+
+    inside = {path.relative_to(out).as_posix(): path for path in out.rglob("*")}
+    return sorted(name for name, path in inside.items() if not is_ours(path, name))
 
 
 def _check_space(out: Path, needed: int) -> None:

@@ -16,7 +16,8 @@ from antiimit_jax.models.weights import Source
 from antiimit_jax.text.tokenizer import load_tokenizer
 
 _TOKENIZER = """tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
-    tokenizer.model vocab.json merges.txt chat_template.jinja chat_template.json""".split()
+    tokenizer.model vocab.json merges.txt chat_template.jinja chat_template.json
+    additional_chat_templates/*.jinja""".split()
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -75,6 +76,8 @@ def _copy(source: Path, folder: Path, patterns: Iterable[str]) -> int:
     found = {file for pattern in patterns for file in source.glob(pattern)}
     files = [file for file in sorted(found) if file.is_file()]
     for file in files:
-        check_inside(file)
-        shutil.copyfile(file, folder / file.name)
+        check_inside(file, source)
+        place = folder / file.relative_to(source)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, place)
     return len(files)

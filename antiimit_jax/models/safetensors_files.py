@@ -160,7 +160,7 @@ class SafetensorsCheckpoint:
             raise UserError(f"{index}: has no weight_map")
         for name, shard in where.items():
             # Only plain names beside the index: an index must not point anywhere else.
-            if Path(shard).name != shard or _leads_out(index.with_name(shard)):
+            if Path(shard).name != shard or _leads_out(self.path / shard, self.path):
                 raise UserError(f"{index}: {name} points outside the folder ({shard!r})")
             if not (self.path / shard).is_file():
                 raise UserError(f"{index}: shard {shard} is missing; fetch it again")
@@ -179,22 +179,25 @@ class SafetensorsCheckpoint:
         return list(tensors.values())
 
 
-def check_inside(file: Path) -> None:
-    """Raises UserError where a file of a model's folder is a link to some other place.
+def check_inside(file: Path, model: Path | None = None) -> None:
+    """Raises UserError where a file of a model's folder is, or lies in, a link to some other place.
 
     The files of a snapshot in the hub's cache are links to the blobs of their repository.
+
+    Args:
+      model: the folder, where the file lies in another one in it.
     """
-    if _leads_out(file):
+    if _leads_out(file, model or file.parent):
         raise UserError(f"{file}: is a link that leads out of the folder; copy the file")
 
 
-def _leads_out(file: Path) -> bool:
+def _leads_out(file: Path, model: Path) -> bool:
     try:
-        parent, folder = file.resolve().parent, file.parent.resolve()
+        parent, folder = file.resolve().parent, model.resolve()
     except (OSError, RuntimeError, ValueError):  # a ring of links, a name with a zero byte
         return True
     snapshot = folder.parent.name == "snapshots" and parent == folder.parent.parent / "blobs"
-    return parent != folder and not snapshot
+    return parent != folder / file.parent.relative_to(model) and not snapshot
 
 
 def pickle_hint(folder: Path) -> str:

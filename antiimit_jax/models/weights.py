@@ -36,6 +36,7 @@ from antiimit_jax.trees import flat, nested
 LISTED = "`python -m launch.plan --list` names all"
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "*.txt"]
 _READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")  # of a model's folder
+_READ += ("additional_chat_templates/*.jinja",)
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _WIDE_PARAMETERS = 3_000_000_000
 _THREADS = min(4, os.cpu_count() or 1)

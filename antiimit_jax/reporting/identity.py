@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 import antiimit_jax
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import json_text, replace_file
-from antiimit_jax.gguf_cache import user_cache
+from antiimit_jax.gguf_cache import own_folder
 from antiimit_jax.json_files import read_json
 from antiimit_jax.models.held_file import HeldFile, HeldFiles
 from antiimit_jax.models.weights import Source
@@ -65,7 +67,9 @@ def file_hashes(held: HeldFiles, tell: Callable[[str], None]) -> dict[str, str]:
         tell(f"hashing {size / 1e9:.0f} GB of the model; this is done once")
     now = {name: kept.get(keys[name]) or file.sha256() for name, file in held.files.items()}
     held.check_unchanged()
-    _keep(kept | {keys[n]: now[n] for n, file in held.files.items() if _may_be_kept(file)})
+    new = {keys[n]: now[n] for n, file in held.files.items() if _may_be_kept(file)}
+    if not new.items() <= kept.items():
+        _keep(kept | new)
     return now
 
 
@@ -94,15 +98,22 @@ def _may_be_kept(file: HeldFile) -> bool:
     return stat.st_size >= _LARGE and time.time() - stat.st_ctime > _SETTLED
 
 
+def _kept_file() -> Path:
+    """Where hashes are kept, which stand for the files themselves: nobody else may write there."""
+    return own_folder("hashes") / "sha256.json"
+
+
 def _read_kept() -> dict[str, str]:
     try:
-        return read_json(user_cache() / "hashes.json", {str: str})
+        return read_json(_kept_file(), {str: str})
     except UserError:  # absent or damaged: files are hashed again
+        return {}
+    except OSError as error:
+        logging.warning("hashes of the model's files are not kept: %s", error)
         return {}
 
 
 def _keep(kept: Mapping[str, str]) -> None:
     text = json_text(dict(list(kept.items())[-1000:]), indent=1)
-    if kept and kept != _read_kept():
-        with contextlib.suppress(OSError):  # then they are hashed again the next time
-            replace_file(user_cache() / "hashes.json", lambda made: made.write_text(text))
+    with contextlib.suppress(OSError):  # then they are hashed again the next time
+        replace_file(_kept_file(), lambda made: made.write_text(text))

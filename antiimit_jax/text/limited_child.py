@@ -49,7 +49,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # of `limit`, whatever the program was given
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to files
-    template_child.remove_chance()
+    template_child.prepare()
     print("{}", file=replies, flush=True)  # ready
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), file=replies, flush=True)

@@ -11,8 +11,11 @@ import struct
 import numpy as np
 import pytest
 
+from antiimit_jax import gguf_cache
+from antiimit_jax.language_model import in_float32, load_language_model
 from antiimit_jax.models.safetensors_files import SafetensorsCheckpoint
 from antiimit_jax.models.weights import find_model, load_params
+from antiimit_jax.text.tokenizer import load_tokenizer
 from tests.models import mutated_files as mutated
 from tests.models.refusals import refused
 
@@ -95,6 +98,30 @@ def test_what_is_read_is_what_was_opened(model):
     _renamed(file)
     assert (checkpoint.read(NAME) == 1).all()
     assert (source.open().read(NAME) == 2).all()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "gguf", "cached gguf"])
+@pytest.mark.parametrize("change", [_other, _renamed])
+def test_a_model_is_read_again_from_the_files_that_it_was_read_from(
+    kind, change, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ANTIIMIT_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf_cache, "_WORTH_BYTES", 0 if kind == "cached gguf" else 1 << 60)
+    file = path = tmp_path / "m.gguf"
+    file.write_bytes(mutated.encode_gguf(*mutated.sound_gguf("gpt2"))[0])
+    if kind == "safetensors":
+        path = tmp_path / "model"
+        load_tokenizer(file).hf.save_pretrained(path)
+        (path / "config.json").write_text(json.dumps(mutated.CONFIG))
+        file = path / "model.safetensors"
+        file.write_bytes(mutated.encode_safetensors(mutated.sound_safetensors())[0])
+    lm = load_language_model(str(path), dtype="bfloat16")
+    again = in_float32(lm).params["embed"]["embedding"]
+    assert again.dtype == np.float32
+    assert (again.astype("bfloat16") == lm.params["embed"]["embedding"]).all()
+    change(file)
+    with refused(str(file), "while it was read"):
+        in_float32(lm)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])

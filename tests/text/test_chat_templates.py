@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-import jinja2
+import jinja2.sandbox
 import pytest
 
 from antiimit_jax.text.chat_templates import render
@@ -19,6 +19,29 @@ from tests.models.refusals import refused
 MESSAGES = [{"role": "user", "content": "hi"}]
 OPTIONS = dict(add_generation_prompt=True, continue_final_message=False)
 NESTED = "{% for a in range(99999) %}" * 4 + "{{ a }}" + "{% endfor %}" * 4
+ADDRESSES = [
+    "raise_exception",
+    "(''.upper | string)[-9:-1]",
+    "strftime_now | string | length",
+    "cycler(1, 2).next | string",
+    "joiner() ~ ''",
+    "self.part | replace('0x', '')",
+    "[[''.upper]] | string",
+    "{'a': ''.upper}.items() | list | string",
+    "namespace(f=''.upper) | upper",
+    "'%s' % ''.upper",
+    "'%r' | format([''.upper])",
+    "'{!r:>99}'.format(''.upper)",
+    "'{a}'.format_map({'a': messages.copy})",
+    "('' | safe).join([''.upper])",
+    "('' | safe).escape(''.upper)",
+    "messages | map(attribute='x')",
+    "messages | map(attribute='get') | join",
+    "messages | map('attr', 'get') | first | e",
+    "[1, 2] | reverse",
+    "('a' | batch(1), 0)",
+    "absent | default(''.upper) | center",
+]
 HOSTILE = {
     "loops for hours": (NESTED, "memory"),  # or too long, on a slow machine
     "loops without output": (NESTED.replace("{{ a }}", ""), "stopped"),
@@ -38,8 +61,7 @@ HOSTILE = {
     "no template at all": ("{% for %}", "template"),
     "chance": ("{{ [1, 2] | random }}", "random"),
     "chance in words": ("{{ lipsum() }}", "lipsum"),
-    "an address": ("{{ raise_exception }}", "memory"),
-    "an address of an iterator": ("{{ messages | map(attribute='x') }}", "memory"),
+    "order by addresses": ("{{ {(1, 'a'): 1, ('a', 1): 2} | pprint }}", "pprint"),
 }
 
 
@@ -62,6 +84,38 @@ def test_a_hostile_template_ends_in_one_line_within_five_seconds(name, process):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     text = render("{{ messages[0].content }}!", MESSAGES, process=process, **OPTIONS)
     assert text == "hi!"
+
+
+@pytest.mark.parametrize("written", ADDRESSES)
+def test_where_an_object_lies_is_never_written(written):
+    with refused("chat template", "where in memory"):
+        render(f"{{% block part %}}{{% endblock %}}{{{{ {written} }}}}", MESSAGES, **OPTIONS)
+
+
+ALIKE = """
+{%- block part %}in {{ self }}{% endblock %}
+{%- set upper, letters = 'abc'.upper, 'abc' | map('upper') %}{{ upper() }}
+{%- for letter in letters %}{{ loop.cycle('-', '+') }}{{ letter }}{% endfor %}{{ letters | list }}
+{%- set turn, comma = cycler('x', 'y'), joiner('/') %}{{ turn.next() }}{{ turn.current }}
+{{- comma() }}{%- set kept = namespace(f=upper, n=0) %}{% set kept.n = 1 %}{{ kept.n }}
+{%- macro twice(x) %}{{ x }}{{ x }}{{ caller() }}{% endmacro %}
+{%- call twice(messages[0].get('content')) %}{{ twice }}{% endcall %}
+{%- for key, value in messages[0].items() | reverse %}{{ key }}{{ value }}{{ loop }}{% endfor %}
+{{- messages[0].items() }}{{ messages | groupby('role') }}{{ range(3) }}{{ dict(a=1).keys() }}
+{{- upper is callable }}{{ 'a' is callable }}{{ letters is iterable }}{{ upper is iterable }}
+{{- raise_exception is defined }}{{ absent is defined }}{{ absent }}{{ none }}{{ 1e3 }}
+{{- '%s {0.n} {1[0]}'.format(kept, 'ab') % 3 }}{{ [3, 1] | sort | map('string') | join(', ') }}
+{{- messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list | tojson }}
+"""
+
+
+def test_what_tells_no_address_is_written_as_jinja_writes_it():
+    """Functions and iterators may be called, gone through and tested."""
+    plain = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    plain.globals["raise_exception"] = None
+    expected = plain.from_string(ALIKE).render(messages=MESSAGES)
+    assert len(expected) > 200
+    assert render(ALIKE, MESSAGES, **OPTIONS) == expected
 
 
 def test_a_template_can_touch_no_file(tmp_path):
