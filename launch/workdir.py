@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.fields import own_files
-from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
+from antiimit_jax.files import MARK, make_folder, write_sealed
 from antiimit_jax.parallel import keeps
-from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting import marks, run_files
 from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
@@ -209,7 +209,7 @@ def _there(workdir: Path, config: RunConfig, overwrite: str | None) -> dict[str,
     """The mark of the run that lies in the folder, once what was killed in it is ended."""
     aside.check_plain(workdir)
     aside.settle(workdir)
-    there, old = read_mark(workdir, "run"), aside.aside_mark(workdir)
+    there, old = marks.read_mark(workdir, "run"), aside.aside_mark(workdir)
     ours = _plain(config)
     if old and (overwrite or there["config"] != ours and old["config"] == ours):
         aside.roll_back(workdir)
@@ -242,7 +242,7 @@ def _settled(
     for name in differing(theirs, ours):
         group = name.partition(".")[0]
         part = PART.get(group)  # None for what both parts read
-        if bound if part is None else part in reads and part in bound:
+        if bound if part is None else part in bound and (part in reads or group not in theirs):
             conflicts += [name] if name not in own else []  # what a file holds counts, not its name
         elif part in bound:
             ours[group] = theirs[group]

@@ -12,12 +12,13 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.export.card import run_of, write_card
 from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
-from antiimit_jax.files import MARK, read_mark, whole_folder, write_sealed
+from antiimit_jax.files import MARK, whole_folder, write_sealed
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import stored_tensors
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
 from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
+from antiimit_jax.reporting.marks import read_mark
 
 FORMATS = ("hf", "peft")
 Progress = Callable[[str, int], Callable[[int], None]]
