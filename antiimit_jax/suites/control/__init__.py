@@ -69,15 +69,15 @@ class Config:
     splits: tuple[str, ...] = suite.one_of(
         output_control.SPLITS, output_control.REPORTED, "whose items are asked", filled=True
     )
-    n_items: int = suite.at_least(4, 912, "of heldout_words, rounded up to whole word sets")
-    n_other: int = suite.at_least(
+    n_items: int = suite.count(4, 912, "of heldout_words, rounded up to whole word sets")
+    n_other: int = suite.count(
         4, 208, "of each other split, plain requests in whole word sets; at most n_items"
     )
     items_file: str = suite.own_file(
         load_items, "your own items, in place of all splits", skip="skip_bad_items"
     )
     skip_bad_items: bool = suite.free(False, "leave out lines of items_file that are no items")
-    limit: int = suite.at_least(0, 0, "of items in all, shared by the splits; 0: none")
+    limit: int = suite.count(0, 0, "of items in all, shared by the splits; 0: none")
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
