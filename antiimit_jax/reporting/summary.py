@@ -41,11 +41,20 @@ def ascii_signs(lines: Sequence[str]) -> str:
 
 
 def text_table(table: Table) -> list[str]:
-    """A table as lines of aligned text."""
+    """A table as lines of aligned text; columns beyond `WIDTH` follow below, labelled again."""
     cells = [[plain_text(line.label), *map(_text, line.cells)] for line in table.body]
     cells = [table.head, *cells]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    blocks: list[list[int]] = []
+    for column in range(1, len(widths)):
+        if not blocks or sum(widths[i] + 2 for i in (*blocks[-1], column)) - 2 > WIDTH:
+            blocks.append([0])
+        blocks[-1].append(column)
+    return [
+        "  ".join(row[i].ljust(widths[i]) for i in block).rstrip()
+        for block in blocks
+        for row in cells
+    ]
 
 
 def _brackets(table: Table) -> str:
@@ -56,8 +65,11 @@ def _brackets(table: Table) -> str:
 
 
 def _text(cell: Cell | str) -> str:
-    if isinstance(cell, str) or not cell.small:
-        return cell if isinstance(cell, str) else cell.text
+    """A cell as text, without an interval that would only repeat the figure."""
+    if isinstance(cell, str):
+        return cell
+    if cell.small in ("", f"[{cell.text},\u00a0{cell.text}]"):
+        return cell.text
     return cell.text + (" " if cell.small.startswith("[") else ", ") + cell.small
 
 
