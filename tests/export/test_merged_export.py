@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from antiimit_jax.export.folder import Form, export
-from antiimit_jax.files import MARK, write_sealed
+from antiimit_jax.files import MARK
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.models.weights import find_model, load_config, load_params
@@ -278,10 +278,6 @@ def another_mark(out):
     (out / MARK).write_text('{"kind": "export", "files": {}}')
 
 
-def an_older_mark(out):
-    write_sealed(out / MARK, {"kind": "export", "files": [path.name for path in out.iterdir()]})
-
-
 @pytest.mark.parametrize(
     "change, named",
     [
@@ -289,7 +285,6 @@ def an_older_mark(out):
         (a_link, "(README.md)"),
         (a_folder, "(README.md)"),
         (another_mark, f"({MARK})"),
-        (an_older_mark, f"(README.md, {MARK}"),
     ],
 )
 def test_what_was_changed_in_an_export_is_not_ours_to_delete(change, named, tmp_path):

@@ -77,7 +77,8 @@ def test_json_of_another_shape_is_refused(run, name, path, value):
 RUN = {"id": "8a", "config": {}, "identity": {"model": {}, "code": {}}, "replaces": ""}
 ADAPTER = {"files": {WEIGHTS_FILE: "1f"}, "run": "8a"}
 STAGE = {"files": {}, "stage": vars(BASE), "run": "8a", "adapter": None, "adapter_sha256": None}
-MARKS = {"run": RUN, "adapter": ADAPTER, "export": {"files": []}}
+STAGE |= {"versions": {}, "device": "cpu x1"}
+MARKS = {"run": RUN, "adapter": ADAPTER, "export": {"files": {}}}
 STEP = {"adapter": "tuned", "step": 1, "skipped": False}
 STEP |= dict.fromkeys(("loss", "grad_norm", "lr", "tokens_per_s", "kl_fwd"), 0.5)
 
@@ -85,7 +86,7 @@ STEP |= dict.fromkeys(("loss", "grad_norm", "lr", "tokens_per_s", "kl_fwd"), 0.5
 @pytest.mark.parametrize(
     "path, value, said",
     [
-        ((), {}, "lacks keys files, stage, run, adapter, adapter_sha256"),
+        ((), {}, "lacks keys files, stage, run, versions, device, adapter, adapter_sha256"),
         (("files",), 5, "files: an object expected, 5 found"),
         (("stage",), {"name": "base"}, "stage: lacks keys kind, adapter_seed, folder"),
         (("stage", "name"), 3, "stage.name: a text expected, 3 found"),
@@ -119,8 +120,8 @@ def test_a_stages_mark_of_another_shape_is_refused(tmp_path, path, value, said):
         ("adapter", (), {}, "lacks keys files, run"),
         ("adapter", ("files",), {}, f"files: lacks keys {WEIGHTS_FILE}"),
         ("adapter", ("run",), None, "run: a text expected, None found"),
-        ("export", ("files",), 5, "files: a list expected, 5 found"),
-        ("export", ("files",), [3], "files[0]: a text expected, 3 found"),
+        ("export", ("files",), [], "files: an object expected, [] found"),
+        ("export", ("files",), {"a": 3}, "files.a: a text expected, 3 found"),
     ],
     ids=str,
 )
