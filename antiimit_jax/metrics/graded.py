@@ -15,9 +15,11 @@ in nats.
 
 For more words, log q is centred within an item and regressed on log t, centred as well, with an
 effect of each word of a set and one of each rank that all sets share (ranks from 0, the largest
-share; equal shares have their mean rank). `gamma` is the slope, `gamma_corr` the partial
-correlation, `gamma_step` twice the effect of the first rank less that of the last, which for two
-words is the intercept above.
+share). Equal shares have the ranks from their first to their last in common, and these have an
+effect of their own, so that whoever shares out by rank alone has slope 0 whatever is tied. `gamma`
+is the slope, `gamma_corr` the partial correlation, `gamma_step` twice the effect of the first rank
+less that of the last, where each is one word's alone: for two words the intercept above.
+`preference_sd` is the root mean square difference of two words of a set in their mean log q.
 
 `request_gain`: with q_mean(w) the mean of q(w) over all requests of a set that name its words in
 one order, the mean TVD of q_mean to t less that of q. It is at most 0 for a model that ignores the
@@ -42,6 +44,7 @@ _ONE_SHARE = "no word set is asked for unequal shares and for the same exchanged
 _FLAT = "the answers do not change with the request"
 _DISTANCES = "no word set is asked at two distances from equal shares"
 _SETS = "fewer than two word sets"
+_ENDS = "no largest and no smallest share is one word's alone, or no set has its shares exchanged"
 
 
 def graded_control(items: ControlResults) -> Iterator[Measured]:
@@ -51,7 +54,7 @@ def graded_control(items: ControlResults) -> Iterator[Measured]:
     if items.k[0] == 2:
         yield from _pairs(asked)
     elif items.k[0] > 2:
-        yield _many(asked)
+        yield from _many(asked)
 
 
 def slope_points(items: ControlResults) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +63,10 @@ def slope_points(items: ControlResults) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Asked(NamedTuple):
-    """Items that ask for all their words; logarithms and ranks [n, k], words by name."""
+    """Items that ask for all their words; logarithms and ranks [n, k], words by name.
+
+    Ranks are k times the first rank of those with that share, and the last.
+    """
 
     sets: WordSets
     shot_set: np.ndarray  # [n]
@@ -81,8 +87,9 @@ def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     by_name = np.argsort(items.word[:, :k], axis=1)
     q, t = (np.take_along_axis(table[:, :k], by_name, axis=1) for table in (items.q, items.target))
     log = lambda table: np.log(np.maximum(table, FLOOR))
-    rank = rankdata(-np.round(t, 9), axis=1) - 1 if len(t) else t
-    return log(q), log(t), rank
+    asked = -np.round(t, 9)
+    first, last = (rankdata(asked, way, axis=1) - 1 if len(t) else t for way in ("min", "max"))
+    return log(q), log(t), k * first + last
 
 
 def _request_gain(items: ControlResults) -> Measured:
@@ -177,23 +184,28 @@ def _sd(n, b, bb):
     return np.sqrt(np.where(n > 1.5, np.maximum(bb - b * b / n, 0) / np.maximum(n - 1, 1), np.nan))
 
 
-def _many(items: _Asked) -> Measured:
+def _root_mean(n, squares):
+    return np.sqrt(np.where(n > 1.5, squares / np.maximum(n, 1), np.nan))
+
+
+def _many(items: _Asked) -> Iterator[Measured]:
     """More than two words; units are sets."""
-    (cluster, of_set), rank = items.sets.each(), items.rank
+    (cluster, of_set), rank, k = items.sets.each(), items.rank, items.rank.shape[1]
     levels = np.unique(rank)
-    effects = (rank[..., None] == levels).astype(float)  # [n, k, levels]
     centred = lambda table: table - table.mean(axis=1, keepdims=True)
+    effects = centred((rank[..., None] == levels).astype(float))  # [n, k, levels]
     given, asked = centred(items.log_q), centred(items.log_t)
     table = np.concatenate([asked[..., None], effects, given[..., None]], axis=-1)  # [n, k, F]
     count = np.bincount(of_set)[:, None, None]
     total = np.zeros((len(cluster), *table.shape[1:]))
     np.add.at(total, of_set, table)
-    table = table - (total / np.maximum(count, 1))[of_set]  # without each word's mean in its set
+    means = total / np.maximum(count, 1)  # [sets, k, F] of each word
+    table = table - means[of_set]
     squares = np.zeros((len(cluster), table.shape[-1], table.shape[-1]))
     np.add.at(squares, of_set, np.einsum("nkf,nkg->nfg", table, table))
     size = table.shape[-1]
     columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
-    first, last = (np.flatnonzero(levels == r) for r in (0, rank.shape[1] - 1))
+    first, last = (np.flatnonzero(levels == alone) for alone in (0, k * k - 1))
     statistics = tuple(
         Statistic(
             name=name,
@@ -206,11 +218,17 @@ def _many(items: _Asked) -> Measured:
             [
                 ("gamma", "slope", _ONE_SHARE),
                 ("gamma_corr", "smooth", _FLAT),
-                ("gamma_step", "slope", _ONE_SHARE),
+                ("gamma_step", "slope", _ENDS),
             ]
         )
     )
-    return Measured(columns, cluster, np.full(len(cluster), -1), statistics)
+    unpaired = np.full(len(cluster), -1)
+    yield Measured(columns, cluster, unpaired, statistics)
+
+    differing = 2 * k / (k - 1) * (means[..., -1] ** 2).mean(axis=1)  # mean square of two words
+    columns = {"n": np.ones(len(cluster)), "bb": differing}
+    how = dict(columns=("n", "bb"), finish=_root_mean, missing=_SETS)
+    yield Measured(columns, cluster, unpaired, (Statistic(name="preference_sd", **how),))
 
 
 def _regression(size: int, sums: tuple, first: np.ndarray, last: np.ndarray) -> tuple:
