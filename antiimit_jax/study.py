@@ -19,24 +19,22 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import Asker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
-from antiimit_jax.evaluation.second import with_second
+from antiimit_jax.evaluation.second import second_files, with_second
 from antiimit_jax.files import read_sealed, sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.models.held_file import HeldFiles
 from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
-from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
-from antiimit_jax.planning.memory import n_params
-from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.reporting import run_files, stages, tensorboard
 from antiimit_jax.reporting.identity import packages
-from antiimit_jax.reporting.report import schemas, write_report
+from antiimit_jax.reporting.report import PAGE, schemas, write_report
 from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.suites import SUITES
 from antiimit_jax.suites.control.dev import dev_figures
-from antiimit_jax.training.loop import Hold, Job, measure_step, train, unheld
+from antiimit_jax.training.loop import Hold, Job, train, unheld
 from antiimit_jax.training.targets import PLACEBO
 from antiimit_jax.versions import versions
 
@@ -107,6 +105,7 @@ class Study:
         checkpoints: epath.Path | None = None,  # else in the workdir
     ) -> None:
         """Args: run: id of its results. on_result: called when one is whole. hold: of `train`."""
+        self.stays = False  # what lies there is shown, and not written again
         self._checkpoints = checkpoints or workdir / "checkpoints"
         self.config, self.workdir, self.run = config, workdir, run
         self._tell, self._progress, self._on_result, self._hold = tell, progress, on_result, hold
@@ -116,6 +115,11 @@ class Study:
         """The model, loaded at first use."""
         self._tell(f"loading {self.config.model}")
         return load_model(self.config)
+
+    @functools.cached_property
+    def against(self) -> HeldFiles | None:
+        """The files of the second model, held from the first use on; None where there is none."""
+        return second_files(self.config.against) if self.config.against else None
 
     @functools.cached_property
     def runner(self) -> Runner:
@@ -147,7 +151,7 @@ class Study:
         """
         for stage in self.config.stages():
             if stage.folder and (anew or not (self.workdir / stage.folder).is_dir()):
-                self._job(stage).check(self.lm)
+                self.job(stage).check(self.lm)
 
     def check_adapters(self, adapters: Mapping[Stage, Adapter]) -> None:
         """Raises UserError where a stage of that name was measured with another adapter."""
@@ -159,7 +163,8 @@ class Study:
                     "another adapter; name this one, as --adapter=NAME=FOLDER"
                 )
 
-    def _job(self, stage: Stage) -> Job:
+    def job(self, stage: Stage) -> Job:
+        """What trains a stage's adapter."""
         config, placebo = self.config, stage.kind == "placebo"
         return Job(
             name=stage.name,
@@ -174,7 +179,7 @@ class Study:
 
     def train(self, stage: Stage) -> Adapter:
         """Trains a stage's adapter, or reads the finished one; goes on from checkpoints."""
-        folder, job = self.workdir / stage.folder, self._job(stage)
+        folder, job = self.workdir / stage.folder, self.job(stage)
         if folder.is_dir():
             stages.adapter_mark(folder)
             return load_adapter(folder, self.lm.cfg)
@@ -215,12 +220,16 @@ class Study:
         variant = runner.adapted(adapter.tree, adapter.scale) if adapter else runner.base
         asker = asker_of(runner, variant, stage, config, self._progress)
         asker = with_second(asker, config.against)
+        if asker.other:
+            self.against.check_unchanged()  # since they were hashed
         if stage.kind != "base":
             base = stages.stage_folder(self.workdir, BASE.name)
             asker = dataclasses.replace(asker, of_base=run_files.read_tables(base, schemas(SUITES)))
         source, files = self.lm.source, read_own_files(config, ("evaluation",))
         own = {name: held.sha256 for name, held in files.items()}
         facts |= {"hub_id": source.hub_id, "commit": source.commit, "own_files": own}
+        facts["versions"] = versions(packages(config.quantize))
+        facts["device"] = f"{jax.local_devices()[0].device_kind} x{jax.device_count()}"
         stages.write_stage(self.workdir, stage, measure(asker, config), schemas(SUITES), facts)
         self._on_result()
 
@@ -229,27 +238,13 @@ class Study:
         untrained = [s for s in train if s.trained and not (self.workdir / s.folder).is_dir()]
         return untrained, [stage for stage in ask if not self._facts(stage)]
 
-    def seconds(
-        self, rates: Mapping[str, float], train: Sequence[Stage], ask: Sequence[Stage]
-    ) -> float:
-        """Training some stages and asking some takes about so long.
-
-        Args:
-          rates: how fast this machine multiplies, by dtype.
-          train: where there are any, a step is measured here.
-        """
-        config, lm = self.config, self.lm
-        jobs = [self._job(stage) for stage in train]
-        if jobs:
-            slower = rates[config.train.dtype] / rates[config.dtype]
-            speed = StepSpeed(*measure_step(lm, jobs[0]), slower)
-        else:
-            speed = speed_at(rates[config.dtype], n_params(lm.cfg))
-        shaper, steps = Shaper(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
-        return study_seconds(config, ask, steps, shaper, speed)
-
     def write(self) -> Path:
-        """Joins what there is into the run's tables and their `write_results`."""
+        """Joins what there is into the run's tables and their `write_results`, unless it `stays`.
+
+        Returns the path of report.html.
+        """
+        if self.stays:
+            return self.workdir / PAGE
         rows: list[dict[str, Any]] = []
         for stage in self.config.stages():
             log = self.log(stage)
@@ -270,7 +265,7 @@ class Study:
         return self.workdir / "checkpoints" / f"{stage.name}.json"
 
     def _info(self) -> dict[str, Any]:
-        """The run block of metrics.json."""
+        """The run block of metrics.json, as the stages recorded it."""
         config, there = self.config, stages.stages_there(self.workdir)
         facts = {stage.name: stages.read_facts(self.workdir, stage.name) for stage in there}
         base, hashes = facts.get(BASE.name, {}), {s: f["adapter_sha256"] for s, f in facts.items()}
@@ -293,6 +288,6 @@ class Study:
             "seed": config.seed,
             "eval_seed": config.eval_seed,
             "config_sha256": run_files.config_sha256(to_dict(config)),
-            "versions": versions(packages(config.quantize)),
-            "device": f"{jax.local_devices()[0].device_kind} x{jax.device_count()}",
+            "versions": base.get("versions"),
+            "device": ", ".join(dict.fromkeys(fact["device"] for fact in facts.values())),
         }

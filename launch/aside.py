@@ -17,13 +17,13 @@ from typing import Any
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import MARK, is_temporary, read_mark, remove_temporaries, sync
 from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.report import schemas
+from antiimit_jax.reporting.report import PAGE, schemas
 from antiimit_jax.reporting.verdicts import VERDICTS
 from antiimit_jax.suites import SUITES
 
 _ASIDE, _GONE = ".replaced", ".gone"
 _ADAPTER = re.compile(r"(adapter|placebo)(@\d+)?")
-_RESULTS = ("stages", "tensorboard", "report.html", VERDICTS, run_files.METRICS)
+_RESULTS = ("stages", "tensorboard", PAGE, VERDICTS, run_files.METRICS)
 
 
 def adapters_there(workdir: Path) -> list[Path]:

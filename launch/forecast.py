@@ -1,12 +1,16 @@
 """How long a program will take here, said at its start and from then on by its bars."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
+from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
+from antiimit_jax.planning.memory import n_params
+from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.processor import matmul_gflops
 from antiimit_jax.results import Stage
 from antiimit_jax.study import Study
+from antiimit_jax.training.loop import measure_step
 from launch import cli
 from launch.bars import scaled
 
@@ -25,7 +29,27 @@ def say_how_long(
     said = " and ".join(f"{dtype} at {rate}" for dtype, rate in rates.items())
     training = f"; training in {study.config.train.dtype}" if train else ""
     cli.say(f"this machine multiplies {said} GFLOP/s{training}")
-    seconds = study.seconds(rates, train, ask)
+    seconds = _seconds(study, rates, train, ask)
     number, unit = scaled(seconds)
     cli.say(f"about {number:.0f} {unit} {what}")
     cli.bar.expect(seconds)
+
+
+def _seconds(
+    study: Study, rates: Mapping[str, float], train: Sequence[Stage], ask: Sequence[Stage]
+) -> float:
+    """Training some stages and asking some takes about so long.
+
+    Args:
+      rates: how fast this machine multiplies, by dtype.
+      train: where there are any, a step is measured here.
+    """
+    config, lm = study.config, study.lm
+    jobs = [study.job(stage) for stage in train]
+    if jobs:
+        slower = rates[config.train.dtype] / rates[config.dtype]
+        speed = StepSpeed(*measure_step(lm, jobs[0]), slower)
+    else:
+        speed = speed_at(rates[config.dtype], n_params(lm.cfg))
+    shaper, steps = Shaper(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
+    return study_seconds(config, ask, steps, shaper, speed)

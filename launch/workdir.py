@@ -1,10 +1,9 @@
 """The folder of a run: one run at a time, one model and one configuration for good."""
 
 import contextlib
-import json
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,15 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.fields import own_files
 from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
 from antiimit_jax.parallel import keeps
 from antiimit_jax.reporting import run_files
-from antiimit_jax.reporting.identity import differing, identity
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
-from antiimit_jax.run_config import PART, RunConfig, from_dict, is_read, read_own_files, to_dict
+from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
 from antiimit_jax.study import Study, write_results
 from antiimit_jax.suites import SUITES
-from antiimit_jax.trees import flat
-from launch import aside, cli, hosts
+from launch import aside, cli, hosts, same_run
 from launch.copied_folder import copied
 from launch.own_files import check_against, check_own
 from launch.place import bind, given, place_of, stay_in_place
@@ -70,9 +66,9 @@ def open_run(
     """
     place = place_of(checkpoints, workdir) if checkpoints else None
     there = _there(workdir, config, overwrite)
-    bound = _bound(workdir, overwrite) if there else frozenset()
+    bound = same_run.bound_by(workdir, overwrite) if there else frozenset()
     if there:
-        config = _settled(workdir, config, there["config"], reads, bound)
+        config = same_run.settled(workdir, config, there["config"], reads, bound)
     mark = {"kind": "run", "id": there["id"] if there and not overwrite else uuid.uuid4().hex}
     study = Study(
         config,
@@ -84,24 +80,26 @@ def open_run(
         hold=hosts.held,
         checkpoints=place,
     )
-    same = there and there["config"] == _plain(config)
+    same = there and there["config"] == same_run.plain(config)
     if same and not overwrite and len(reads) == 2 and study.finished:
-        run_files.write_config(workdir, to_dict(config))
+        study.stays = same_run.is_to_stay(workdir, config, there["identity"])
+        if not study.stays:
+            run_files.write_config(workdir, to_dict(config))
         yield study
         return
     own = read_own_files(config, reads)
     for held in {held.path: held for held in own.values() if held.faults}.values():
         of = len(held.entries) + len(held.faults)
         cli.say(f"note: {len(held.faults)} of {of} lines left out, as {held.faults[0]}")
-    of_model = identity(study.lm.source, config.quantize, cli.say)
-    mark |= {"config": _plain(config), "identity": of_model}
-    files = there["identity"].get("files", {}) if bound else {}
-    files = {name: sha256 for name, sha256 in files.items() if not is_read(name, reads)}
-    mark["identity"]["files"] = files | {name: held.sha256 for name, held in own.items()}
-    mark |= {"replaces": overwrite or (there["replaces"] if there else "")}
+    stays = there["identity"] if bound else {}
+    mark |= {
+        "config": same_run.plain(config),
+        "identity": same_run.identity_of(study, own, reads, stays),
+        "replaces": overwrite or (there["replaces"] if there else ""),
+    }
     hosts.agree(mark["identity"])
     if there:
-        _check_identity(workdir, there["identity"], mark["identity"], bound)
+        same_run.check_identity(workdir, there["identity"], mark["identity"], bound)
     check_own(study.lm, config.forms, own)
     if "evaluation" in reads and config.against:
         check_against(config, study.lm)
@@ -210,87 +208,11 @@ def _there(workdir: Path, config: RunConfig, overwrite: str | None) -> dict[str,
     aside.check_plain(workdir)
     aside.settle(workdir)
     there, old = read_mark(workdir, "run"), aside.aside_mark(workdir)
-    ours = _plain(config)
+    ours = same_run.plain(config)
     if old and (overwrite or there["config"] != ours and old["config"] == ours):
         aside.roll_back(workdir)
         there = old
     return there
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(to_dict(config)))
-
-
-def _bound(workdir: Path, overwrite: str | None) -> frozenset[str]:
-    """Which fields the results that stay in a folder were made with."""
-    stays = set(aside.run_names(workdir, "all"))
-    stays -= set(aside.run_names(workdir, overwrite)) if overwrite else set()
-    trained = stays & {"checkpoints", *(path.name for path in aside.adapters_there(workdir))}
-    found = {"training": trained, "evaluation": "stages" in stays}
-    return frozenset(name for name, there in found.items() if there)
-
-
-def _settled(
-    workdir: Path,
-    config: RunConfig,
-    theirs: dict[str, Any],
-    reads: Collection[str],
-    bound: Collection[str],
-) -> RunConfig:
-    """The configuration for what lies there: fields that this program does not read stay."""
-    ours, conflicts, own = _plain(config), [], own_files(config)
-    for name in differing(theirs, ours):
-        group = name.partition(".")[0]
-        part = PART.get(group)  # None for what both parts read
-        if bound if part is None else part in reads and part in bound:
-            conflicts += [name] if name not in own else []  # what a file holds counts, not its name
-        elif part in bound:
-            ours[group] = theirs[group]
-    if conflicts:
-        groups = {PART.get(name.partition(".")[0]) for name in conflicts} - {"evaluation"}
-        there, now = flat(theirs), flat(_plain(config))
-        shown = [f"{key} (there {there.get(key)}, now {now.get(key)})" for key in conflicts[:4]]
-        raise UserError(
-            f"--workdir={workdir}: holds a run with another config: {', '.join(shown)}"
-            f"{', ...' if len(conflicts) > 4 else ''}; name another folder, or "
-            f"{_anew(bound if groups else ())}"
-        )
-    return from_dict(ours)
-
-
-def _anew(bound: Collection[str]) -> str:
-    if "training" in bound:
-        return "start anew with --overwrite=all, which deletes its adapters too"
-    return "--overwrite to measure anew"
-
-
-def _check_identity(
-    workdir: Path, there: dict[str, Any], now: dict[str, Any], bound: Collection[str]
-) -> None:
-    """Raises UserError where what stays was made with another model or other code."""
-    names = differing(there["model"], now["model"]) if bound else []
-    if names:
-        raise UserError(
-            f"--workdir={workdir}: the model is not the one of this run ({', '.join(names[:4])} "
-            f"differ); put it back, name another folder, or {_anew(bound)}"
-        )
-    old, new = there.get("files", {}), now["files"]
-    if files := [n for n in differing(old, new) if bound and is_read(n, bound)]:
-        shown = [f"{n} (there {str(old.get(n))[:12]}, now {str(new.get(n))[:12]})" for n in files]
-        raise UserError(
-            f"--workdir={workdir}: made with other files of yours: {', '.join(shown)} (SHA-256); "
-            f"give those it was made with, name another folder, or {_anew(bound)}"
-        )
-    code = differing(there["code"], now["code"])
-    training = [p for p in (workdir / "checkpoints").glob("*") if p.is_dir()]
-    unfinished = len(training) > len(aside.adapters_there(workdir))
-    if code and ("evaluation" in bound or "training" in bound and unfinished):
-        old, new = there["code"], now["code"]
-        shown = [f"{key} (there {str(old.get(key))[:12]}, now {new[key][:12]})" for key in code]
-        raise UserError(
-            f"--workdir={workdir}: begun with other code: {', '.join(shown)}; "
-            f"go on with that, name another folder, or {_anew(bound if unfinished else ())}"
-        )
 
 
 def _check_space(workdir: Path) -> None:

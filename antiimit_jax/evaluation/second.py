@@ -7,8 +7,10 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import LanguageModel, load_language_model
+from antiimit_jax.models.held_file import HeldFiles
 from antiimit_jax.models.peft import Adapter, load_adapter
 from antiimit_jax.models.peft_config import CONFIG_FILE
+from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.models.quantized import check_format
 from antiimit_jax.models.weights import find_model, load_config
 from antiimit_jax.parallel import mesh_name
@@ -32,6 +34,24 @@ def check_second(name: str, lm: LanguageModel) -> Adapter | None:
     except UserError as error:
         raise UserError(f"--against={name}: {_plain(error, name)}") from error
     return None
+
+
+def second_files(name: str, *, fetch: bool = True) -> HeldFiles:
+    """All that decides what the second model answers, held from now on.
+
+    Args:
+      fetch: as `find_model` has it.
+
+    Raises:
+      UserError: no such model, or a file that cannot be opened.
+    """
+    try:
+        folder = Path(name).expanduser()
+        if (folder / CONFIG_FILE).is_file():
+            return HeldFiles(folder, (CONFIG_FILE, WEIGHTS_FILE))
+        return find_model(name, fetch=fetch).files
+    except UserError as error:
+        raise UserError(f"--against={name}: {_plain(error, name)}") from error
 
 
 def with_second(asker: LocalAsker, name: str) -> LocalAsker:

@@ -55,11 +55,7 @@ class Source:
 
     @functools.cached_property
     def files(self) -> HeldFiles:
-        """Weights, tokenizer, chat template and all else that is read, held from the first use on.
-
-        Raises:
-          UserError: one cannot be opened.
-        """
+        """All that is read of it, held from the first use on; UserError where one is not opened."""
         return HeldFiles(self.path, _READ)
 
     def open(self) -> GgufCheckpoint | SafetensorsCheckpoint:
@@ -73,8 +69,8 @@ class Source:
         return GgufCheckpoint(self.path)
 
 
-def find_model(model: str, revision: str | None = None) -> Source:
-    """Resolves ALIAS, FILE.gguf, FOLDER or HUB_ID.
+def find_model(model: str, revision: str | None = None, *, fetch: bool = True) -> Source:
+    """Resolves ALIAS, FILE.gguf, FOLDER or HUB_ID; with `fetch`, from the hub what is not here.
 
     Raises:
       UserError: nothing of that name, with near misses; or a file that is not read (pickles).
@@ -102,17 +98,18 @@ def find_model(model: str, revision: str | None = None) -> Source:
     else:
         known = entry_of(model)
         model_id, prompt_format = model, known.prompt_format if known else ""
-    folder = _download(model_id, revision)
+    folder = _download(model_id, revision, fetch)
     return found(path=folder, prompt_format=prompt_format, hub_id=model_id, commit=folder.name)
 
 
-def _download(model_id: str, revision: str | None) -> Path:
+def _download(model_id: str, revision: str | None, fetch: bool) -> Path:
     """The files of a revision in the hub's cache: .../snapshots/COMMIT."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=_HUB_FILES))
+        how = dict(allow_patterns=_HUB_FILES, local_files_only=not fetch)
+        return Path(snapshot_download(model_id, revision=revision, **how))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = f"--model={model_id}: cannot be fetched from the hub ({reason})"

@@ -18,6 +18,7 @@ from antiimit_jax.reporting.verdicts import VERDICTS, as_dict, verdict_section, 
 from antiimit_jax.results import Question
 from antiimit_jax.trees import flat
 
+PAGE = "report.html"
 Suites = Mapping[str, ModuleType]
 
 
@@ -34,7 +35,7 @@ def write_report(workdir: str | Path, suites: Suites) -> Path:
     run = read_run(workdir, schemas(suites))
     if run.rows.n_seeds:
         write_text(run.path / VERDICTS, json_text(as_dict(verdicts(run.rows)), indent=1) + "\n")
-    return write_text(run.path / "report.html", render(run, suites))
+    return write_text(run.path / PAGE, render(run, suites))
 
 
 def template(name: str) -> jinja2.Template:

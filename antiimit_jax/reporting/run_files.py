@@ -146,6 +146,17 @@ def check_tables(workdir: Path, info: Mapping[str, Any]) -> None:
             raise UserError(f"{file}: not as the run wrote it; {how}")
 
 
+def is_whole(workdir: Path) -> bool:
+    """Whether a run's configuration and metrics.json are there, with the tables that it is of."""
+    try:
+        read_config(workdir)
+        info = read_metrics(workdir)["run"]
+        check_tables(workdir, info)
+    except UserError:
+        return False
+    return all((workdir / name).is_file() for name in info.get("tables", {}))
+
+
 def to_table(name: str, columns: Mapping[str, Sequence], schema: pa.Schema) -> pa.Table:
     """A table with the schema's columns and types; further columns are kept as they come.
 

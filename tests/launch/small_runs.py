@@ -128,3 +128,16 @@ def results(workdir: Path) -> dict[str, bytes]:
     files = [run_files.METRICS, run_files.CONFIG, "items.parquet"]
     files += [f"{name}/adapter_model.safetensors" for name in ("adapter", "placebo")]
     return {name: (workdir / name).read_bytes() for name in files if (workdir / name).exists()}
+
+
+def held(workdir: Path) -> dict[Path, bytes]:
+    """All files below a folder but its locks."""
+    files = (path for path in workdir.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
+def flipped(file: Path) -> None:
+    """Flips one bit in the middle."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from antiimit_jax import study
 from antiimit_jax.errors import UserError
 from antiimit_jax.files import MARK, read_sealed, write_sealed
 from antiimit_jax.language_model import load_language_model
@@ -18,7 +17,15 @@ from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import save_adapter
 from antiimit_jax.results import Stage
 from tests.launch.processes import launch, refused
-from tests.launch.small_runs import results, run_evaluate, run_finetune, run_study, small_config
+from tests.launch.small_runs import (
+    flipped,
+    held,
+    results,
+    run_evaluate,
+    run_finetune,
+    run_study,
+    small_config,
+)
 from tests.random_decoder import random_adapter
 from tests.tiny_model import write_tiny_model
 
@@ -33,17 +40,6 @@ def stopped(done, tmp_path) -> Path:
     for name in ("stages/tuned", "stages/placebo", "placebo", "checkpoints/placebo"):
         shutil.rmtree(workdir / name)
     return workdir
-
-
-def flipped(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def held(workdir: Path) -> dict[Path, bytes]:
-    files = (path for path in workdir.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path: path.read_bytes() for path in files}
 
 
 def other_weights(model: Path) -> None:
@@ -87,35 +83,6 @@ def test_another_model_under_the_same_name_is_refused(model, stopped, change, na
         shutil.rmtree(model)
         kept.rename(model)
     assert held(stopped) | {stopped / "config.json": before[stopped / "config.json"]} == before
-
-
-def added_template(model: Path) -> None:
-    (model / "another.jinja").write_text("{{ messages[0].content }}!")
-
-
-@pytest.mark.parametrize(
-    "change, named",
-    [
-        (lambda model: flipped(model / "model.safetensors"), "model.safetensors: was replaced"),
-        (other_tokenizer, "tokenizer.json: was replaced"),
-        (added_template, "another.jinja: was added"),
-    ],
-)
-def test_a_model_changed_between_its_reading_and_its_hash_is_refused(
-    model, tmp_path, change, named, monkeypatch
-):
-    copy, load = tmp_path / "model", study.load_model
-    shutil.copytree(model, copy)
-
-    def changed_after(config):
-        lm = load(config)
-        change(copy)
-        return lm
-
-    monkeypatch.setattr(study, "load_model", changed_after)
-    with pytest.raises(UserError, match=f"{named}.*while"):
-        run_study(small_config(copy), tmp_path / "w", stop="base")
-    assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

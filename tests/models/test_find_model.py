@@ -89,6 +89,18 @@ def test_what_a_model_of_the_hub_was_is_kept_with_it(hub):
     assert find_model("somebody/else").prompt_format == ""
 
 
+def test_the_hub_is_not_asked_where_nothing_is_to_be_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: pytest.fail("asked"))
+    with refused("cannot be fetched"):
+        find_model("somebody/else", fetch=False)
+    folder = tmp_path / "models--somebody--else"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    (folder / "snapshots" / "0123abc").mkdir(parents=True)
+    assert find_model("somebody/else", fetch=False).path == folder / "snapshots" / "0123abc"
+
+
 def test_an_ambiguous_alias_says_which_version_it_means(hub, caplog):
     find_model("deepseek-coder-7b-instruct")
     (line,) = caplog.messages
