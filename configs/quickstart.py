@@ -47,8 +47,9 @@ scores .228, on the 128 items of one line .269):
     learning_rate 2e-3, every other set of four words   .246  .946    .54     1.52      .074
     as before, symmetry .25                             .294  .944    .26     1.72      .043
     symmetry 1, anchor of 64 tokens (128 items)         .341  .914    .27
-    four phrasings more that name the words first, each
-      set asked eight times (items with these too)      .331  .950    .17     1.75      .014
+    four phrasings more that name the words first
+      (`then`, `share`, in a file for --templates),
+      each set asked eight times, items of these too    .331  .950    .17     1.75      .014
     the same, mass 1                                    .330  .972    .18     1.99      .011
 
 `within` is how well shares given follow shares asked within a word set (`corr_within`), `gain` the
