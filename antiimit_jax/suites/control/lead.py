@@ -26,6 +26,8 @@ DRAWN = {  # drawn beside the stages -> as the headline names it, and in a readi
 }
 _BETTER, _NO_OTHER, _WORSE = "better than", "not told apart from", "worse than"
 _THERE = "graded control is there"
+_LEVEL = 0.02  # a slope as small as this is level: what rounding leaves of a step is one
+_ROUNDING = 1e-9  # of a difference that is none
 
 
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
@@ -101,8 +103,9 @@ def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> st
 
 
 def graded_word(gamma: Row) -> str:
-    """What an interval of the graded slope says."""
-    return _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
+    """What an interval of the graded slope says; a slope of at most 0.02 counts as none."""
+    against, around = "shares run against the request", "graded control is not shown"
+    return _word(gamma, 0, against, around, _THERE, near=_LEVEL)
 
 
 def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
@@ -163,6 +166,10 @@ def has_interval(row: Row | None) -> bool:
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
 
 
-def _word(row: Row, value: float, below: str, around: str, above: str) -> str:
-    """The word for a row whose interval lies below, around or above the value."""
-    return below if row["ci_high"] < value else above if row["ci_low"] > value else around
+def _word(
+    row: Row, value: float, below: str, around: str, above: str, near: float = _ROUNDING
+) -> str:
+    """The word for a row whose interval lies below, around or above the value and all near it."""
+    if row["ci_high"] < value - near:
+        return below
+    return above if row["ci_low"] > value + near else around
