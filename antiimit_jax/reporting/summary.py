@@ -1,6 +1,7 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from antiimit_jax.reporting.report import Suites, missing_stages, model_name, sc
 from antiimit_jax.reporting.rows import number, plain_text, visible
 from antiimit_jax.reporting.run_files import read_run
 from antiimit_jax.results import Cell, Table
+
+WIDTH = 100  # of a line, in characters
 
 
 def console_table(workdir: str | Path, suites: Suites) -> str:
@@ -20,7 +23,8 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     tables = [suite.headline(run.rows) for suite in suites.values() if hasattr(suite, "headline")]
     lines = []
     for table in filter(None, tables):
-        lines += [f"{name}: {table.title}; {_brackets(table)}{seeds}", *text_table(table)]
+        title = f"{name}: {table.title}; {_brackets(table)}{seeds}"
+        lines += [*textwrap.wrap(title, WIDTH, break_on_hyphens=False), *text_table(table)]
     if lines and (missing := missing_stages(run)):
         lines.append(f"not in this run: {', '.join(missing)}")
     for suite in suites.values():

@@ -6,8 +6,10 @@ import numpy as np
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows
-from antiimit_jax.results import make_row
-from antiimit_jax.suites.control.lead import graded_word
+from antiimit_jax.reporting.rows import Rows
+from antiimit_jax.results import Section, make_row
+from antiimit_jax.suites import control
+from antiimit_jax.suites.control.lead import UNIFORM, graded_word
 from tests.metrics.test_control import results_of
 
 SHARES = (0.35, 0.1)  # of the first word by name, two distances a set
@@ -40,6 +42,35 @@ def row(value: float, low: float | None, high: float | None, **place) -> dict:
     known = dict(zip(("split", "slice"), HERE), stage="tuned", suite="control", metric="tvd_res")
     known |= dict(n=160, clusters=40)
     return make_row(value=value, ci_low=low, ci_high=high, **(known | place))
+
+
+def text_of(section: Section) -> str:
+    """All that a section says and tabulates."""
+    cell = lambda given: given if isinstance(given, str) else f"{given.text} {given.small}"
+    lines = [*section.lead, *section.sentences]
+    for table in section.tables:
+        lines += [table.title, *table.notes]
+        lines += [" ".join([of.label, *map(cell, of.cells)]) for of in table.body]
+    return "\n".join([*lines, *map(text_of, section.parts)])
+
+
+def test_what_has_fewer_than_twenty_word_sets_is_left_out_where_the_headline_has_more():
+    few = row(0.345, 0.3, 0.4, slice="k=3", clusters=19)
+    enough = row(0.456, 0.4, 0.5, slice="k=4", clusters=20)
+    other = row(0.678, 0.6, 0.7, split="train", clusters=19)
+    rows = Rows([row(0.2, 0.1, 0.3), row(0.1, 0.1, 0.1, stage=UNIFORM), few, enough, other])
+    page, said = text_of(control.section({}, rows)), str(control.questions(rows))
+    for text in (page, said):
+        assert "0.456" in text and "0.345" not in text and "0.678" not in text
+    assert "Slices of fewer than 20 word sets are in metrics.json alone." in page
+    assert "too few for sound intervals" not in page + control.headline(rows).title
+
+
+def test_a_run_of_fewer_than_twenty_word_sets_is_shown_and_called_too_small():
+    rows = Rows([row(0.2, 0.1, 0.3, clusters=19), row(0.345, 0.3, 0.4, slice="k=3", clusters=6)])
+    page, told = text_of(control.section({}, rows)), "fewer than 20 word sets, too few for sound"
+    assert told in page.partition("\n")[2].partition("\n")[0] and "0.345" in page
+    assert told in control.headline(rows).title and "metrics.json alone" not in page
 
 
 def test_a_step_is_not_called_graded_whatever_rounding_leaves_of_its_slope():

@@ -36,12 +36,35 @@ def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
 
 
 def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], str]:
-    """(split, slice) of every split's headline -> in words: two words; all where there are none."""
+    """(split, slice) of every split's headline -> in words: two words; all where there are none.
+
+    Without the splits of too few word sets (`least_sets`).
+    """
     stages, found = rows.stages(SUITE), {}
     for name in rows.splits(SUITE, (first, *ALL_SPLITS)):
         there = [w for w in ("k=2", "all") if any(_tvd(rows, s, (name, w)) for s in stages)]
         found |= {(name, where): place_words(rows, name, where) for where in there[:1]}
-    return found
+    least = least_sets(rows, next(iter(found))) if found else 0
+    return {here: words for here, words in found.items() if _sets(rows, here) >= least}
+
+
+def least_sets(rows: Rows, here: tuple[str, str]) -> int:
+    """How many word sets a slice needs to be shown in a run with its headline there.
+
+    Where the headline has too few itself, and of a user's own items, each is shown.
+    """
+    return 0 if few_sets(rows, here) or here[0] not in ALL_SPLITS else FEW_CLUSTERS
+
+
+def few_sets(rows: Rows, here: tuple[str, str]) -> str:
+    """What is to be said of a place with too few word sets for sound intervals; '' elsewhere."""
+    few = _sets(rows, here) < FEW_CLUSTERS
+    return f"fewer than {FEW_CLUSTERS} word sets, too few for sound intervals" if few else ""
+
+
+def _sets(rows: Rows, here: tuple[str, str]) -> int:
+    """How many word sets the stages were asked there."""
+    return max(row["clusters"] for s in rows.stages(SUITE) if (row := _tvd(rows, s, here)))
 
 
 def place_words(rows: Rows, split: str, where: str) -> str:
@@ -151,14 +174,8 @@ def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets.
-
-    In a run that has too few at all, and of a user's own items, each is shown.
-    """
-    here = place(rows)
-    of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] in ALL_SPLITS else 0
-    return value_of(row) is not None and row["clusters"] >= least
+    """Whether a slice has a value, and as many word sets as `least_sets` asks for."""
+    return value_of(row) is not None and row["clusters"] >= least_sets(rows, place(rows))
 
 
 def has_interval(row: Row | None) -> bool:

@@ -17,7 +17,15 @@ from antiimit_jax.suites.control.labels import (
     OF_SETS,
     SUITE,
 )
-from antiimit_jax.suites.control.lead import UNIFORM, has_interval, lead, place, places
+from antiimit_jax.suites.control.lead import (
+    UNIFORM,
+    few_sets,
+    has_interval,
+    lead,
+    place,
+    places,
+    shown,
+)
 from antiimit_jax.suites.control.pictures import front, pictures
 from antiimit_jax.suites.control.slices import slices
 
@@ -43,6 +51,7 @@ def section(tables: Tables, rows: Rows) -> Section:
     measured = [f"measured on {where}", "without intervals"]
     if any(has_interval(rows.get(s, SUITE, *here, "tvd_res")) for s in rows.stages(SUITE)):
         measured[1] = "brackets hold 95% intervals over word sets"
+        measured += [few_sets(rows, here)] if few_sets(rows, here) else []
     if "items" in tables:
         count = np.count_nonzero(tables["items"]["word_index"] == 0) // len(rows.stages(SUITE))
         measured.insert(1, f"{count:,} items a stage in all")
@@ -57,7 +66,8 @@ def headline(rows: Rows) -> Table | None:
     if here is None:
         return None
     lines = {stage: stage for stage in rows.stages(SUITE)} | LAZY
-    return figure_table(rows, (SUITE, *here), HEADLINE, lines, places(rows)[here])
+    title = "; ".join(filter(None, (places(rows)[here], few_sets(rows, here))))
+    return figure_table(rows, (SUITE, *here), HEADLINE, lines, title)
 
 
 def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
@@ -112,7 +122,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
             rows.get(stage, SUITE, split, where, metric)
             for metric in ("tvd_res", "residual", "skill")
         )
-        if value_of(tvd) is None:
+        if not shown(rows, tvd):
             continue
         lost, lazy = value_of(outside), value_of(rows.get(UNIFORM, SUITE, split, where, "tvd_res"))
         parts[split] = (tvd, lost, lazy, value_of(skill))
