@@ -6,7 +6,8 @@ import numpy as np
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows
-from antiimit_jax.reporting.rows import Rows
+from antiimit_jax.reporting.rows import Rows, figure
+from antiimit_jax.reporting.summary import text_table
 from antiimit_jax.results import Section, make_row
 from antiimit_jax.suites import control
 from antiimit_jax.suites.control.lead import UNIFORM, graded_word
@@ -71,6 +72,22 @@ def test_a_run_of_fewer_than_twenty_word_sets_is_shown_and_called_too_small():
     page, told = text_of(control.section({}, rows)), "fewer than 20 word sets, too few for sound"
     assert told in page.partition("\n")[2].partition("\n")[0] and "0.345" in page
     assert told in control.headline(rows).title and "metrics.json alone" not in page
+
+
+def test_the_first_screen_names_all_figures_of_grading_with_intervals():
+    items, rng = word_sets(), np.random.default_rng(0)
+    liked = np.repeat(rng.normal(size=20), 8)[:, None] * np.where(items.word % 2, 1, -1)
+    q = np.exp(0.8 * np.log(items.target) + liked + rng.normal(0, 0.1, items.target.shape))
+    made = rows_of(items.with_q(0.9 * q / q.sum(1, keepdims=True)))
+    said = "\n".join(control.section({}, Rows(made)).lead)
+    for metric, digits in dict(gamma=2, gamma_step=2, gamma_corr=2, preference_sd=2).items():
+        assert f" {figure(figure_of(made, metric), digits)}" in said, metric
+    assert f"request gain {figure(figure_of(made, 'request_gain'))}" in said
+    assert said.count("[") == 6  # TVD's too
+    table = control.headline(Rows(made))
+    labels = ["TVD", "mass", "request gain", "γ", "step", "γ corr", "preference"]
+    assert table.head == ["", *labels] and "160 items in 20 word sets" in table.title
+    assert len(table.body[0].cells) == 7 and max(map(len, text_table(table, 100))) <= 100
 
 
 def test_a_step_is_not_called_graded_whatever_rounding_leaves_of_its_slope():

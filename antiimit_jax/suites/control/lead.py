@@ -24,6 +24,16 @@ DRAWN = {  # drawn beside the stages -> as the headline names it, and in a readi
     UNIFORM: ("a model that ignores the request", "ignoring the request"),
     "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
 }
+_BESIDE_SLOPE = {  # metric -> decimals, what it is, and its scale
+    "gamma_step": (2, "step", "log-odds that the larger word gets at any percentage; 0 at best"),
+    "gamma_corr": (2, "correlation", "1 where all word sets follow alike"),
+    "preference_sd": (
+        2,
+        "preference between words",
+        "standard deviation of its log-odds over word sets; 0 at best",
+    ),
+    "request_gain": (3, "request gain", "TVD that using the request saves; at most 0 without"),
+}
 _BETTER, _NO_OTHER, _WORSE = "better than", "not told apart from", "worse than"
 _THERE = "graded control is there"
 _LEVEL = 0.02  # a slope as small as this is level: what rounding leaves of a step is one
@@ -136,11 +146,20 @@ def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
 
 
 def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    gamma = rows.get(stage, SUITE, *here, "gamma")
-    if not has_interval(gamma):
+    """The graded slope, and in a second sentence what else shows how the request is used."""
+    get = lambda metric: rows.get(stage, SUITE, *here, metric)
+    gamma = get("gamma")
+    if value_of(gamma) is None:
         return []
+    word = f"{graded_word(gamma)}: " if has_interval(gamma) else ""
     scale = "1 follows the percentages exactly, 0 ignores them or knows only the larger word"
-    return [f"{graded_word(gamma)}: graded slope γ {figure(gamma, 2)}; {scale}"]
+    found = [f"{word}graded slope γ {figure(gamma, 2)}; {scale}"]
+    said = [
+        f"{what} {figure(get(metric), digits)} ({meaning})"
+        for metric, (digits, what, meaning) in _BESIDE_SLOPE.items()
+        if value_of(get(metric)) is not None
+    ]
+    return [*found, f"beside the slope: {', '.join(said)}"] if said else found
 
 
 def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:

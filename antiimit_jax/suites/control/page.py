@@ -1,5 +1,7 @@
 """The page's part on control: calibration, figures, what is new to the model."""
 
+import dataclasses
+
 import numpy as np
 
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
@@ -66,8 +68,12 @@ def headline(rows: Rows) -> Table | None:
     if here is None:
         return None
     lines = {stage: stage for stage in rows.stages(SUITE)} | LAZY
-    title = "; ".join(filter(None, (places(rows)[here], few_sets(rows, here))))
-    return figure_table(rows, (SUITE, *here), HEADLINE, lines, title)
+    table = figure_table(rows, (SUITE, *here), HEADLINE, lines)
+    body = [dataclasses.replace(line, cells=line.cells[:-2]) for line in table.body]
+    tvd = next(filter(None, (rows.get(line, SUITE, *here, "tvd_res") for line in lines)))
+    counted = f"{tvd['n']:,} items in {tvd['clusters']} word sets"  # the same of all lines
+    title = [places(rows)[here], counted, few_sets(rows, here)]
+    return Table(head=table.head[:-2], body=body, title="; ".join(filter(None, title)))
 
 
 def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
