@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.metrics.rows import control_rows
-from antiimit_jax.reporting.rows import Rows, figure
+from antiimit_jax.reporting.rows import Rows, figure, number
 from antiimit_jax.reporting.summary import text_table
 from antiimit_jax.results import Section, make_row
 from antiimit_jax.suites import control
@@ -88,6 +90,26 @@ def test_the_first_screen_names_all_figures_of_grading_with_intervals():
     labels = ["TVD", "mass", "request gain", "γ", "step", "γ corr", "preference"]
     assert table.head == ["", *labels] and "160 items in 20 word sets" in table.title
     assert len(table.body[0].cells) == 7 and max(map(len, text_table(table, 100))) <= 100
+
+
+def test_worse_than_a_lazy_answer_is_said_of_paired_differences_alone():
+    lazy = row(0.23, 0.2, 0.26, stage=UNIFORM)
+    for stage, paired in itertools.product(("base", "tuned"), (True, False)):
+        rows = [row(0.96, 0.94, 0.98, stage=stage), lazy]
+        rows += [row(0.73, 0.7, 0.76, stage=f"diff:{stage}-{UNIFORM}")] if paired else []
+        sentence, *_ = control.section({}, Rows(rows)).lead
+        assert ("That is worse than a model that ignores the request" in sentence) == paired
+        assert ("For comparison: a model that ignores the request (0.230)" in sentence) != paired
+        (question,) = [q for q in control.questions(Rows(rows)) if q.found[0].startswith("TVD 0.9")]
+        assert ("worse than ignoring the request" in question.found[0]) == paired
+
+
+def test_what_new_words_change_has_an_interval_that_says_whether_they_do():
+    known = [row(0.19, 0.16, 0.23), row(0.15, 0.12, 0.18, split="train", clusters=24)]
+    said = text_of(control.section({}, Rows(known)))
+    low, high = (0.04 - np.hypot(0.03, 0.03), 0.04 + np.hypot(0.04, 0.03))
+    told = f"New words alone change TVD by +0.040 [{number(low)},\u00a0{number(high)}], from 0.150"
+    assert told in said and "differences between splits are not paired" in said
 
 
 def test_a_step_is_not_called_graded_whatever_rounding_leaves_of_its_slope():

@@ -218,13 +218,14 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
 
 
 def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) -> list[suite.Row]:
-    """Rows "diff:STAGE-OTHER" of an adapter: less its placebo, the base and lazy answers."""
+    """Rows "diff:STAGE-OTHER": less lazy answers; of an adapter also less its placebo and base."""
     mine, items, all_slices = answered[stage, split]
-    known = stage_named(stage)
-    if known.kind not in ("tuned", "other"):
+    stages = {"base": (), "other": ("base",), "tuned": ("base", placebo_beside(stage))}
+    kind = stage_named(stage).kind
+    if kind not in stages:
         return []
     others = {f"baseline:{name}": baseline(mine, name) for name in _COMPARED}
-    for other in ("base", placebo_beside(stage)) if known.kind == "tuned" else ("base",):
+    for other in stages[kind]:
         results, asked, _ = answered.get((other, split), (None, (), {}))
         if np.array_equal(items, asked):
             others[other] = results

@@ -107,38 +107,31 @@ def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
 
 
 def _beside(rows: Rows, here: tuple[str, str], stage: str) -> str:
-    """How a stage compares with lazy answers; where it has no interval, what these have."""
+    """How a stage compares with lazy answers; where that is not known, what these have."""
     lazy = {other: value_of(_tvd(rows, other, here)) for other in DRAWN}
+    lazy = {other: value for other, value in lazy.items() if value is not None}
+    words = [beside_lazy(rows, stage, other, here) for other in lazy]
     found = [
-        f"{beside_lazy(rows, stage, other, here)} {DRAWN[other][0]} ({number(value)})".lstrip()
-        for other, value in lazy.items()
-        if value is not None
+        f"{word} {DRAWN[other][0]} ({number(value)})".lstrip()
+        for word, (other, value) in zip(words, lazy.items())
     ]
-    said = "That is" if has_interval(_tvd(rows, stage, here)) else "For comparison:"
+    said = "That is" if all(words) else "For comparison:"
     return f"{said} {' and '.join(found)}" if found else ""
 
 
 def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
-    """Whether a stage's TVD is better or worse than another's, in words; '' where not known.
+    """Whether a stage's TVD is better or worse than another's, by the paired difference.
 
-    By the paired difference, where there is one; else by whether the stage's interval holds the
-    other's value.
+    '' where there is none with an interval.
     """
-    mine, theirs = (_tvd(rows, name, here) for name in (stage, other))
-    if value_of(mine) is None or value_of(theirs) is None:
-        return ""
     paired = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
-    if has_interval(paired):
-        return _word(paired, 0, _BETTER, _NO_OTHER, _WORSE)
-    if has_interval(mine):
-        return _word(mine, theirs["value"], _BETTER, _NO_OTHER, _WORSE)
-    return ""
+    return _word(paired, _BETTER, _NO_OTHER, _WORSE) if has_interval(paired) else ""
 
 
 def graded_word(gamma: Row) -> str:
     """What an interval of the graded slope says; a slope of at most 0.02 counts as none."""
     against, around = "shares run against the request", "graded control is not shown"
-    return _word(gamma, 0, against, around, _THERE, near=_LEVEL)
+    return _word(gamma, against, around, _THERE, near=_LEVEL)
 
 
 def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
@@ -170,7 +163,7 @@ def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     for other, what in others.items():
         row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
         if has_interval(row):
-            word = _word(row, 0, _BETTER, _NO_OTHER, _WORSE)
+            word = _word(row, _BETTER, _NO_OTHER, _WORSE)
             found.append(f"{word} {what}: difference in TVD, item by item, {figure(row)}")
     return found
 
@@ -202,10 +195,8 @@ def has_interval(row: Row | None) -> bool:
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
 
 
-def _word(
-    row: Row, value: float, below: str, around: str, above: str, near: float = _ROUNDING
-) -> str:
-    """The word for a row whose interval lies below, around or above the value and all near it."""
-    if row["ci_high"] < value - near:
+def _word(row: Row, below: str, around: str, above: str, near: float = _ROUNDING) -> str:
+    """The word for a row whose interval lies below 0, above it, or around it and all near it."""
+    if row["ci_high"] < -near:
         return below
-    return above if row["ci_low"] > value + near else around
+    return above if row["ci_low"] > near else around

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from antiimit_jax.metrics.hypotheses import less
+from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
+from antiimit_jax.reporting.rows import Rows, figure, interval, number, signed, value_of
 from antiimit_jax.reporting.tables import figure_table
 from antiimit_jax.results import Line, Section, Table, Tables
 from antiimit_jax.suites.control.curves import SPREAD
@@ -35,6 +37,10 @@ _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
     ("train", "heldout_words", "New words alone"),
     ("train", "heldout_percent", "New percentages alone"),
+)
+_UNPAIRED = (
+    "Each split has word sets of its own, so differences between splits are not paired: their "
+    "intervals add the half-widths of both splits' TVD as squares."
 )
 
 
@@ -145,6 +151,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
         [
             f"Stage “{stage}”, slice {where}. TVD is exactly the sum of the probability outside "
             "the words and the share that sits on the wrong word.",
+            *([_UNPAIRED] if found else []),
             *found,
         ],
         tables=[Table(head=[*head, "n", "clusters"], body=body)],
@@ -154,15 +161,18 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
 
 def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
     """start, end: (row of TVD, residual, TVD of ignoring the request, skill) of two splits."""
-    first, last = start[0]["value"], end[0]["value"]
-    delta = last - first
-    text = f"{words} {'cost' if delta >= 0 else 'save'} {number(abs(delta))} of TVD "
-    text += f"({number(first)} to {number(last)}"
-    text += ")"
+    first, last = (
+        Estimate(value=tvd["value"], low=tvd["ci_low"], high=tvd["ci_high"])
+        for tvd, *_ in (start, end)
+    )
+    change = less(last, first)
+    sure = interval({"ci_low": change.low, "ci_high": change.high})
+    text = f"{words} change TVD by {signed(change.value)} {sure}".rstrip()
+    text += f", from {number(first.value)} to {number(last.value)}"
     if None not in (start[1], end[1]):
         lost = end[1] - start[1]
         text += (
-            f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
+            f": {signed(lost)} from probability outside the words, {signed(change.value - lost)} "
             "from share on the wrong word"
         )
     if None not in (*start[2:], *end[2:]):
