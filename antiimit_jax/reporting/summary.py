@@ -1,6 +1,7 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     lines = []
     for table in filter(None, tables):
         title = f"{name}: {table.title}; {_brackets(table)}{seeds}"
-        lines += [*textwrap.wrap(title, WIDTH, break_on_hyphens=False), *text_table(table)]
+        lines += [*textwrap.wrap(title, WIDTH, break_on_hyphens=False), *text_table(table, WIDTH)]
     if lines and (missing := missing_stages(run)):
         lines.append(f"not in this run: {', '.join(missing)}")
     for suite in suites.values():
@@ -40,14 +41,14 @@ def ascii_signs(lines: Sequence[str]) -> str:
     return "\n".join(lines).replace("\u00a0", " ").replace("−", "-").replace("–", "-") + "\n"
 
 
-def text_table(table: Table) -> list[str]:
-    """A table as lines of aligned text; columns beyond `WIDTH` follow below, labelled again."""
+def text_table(table: Table, width: float = math.inf) -> list[str]:
+    """A table as lines of aligned text; columns beyond the width follow below, labelled again."""
     cells = [[plain_text(line.label), *map(_text, line.cells)] for line in table.body]
     cells = [table.head, *cells]
     widths = [max(map(len, column)) for column in zip(*cells)]
     blocks: list[list[int]] = []
     for column in range(1, len(widths)):
-        if not blocks or sum(widths[i] + 2 for i in (*blocks[-1], column)) - 2 > WIDTH:
+        if not blocks or sum(widths[i] + 2 for i in (*blocks[-1], column)) - 2 > width:
             blocks.append([0])
         blocks[-1].append(column)
     return [

@@ -54,7 +54,7 @@ def test_columns_beyond_a_hundred_characters_follow_below_with_their_labels():
     ]
     made = Table(head=["", "one", "two", "three"], body=[Line(label="x", cells=cells("a"))])
     wide, last = f"x  {'a' * 40}  a [a,\u00a0b]", f"x  {'a' * 50}"
-    assert text_table(made) == [f"   one{' ' * 39}two", wide, "   three", last]
+    assert text_table(made, 100) == [f"   one{' ' * 39}two", wide, "   three", last]
     same = Line(label="x", cells=["a", Cell(text="1.00", small="[1.00,\u00a01.00]"), "a"])
     assert text_table(Table(head=made.head, body=[same]))[1] == "x  a    1.00  a"
 
@@ -135,7 +135,8 @@ def test_console_page_and_tensorboard_show_one_headline(full_run, events):
     assert label in page and label in " ".join(console_table(full_run, SUITES).split())
     (event,) = events.Scalars("tuned/control/heldout_words/tvd_res")
     assert f"puts {event.value:.3f} [" in page
-    (line,) = [x for x in console_table(full_run, SUITES).splitlines() if x.startswith("tuned ")]
+    lines = console_table(full_run, SUITES).splitlines()
+    line = next(line for line in lines if line.startswith("tuned "))
     assert line.split()[1] == f"{event.value:.3f}"
 
 

@@ -89,7 +89,7 @@ def test_the_first_screen_names_all_figures_of_grading_with_intervals():
     table = control.headline(Rows(made))
     labels = ["TVD", "mass", "request gain", "γ", "step", "γ corr", "preference"]
     assert table.head == ["", *labels] and "160 items in 20 word sets" in table.title
-    assert len(table.body[0].cells) == 7 and max(map(len, text_table(table))) <= 100
+    assert len(table.body[0].cells) == 7 and max(map(len, text_table(table, 100))) <= 100
 
 
 def test_worse_than_a_lazy_answer_is_said_of_paired_differences_alone():
@@ -102,6 +102,28 @@ def test_worse_than_a_lazy_answer_is_said_of_paired_differences_alone():
         assert ("For comparison: a model that ignores the request (0.230)" in sentence) != paired
         (question,) = [q for q in control.questions(Rows(rows)) if q.found[0].startswith("TVD 0.9")]
         assert ("worse than ignoring the request" in question.found[0]) == paired
+
+
+def test_the_three_hardest_kinds_of_request_stand_on_the_first_screen_beside_ignoring_them():
+    few_shot, phrasings = "k=2,few-shot", "k=2,templates=heldout"
+    tvd = {"k=2": 0.191, "k=3": 0.378, "k=4": 0.425, few_shot: 0.376, phrasings: 0.441}
+    lazy = {"k=4": 0.245, phrasings: 0.441, "k=3": 0.5}
+    rows = [row(value, value - 0.05, value + 0.05, slice=name) for name, value in tvd.items()]
+    rows += [row(0.9, 0.85, 0.95, slice="k=5", clusters=19)]  # too few word sets
+    for name, value in lazy.items():
+        less = tvd[name] - value
+        pair = dict(slice=name, stage=f"diff:tuned-{UNIFORM}")
+        rows += [row(value, None, None, slice=name, stage=UNIFORM)]
+        rows += [row(less, less - 0.05, less + 0.05, **pair)]
+    *_, said = control.section({}, Rows(rows)).lead
+    assert said.replace("\u00a0", " ") == (
+        "harder requests have a TVD of: two words, phrasings never trained on 0.441 [0.391, 0.491] "
+        "(not told apart from ignoring the request, 0.441), four words 0.425 [0.375, 0.475] (worse "
+        "than ignoring the request, 0.245), three words 0.378 [0.328, 0.428] (better than ignoring "
+        "the request, 0.500)"
+    )
+    *_, last = control.section({}, Rows(rows[:1])).lead
+    assert "harder" not in last
 
 
 def test_what_new_words_change_has_an_interval_that_says_whether_they_do():
