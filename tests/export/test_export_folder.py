@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from antiimit_jax.export.folder import export
-from antiimit_jax.files import MARK, write_sealed
+from antiimit_jax.files import MARK
 from antiimit_jax.models.weights import find_model
 from tests.export.exports import exported, prepared
 from tests.models.refusals import refused
