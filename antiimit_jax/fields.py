@@ -1,6 +1,6 @@
 """Fields of configurations declare bound and meaning where they stand; one walker checks them all.
 
-    steps: int = at_least(1, 400, "training steps")
+    steps: int = count(1, 400, "training steps")
     forms: str = one_of(FORMS, "strict", "what counts as saying a word")
 
 The bound of a list holds for each of its members. Numbers must be finite whatever their bound. What
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from antiimit_jax.errors import near_misses
+
+_MOST = 1_000_000  # no study counts so far: more is a slip of the finger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +41,15 @@ def bounded(default: Any, says: str, holds: Callable[[Any], bool], doc: str = ""
     return _within(Bound(says, holds, False), default, doc)
 
 
-def at_least(least: float, default: Any, doc: str = "") -> Any:
-    """A field of numbers from `least` on."""
-    return bounded(default, f"at least {least}", lambda value: value >= least, doc)
-
-
 def between(least: float, most: float, default: Any, doc: str = "", *, filled: bool = False) -> Any:
     """A field of numbers from `least` to `most`, both allowed."""
     bound = Bound(f"from {least} to {most}", lambda value: least <= value <= most, filled)
     return _within(bound, default, doc)
+
+
+def count(least: int, default: int, doc: str = "") -> Any:
+    """A field of whole numbers from `least` to `_MOST`."""
+    return between(least, _MOST, default, doc)
 
 
 def one_of(known: Iterable[str], default: Any, doc: str = "", *, filled: bool = False) -> Any:

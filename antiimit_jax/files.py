@@ -210,12 +210,6 @@ def write_mark(folder: Path, kind: str, **values: Any) -> None:
     write_sealed(folder / MARK, {"kind": kind, "files": hashes(folder), **values})
 
 
-def read_mark(folder: Path, kind: str) -> dict[str, Any] | None:
-    """The mark of a folder of that kind; None where it bears none."""
-    mark = read_sealed(folder / MARK)
-    return mark if mark is not None and mark.get("kind") == kind else None
-
-
 def hashes(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 of all files of a folder but its mark."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MARK)

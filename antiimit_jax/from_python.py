@@ -25,10 +25,10 @@ _OWN = Stage(name="adapter", kind="other")  # the model as it was loaded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probabilities:
-    """How probable each word is as the whole next answer, exactly."""
+    """How probable each word is as the whole next answer, in the tokenizer's own tokens of it."""
 
     words: dict[str, float]
-    residual: float  # probability of anything else
+    residual: float  # probability of anything else, other tokens for the words included
     prompt: str  # as the model read it
 
 

@@ -142,7 +142,6 @@ def _read(file: Path, hint: str) -> bytes:
 
 def parse_json(data: bytes, shape: Shape = OBJECT, *, source: str, hint: str = "") -> Any:
     """The same from bytes; `source` names them in messages."""
-    hint = hint and f"; {hint}"
     try:
         if len(data) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
@@ -150,10 +149,23 @@ def parse_json(data: bytes, shape: Shape = OBJECT, *, source: str, hint: str = "
             data.decode(), object_pairs_hook=_once, parse_int=_integer, parse_constant=_refuse
         )
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not valid JSON ({first_line(error)}){hint}") from error
+        raise UserError(f"{source}: not valid JSON ({first_line(error)}){_then(hint)}") from error
+    return of_shape(value, shape, source=source, hint=hint)
+
+
+def of_shape(value: T, shape: Shape, *, source: str, hint: str = "") -> T:
+    """A value that came from JSON, known to be within the bounds and of a shape.
+
+    Raises:
+      UserError: it is not; `source` names what holds it.
+    """
     if problem := _problem(value, shape, "", 0):
-        raise UserError(f"{source}: {problem}{hint}")
+        raise UserError(f"{source}: {problem}{_then(hint)}")
     return value
+
+
+def _then(hint: str) -> str:
+    return hint and f"; {hint}"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,7 +194,7 @@ def _problem(value: Any, shape: Shape, where: str, depth: int) -> str:
     shape = next((one for one in shapes if _is_kind(value, one)), _NAMES)
     at = f"{where.lstrip('.')}: " if where else ""
     if shape is _NAMES:
-        wanted = " or ".join(_NAMES.get(_kind(one)) or " or ".join(sorted(one)) for one in shapes)
+        wanted = " or ".join(_NAMES.get(_kind(one)) or _texts(one) for one in shapes)
         return f"{at}{wanted} expected, {quoted(value)} found"
     if isinstance(value, str):
         return f"{at}not valid Unicode" if _SURROGATE.search(value) else ""
@@ -202,6 +214,10 @@ def _problem(value: Any, shape: Shape, where: str, depth: int) -> str:
         inner = lambda key: shapes.get(key, shapes.get(f"{key}?", shapes.get(str)))
         found = (_problem(v, inner(k), f"{where}.{k[:40]}", depth + 1) for k, v in value.items())
     return next(filter(None, found), "")
+
+
+def _texts(known: frozenset[str]) -> str:
+    return " or ".join(text or quoted(text) for text in sorted(known))
 
 
 def _key_faults(value: dict[str, Any], shape: dict[Any, Shape]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from antiimit_jax.errors import UserError, near_misses
 from antiimit_jax.fields import (
-    at_least,
     between,
     bounded,
+    count,
     free,
     leaves,
     one_of,
@@ -58,7 +58,7 @@ class _Common:
     terminators: str = one_of(POLICIES, "standard", "what ends a word")
     suites: tuple[str, ...] = one_of(SUITES, tuple(SUITES), "what is evaluated")
     against: str = free("", "a second model, or an adapter, that introspection compares with")
-    n_boot: int = at_least(0, 2000, "resamples of every interval")
+    n_boot: int = count(0, 2000, "resamples of every interval")
     eval_seed: int = between(0, 2**32 - 1, 0, "of the items of an evaluation")
     seed: int = between(0, 2**32 - 1, 0, "of the rest: resamples and drawn answers")
     words_file: str = own_file(load_words, "your own words, in place of ours")

@@ -20,7 +20,7 @@ from antiimit_jax.evaluation.asker import Asker
 from antiimit_jax.evaluation.progress import Progress
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.evaluation.second import second_files, with_second
-from antiimit_jax.files import read_sealed, sha256, write_sealed
+from antiimit_jax.files import sha256, write_sealed
 from antiimit_jax.language_model import LanguageModel
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.models.held_file import HeldFiles
@@ -28,6 +28,7 @@ from antiimit_jax.models.peft import Adapter, load_adapter, save_adapter
 from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.reporting import run_files, stages, tensorboard
 from antiimit_jax.reporting.identity import packages
+from antiimit_jax.reporting.marks import read_log
 from antiimit_jax.reporting.report import PAGE, schemas, write_report
 from antiimit_jax.reporting.training_section import in_words
 from antiimit_jax.results import BASE, Row, Stage, Tables, stage_order
@@ -258,8 +259,7 @@ class Study:
 
     def log(self, stage: Stage) -> list[dict[str, Any]] | None:
         """The log of a stage's finished training; None where it is not there as it was written."""
-        record = read_sealed(self._log_file(stage))
-        return record["log"] if record else None
+        return read_log(self._log_file(stage))
 
     def _log_file(self, stage: Stage) -> Path:
         return self.workdir / "checkpoints" / f"{stage.name}.json"

@@ -73,7 +73,7 @@ What was aimed at and is not reached by this file's study, and what bounds it:
     request gain .12 (.111)     the preference: .135 with the spread of .8
     less than .05 above a step  the preference again: the upper end of the paired difference is .125
     gamma_corr .9 (.890)        noise of .66 logits within a set, about the slope
-    mass .97 (.966)             steps: .953 after 150, .966 after 480; no trial of mass alone was made
+    mass .97 (.966)             steps: .953 after 150, .966 after 480; mass alone was not tried
     top-1 .93 (.883)            the learning rate: .930 with 1.1e-3, which has a TVD of .202
     held-out phrasings better than ignoring the request (.441 against .231)
                                 eight phrasings are all that it is trained on

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import MARK, is_temporary, read_mark, remove_temporaries, sync
+from antiimit_jax.files import MARK, is_temporary, remove_temporaries, sync
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.marks import read_mark
 from antiimit_jax.reporting.report import PAGE, schemas
 from antiimit_jax.reporting.verdicts import VERDICTS
 from antiimit_jax.suites import SUITES

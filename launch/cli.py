@@ -232,7 +232,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     for name in (*argv, os.getcwd(), str(user_cache())):
         if name.encode(errors="ignore").decode() != name:
             raise UserError(f"{name}: is not UTF-8; use a name that is")
-    if any(arg.lstrip("-") in ("help", "helpshort", "helpfull", "?") for arg in argv[1:]):
+    if any(a[:1] == "-" and a.lstrip("-") in ("help", "helpshort", "helpfull", "?") for a in argv):
         print(sys.modules["__main__"].__doc__)
         print(FLAGS.main_module_help())
         sys.exit(0)

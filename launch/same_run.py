@@ -53,7 +53,7 @@ def settled(
     for name in differing(theirs, ours):
         group = name.partition(".")[0]
         part = PART.get(group)  # None for what both parts read
-        if bound if part is None else part in reads and part in bound:
+        if bound if part is None else part in bound and (part in reads or group not in theirs):
             conflicts += [name] if name not in own else []  # what a file holds counts, not its name
         elif part in bound:
             ours[group] = theirs[group]

@@ -8,6 +8,7 @@
     python -m launch.score --model=my.gguf --batch=prompts.jsonl > answers.jsonl
     python -m launch.score --items=my_items.jsonl --limit=20 > answers.jsonl
 
+A word counts in the tokens that the tokenizer itself writes it in; "anything else" holds the rest.
 --prompt is the user's turn for models that are made to chat, and plain text for others; plain text
 is read exactly as the tokenizer reads it. A chat is a JSON list of objects with "role" and
 "content"; a last turn of role "assistant" is left open and continued. A line of --batch is an

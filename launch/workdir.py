@@ -11,9 +11,9 @@ from filelock import FileLock, Timeout
 
 from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.evaluation.progress import Progress
-from antiimit_jax.files import MARK, make_folder, read_mark, write_sealed
+from antiimit_jax.files import MARK, make_folder, write_sealed
 from antiimit_jax.parallel import keeps
-from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting import marks, run_files
 from antiimit_jax.reporting.summary import console_table
 from antiimit_jax.results import stage_named
 from antiimit_jax.run_config import RunConfig, read_own_files, to_dict
@@ -207,7 +207,7 @@ def _there(workdir: Path, config: RunConfig, overwrite: str | None) -> dict[str,
     """The mark of the run that lies in the folder, once what was killed in it is ended."""
     aside.check_plain(workdir)
     aside.settle(workdir)
-    there, old = read_mark(workdir, "run"), aside.aside_mark(workdir)
+    there, old = marks.read_mark(workdir, "run"), aside.aside_mark(workdir)
     ours = same_run.plain(config)
     if old and (overwrite or there["config"] != ours and old["config"] == ours):
         aside.roll_back(workdir)

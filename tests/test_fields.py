@@ -8,7 +8,7 @@ import math
 import pytest
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.fields import at_least, between, bounded, leaves, one_of, problems
+from antiimit_jax.fields import between, bounded, count, leaves, one_of, problems
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.trees import nested
 
@@ -28,7 +28,7 @@ class Inner:
 
 @dataclasses.dataclass(frozen=True)
 class Outer:
-    steps: int = at_least(1, 4)
+    steps: int = count(1, 4)
     rate: float = between(0.01, 1.0, 0.1)
     inner: Inner = Inner()
 
@@ -37,7 +37,7 @@ class Outer:
     "config, found",
     [
         (Outer(), []),
-        (Outer(steps=0), ["steps = 0: at least 1"]),
+        (Outer(steps=0), ["steps = 0: from 1 to 1000000"]),
         (Outer(rate=0.0), ["rate = 0.0: from 0.01 to 1.0"]),
         (Outer(rate=math.nan), ["rate = nan: not a finite number"]),
         (Outer(inner=Inner(few=(1, 4))), ["inner.few holds 4: from 1 to 3"]),
@@ -47,7 +47,7 @@ class Outer:
         (Outer(inner=Inner(free=-math.inf)), ["inner.free = -inf: not a finite number"]),
         (
             Outer(steps=-1, inner=Inner(share=1.0)),
-            ["steps = -1: at least 1", "inner.share = 1.0: below 1"],
+            ["steps = -1: from 1 to 1000000", "inner.share = 1.0: below 1"],
         ),
     ],
 )
@@ -88,6 +88,8 @@ def test_every_field_of_a_run_declares_its_bound_and_its_meaning():
         ("train", "row_tokens", 8),
         ("train", "objective", "mse"),
         ("control", "n_items", 3),
+        ("control", "n_items", 10**18),
+        ("control", "limit", 2**31),
         ("control", "splits", []),
         ("drift", "rulers", ["int4"]),
     ],
@@ -95,6 +97,15 @@ def test_every_field_of_a_run_declares_its_bound_and_its_meaning():
 def test_a_wrong_value_is_named_by_its_path(group, field, wrong):
     with pytest.raises(UserError, match=rf"{group}\.{field}"):
         from_dict(nested({f"{group}.{field}": wrong}))
+
+
+def test_no_whole_number_is_without_end():
+    """A slip of the finger is refused at once, not after hours of work or where memory ends."""
+    for name, (field, _) in leaves(RunConfig()).items():
+        if field.type in (int, tuple[int, ...]):
+            assert not field.metadata["bound"].holds(10**10), name
+    with pytest.raises(UserError, match="n_boot = 1000000000000000000000000000000: from 0 to"):
+        from_dict({"n_boot": 10**30})
 
 
 def test_no_number_of_a_training_is_without_end():

@@ -12,12 +12,13 @@ from antiimit_jax.errors import UserError
 from antiimit_jax.export.card import run_of, write_card
 from antiimit_jax.export.merged import total_bytes, write_merged
 from antiimit_jax.export.model_files import stored_dtype, write_model_files
-from antiimit_jax.files import MARK, read_mark, sha256, whole_folder, write_sealed
+from antiimit_jax.files import MARK, sha256, whole_folder, write_sealed
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.leaves import stored_tensors
 from antiimit_jax.models.peft import Adapter, base_name, load_adapter
 from antiimit_jax.models.peft_write import write_adapter
 from antiimit_jax.models.weights import Source, load_config
+from antiimit_jax.reporting.marks import read_mark
 
 FORMATS = ("hf", "peft")
 Progress = Callable[[str, int], Callable[[int], None]]
@@ -106,8 +107,7 @@ def _check_free(out: Path, overwrite: bool, sources: list[Path | None]) -> None:
 def _strangers(out: Path) -> list[str]:
     """What lies in a folder and is not as an export of ours, by its mark, left it there."""
     mark = read_mark(out, "export")
-    written = mark.get("files") if mark else None
-    ours = {**written, MARK: sha256(out / MARK)} if isinstance(written, dict) else {}
+    ours = {**mark["files"], MARK: sha256(out / MARK)} if mark else {}
     folders = {above.as_posix() for name in ours for above in Path(name).parents}
 
     def is_ours(path: Path, name: str) -> bool:

@@ -3,11 +3,13 @@
 A row is a dict {stage, suite, split, slice, metric, value, ci_low, ci_high, n, clusters} with an
 optional note, of plain Python values that strict JSON takes. `n` counts the items the figure is
 computed on: figures of shares (tvd_cond and all calibration) stand on readable items only, of which
-`coverage` is the fraction. `kl_fwd_trimmed` leaves out 10% at either end.
+`coverage` is the fraction. `kl_fwd_trimmed` leaves out 10% at either end. The note of a value from
+fewer than 20 clusters says so.
 
 Skill is relative to lazy answers on the same items, those of the slice.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -17,12 +19,13 @@ from antiimit_jax.metrics import baselines, calibration, control
 from antiimit_jax.metrics.control import ControlResults, item_metrics
 from antiimit_jax.metrics.graded import graded_control
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, median, trimmed_mean
-from antiimit_jax.metrics.resampling import Bootstrap, Resampling, Sums, column_sums
+from antiimit_jax.metrics.resampling import FEW_CLUSTERS, Bootstrap, Resampling, Sums, column_sums
 from antiimit_jax.metrics.word_sets import Measured, pair_icc, word_prior
 from antiimit_jax.results import Columns, make_row
 
 Figures = dict[str, tuple[Estimate, int, int]]  # metric -> (figure, n, clusters)
 NO_INTERVALS = Bootstrap(n_boot=0)
+FEW = f"fewer than {FEW_CLUSTERS} clusters"
 
 
 def standard_slices(results: ControlResults) -> dict[str, np.ndarray]:
@@ -219,7 +222,8 @@ def row_of(figure: Estimate, place: Mapping[str, str], n: int, clusters: int) ->
 def _rows(figures: Figures, place: Mapping[str, str], note: str = "") -> list[dict]:
     rows = []
     for metric, (figure, n, clusters) in figures.items():
-        row = row_of(figure, place | {"metric": metric}, n, clusters)
-        notes = filter(None, (row.get("note"), note))
-        rows.append(row | {"note": "; ".join(notes)} if note else row)
+        few = FEW if figure.value is not None and clusters < FEW_CLUSTERS else ""
+        told = "; ".join(filter(None, (figure.note, few, note)))
+        known = dataclasses.replace(figure, note=told)
+        rows.append(row_of(known, place | {"metric": metric}, n, clusters))
     return rows

@@ -93,11 +93,15 @@ def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
     return [name for name in first if name in names] + [n for n in names if n not in set(first)]
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: fixed decimals, thousands grouped, tiny ones in powers of ten."""
+def number(value: float | None, digits: int = 3, least: float = 1e-9) -> str:
+    """A number for people: fixed decimals, thousands grouped, tiny ones in powers of ten.
+
+    Args:
+      least: what is smaller is 0; by default what rounding leaves of a difference.
+    """
     if value is None or value != value:
         return "–"
-    if abs(value) < 1e-9:  # rounding of a difference
+    if abs(value) < least:
         value = 0.0
     if value != 0 and abs(value) < 0.5 * 10**-digits:
         text = f"{value:.1e}"
@@ -117,12 +121,24 @@ def interval(row: Row | None, digits: int = 3) -> str:
     """'[0.150, 0.190]', or '' where there is none; the blank inside does not break."""
     if row is None or row["ci_low"] is None or row["ci_high"] is None:
         return ""
-    return f"[{number(row['ci_low'], digits)},\u00a0{number(row['ci_high'], digits)}]"
+    low, high = (number(row[end], digits, _least(row, digits)) for end in ("ci_low", "ci_high"))
+    return f"[{low},\u00a0{high}]"
+
+
+def value_text(row: Row | None, digits: int = 3) -> str:
+    """'0.172', '–' where there is no value."""
+    return number(value_of(row), digits, _least(row, digits))
 
 
 def figure(row: Row | None, digits: int = 3) -> str:
-    """'0.172 [0.150, 0.190]', the interval only where there is one, '–' where there is no value."""
-    return f"{number(value_of(row), digits)} {interval(row, digits)}".rstrip()
+    """'0.172 [0.150, 0.190]', the interval only where there is one."""
+    return f"{value_text(row, digits)} {interval(row, digits)}".rstrip()
+
+
+def _least(row: Row | None, digits: int) -> float:
+    """What is 0 in print: where an interval has 0 inside, all that the decimals do not show."""
+    ends = (row or {}).get("ci_low"), (row or {}).get("ci_high")
+    return 0.5 * 10**-digits if None not in ends and ends[0] < 0 < ends[1] else 1e-9
 
 
 def value_of(row: Row | None) -> float | None:

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from antiimit_jax.errors import UserError
-from antiimit_jax.files import MARK, hashes, read_mark, whole_folder, write_mark
+from antiimit_jax.files import MARK, hashes, whole_folder, write_mark
 from antiimit_jax.reporting import run_files
+from antiimit_jax.reporting.marks import read_mark
 from antiimit_jax.reporting.run_files import Schemas
 from antiimit_jax.results import Stage, Tables, stage_order
 
@@ -38,7 +39,11 @@ def write_stage(
 
 
 def read_facts(workdir: Path, name: str) -> dict[str, Any] | None:
-    """What the caller left with a stage; None where it is not there, or not as it was written."""
+    """What the caller left with a stage; None where it is not there, or not as it was written.
+
+    Raises:
+      UserError: another version wrote it.
+    """
     folder = stage_folder(workdir, name)
     facts = read_mark(folder, "stage")
     return facts if facts is not None and facts["files"] == hashes(folder) else None

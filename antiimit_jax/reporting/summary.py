@@ -1,6 +1,7 @@
 """The short console table of a run: stages and lazy baselines with intervals, plain text."""
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from antiimit_jax.reporting.report import Suites, missing_stages, model_name, sc
 from antiimit_jax.reporting.rows import number, plain_text, visible
 from antiimit_jax.reporting.run_files import read_run
 from antiimit_jax.results import Cell, Table
+
+WIDTH = 100  # of a line, in characters
 
 
 def console_table(workdir: str | Path, suites: Suites) -> str:
@@ -20,7 +23,8 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
     tables = [suite.headline(run.rows) for suite in suites.values() if hasattr(suite, "headline")]
     lines = []
     for table in filter(None, tables):
-        lines += [f"{name}: {table.title}; {_brackets(table)}{seeds}", *text_table(table)]
+        title = f"{name}: {table.title}; {_brackets(table)}{seeds}"
+        lines += [*textwrap.wrap(title, WIDTH, break_on_hyphens=False), *text_table(table)]
     if lines and (missing := missing_stages(run)):
         lines.append(f"not in this run: {', '.join(missing)}")
     for suite in suites.values():
@@ -37,11 +41,20 @@ def ascii_signs(lines: Sequence[str]) -> str:
 
 
 def text_table(table: Table) -> list[str]:
-    """A table as lines of aligned text."""
+    """A table as lines of aligned text; columns beyond `WIDTH` follow below, labelled again."""
     cells = [[plain_text(line.label), *map(_text, line.cells)] for line in table.body]
     cells = [table.head, *cells]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    blocks: list[list[int]] = []
+    for column in range(1, len(widths)):
+        if not blocks or sum(widths[i] + 2 for i in (*blocks[-1], column)) - 2 > WIDTH:
+            blocks.append([0])
+        blocks[-1].append(column)
+    return [
+        "  ".join(row[i].ljust(widths[i]) for i in block).rstrip()
+        for block in blocks
+        for row in cells
+    ]
 
 
 def _brackets(table: Table) -> str:
@@ -52,8 +65,11 @@ def _brackets(table: Table) -> str:
 
 
 def _text(cell: Cell | str) -> str:
-    if isinstance(cell, str) or not cell.small:
-        return cell if isinstance(cell, str) else cell.text
+    """A cell as text, without an interval that would only repeat the figure."""
+    if isinstance(cell, str):
+        return cell
+    if cell.small in ("", f"[{cell.text},\u00a0{cell.text}]"):
+        return cell.text
     return cell.text + (" " if cell.small.startswith("[") else ", ") + cell.small
 
 

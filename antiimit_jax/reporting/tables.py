@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from antiimit_jax.metrics.intervals import NOT_COMPUTED
-from antiimit_jax.reporting.rows import Rows, figure, interval, number, value_of
+from antiimit_jax.reporting.rows import Rows, figure, interval, value_of, value_text
 from antiimit_jax.results import Cell, Figure, Line, Row, Table
 
 Place = tuple[str, str, str]  # suite, split, slice
@@ -58,7 +58,7 @@ def _cell(row: Row | None, digits: int, n: int, marks: dict[str, str], known: se
     if value_of(row) is not None and row["n"] != n:
         small.append(f"n {row['n']}")
     own = [note for note in _notes(row) if note not in known]
-    return Cell(text=number(value_of(row), digits), small=", ".join(small), mark=_marks(own, marks))
+    return Cell(text=value_text(row, digits), small=", ".join(small), mark=_marks(own, marks))
 
 
 def _notes(row: Row | None) -> list[str]:

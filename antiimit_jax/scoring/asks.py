@@ -16,7 +16,7 @@ class Scoring:
 
     forms: str = "strict"
     terminators: str = "standard"
-    tokenisations: int = 1  # of a form, the most probable ones by the tokenizer's own rules
+    tokenisations: int = 1  # of a form: the tokenizer's own, then those of the fewest tokens
     temperature: float = 1.0  # at which the tokens of words are drawn
 
     @property

@@ -1,7 +1,9 @@
 """From a word to its token paths: surface forms, tokenised after the prompt they answer.
 
 Policies (recorded in every run): `strict` takes the word as given, with and without a leading
-space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spellings.
+space; `lenient` adds a leading newline and the lower, Capitalised and UPPER spellings. Each form
+counts in the tokens that the tokenizer itself writes it in; where others are not asked for, what a
+model gives them belongs to the residual (the suite `scoring` measures it).
 """
 
 import dataclasses

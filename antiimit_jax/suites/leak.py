@@ -71,7 +71,7 @@ _SLOPE = suite.Statistic(name="leak_slope", columns=MOMENTS, finish=slope)
 class Config:
     """Requests that ask for no distribution."""
 
-    n_sets: int = suite.at_least(2, 25, "word sets, each in 4 neutral and 16 mentioning requests")
+    n_sets: int = suite.count(2, 25, "word sets, each in 4 neutral and 16 mentioning requests")
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:

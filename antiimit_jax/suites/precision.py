@@ -23,7 +23,7 @@ _DTYPES = ("float32", "bfloat16")
 class Config:
     """How many of the control suite's items are asked twice."""
 
-    n_items: int = suite.at_least(0, 64, "plain requests for two words")
+    n_items: int = suite.count(0, 64, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 

@@ -53,7 +53,7 @@ _SLOPE = suite.Statistic(name="rate_slope", columns=MOMENTS, finish=slope)
 class Config:
     """Rates from 1 in 10,000 to 1 in 100."""
 
-    n_sets: int = suite.at_least(2, 20, "word sets, each asked at 7 rates in both roles")
+    n_sets: int = suite.count(2, 20, "word sets, each asked at 7 rates in both roles")
 
 
 def programs(cfg: Config, seed: int, scoring: suite.Scoring) -> list[suite.Program]:

@@ -65,7 +65,7 @@ _FOLD_CHARS, _FOLD_LINES = 700, 12
 class Config:
     """How much of the control suite's items is explored."""
 
-    n_items: int = suite.at_least(0, 32, "plain requests for two words")
+    n_items: int = suite.count(0, 32, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 

@@ -48,7 +48,7 @@ _MANY = "tokenisations_8"
 class Config:
     """How many of the control suite's items are scored again."""
 
-    n_items: int = suite.at_least(0, 64, "plain requests for two words")
+    n_items: int = suite.count(0, 64, "plain requests for two words")
     control: "control.Config" = suite.shared("control")
 
 

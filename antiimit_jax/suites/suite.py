@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from antiimit_jax.evaluation.asker import Asker
-from antiimit_jax.fields import at_least, between, free, one_of, own_file, shared
+from antiimit_jax.fields import between, count, free, one_of, own_file, shared
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, mean
 from antiimit_jax.metrics.resampling import Bootstrap, column_sums
 from antiimit_jax.metrics.rows import row_of

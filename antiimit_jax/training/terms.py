@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,45 +40,99 @@ class Term(Protocol):
         """
 
 
+class Words(NamedTuple):
+    """What the model says about a microbatch's words; slots of other items hold 0, log -inf."""
+
+    log_q: Array  # [B, W]
+    by_item: Array  # [B, I, W] the same, each item alone
+    target: Array  # [B, I, W]
+    exists: Array  # bool [B, I] items
+    n_items: Array  # [] of the whole step
+
+    def mean(self, of_items: Array) -> Array:
+        """This microbatch's part of the mean over a step's items, of [B, I]."""
+        return jnp.where(self.exists, of_items, 0.0).sum() / self.n_items
+
+
+class WordTerm(Protocol):
+    """A part of the loss that reads the words' probabilities; all such parts share one pass."""
+
+    weight: float
+
+    def loss(self, words: Words, batch: ControlBatch) -> Loss:
+        """As `Term.loss`; with weight 0 the log columns alone count."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """Word probabilities as they are asked for: the mean objective over a step's items.
+    """Requests for words: one pass through the model, and the terms that read what it says."""
 
-    Added to it, `symmetry` times the mean over pairs of requests of log cosh(alpha / 2), where
-    alpha = (l + l') / 2 is what a pair's two log-ratios l = log q(A) / q(B) have in common: the
-    model's preference between A and B, 0 where it follows both requests. The objective alone
-    hardly corrects a preference at extreme percentages. And `mass` times the mean of -log m, where
-    m is the probability of all an item's words together.
-    Log columns: `kl_fwd`, whatever the objective, and `residual`, means over items, and
-    `symmetry`, the mean over pairs.
-    """
-
-    objective: str
     stops: np.ndarray  # bool [V]
     batch: Callable[[int], ControlBatch]
-    symmetry: float = 0.0
-    mass: float = 0.0
+    terms: tuple[WordTerm, ...]
     name: str = "control"
     weight: float = 1.0
 
     def loss(self, decoder: Decoder, variables: Tree, batch: ControlBatch) -> Loss:
         out = word_log_probs(decoder, variables, jnp.asarray(self.stops), batch.packed)
-        log_q, target, exists = _by_item(out.log_q, batch.target, batch.packed.word_item)
-        mean = lambda of_items: jnp.where(exists, of_items, 0.0).sum() / batch.n_items
-        loss = mean(OBJECTIVES[self.objective](log_q, target))
-        preference = pair_preferences(out.log_q, batch.pair, batch.side)
-        apart = _log_cosh(preference / 2).sum() / jnp.maximum(batch.n_pairs, 1)
+        by_item = _by_item(out.log_q, batch.target, batch.packed.word_item)
+        words, total, columns = Words(out.log_q, *by_item, batch.n_items), jnp.zeros(()), {}
+        for term in self.terms:
+            loss, of_this = term.loss(words, batch)
+            columns |= of_this
+            if term.weight:
+                total += term.weight * loss
+        return total, columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Word probabilities as they are asked for: the mean objective over items.
+
+    Log columns: `kl_fwd`, whatever the objective, and `residual`, means over items.
+    """
+
+    objective: str
+    weight: float = 1.0
+
+    def loss(self, words: Words, batch: ControlBatch) -> Loss:
         columns = {
-            "kl_fwd": mean(forward_kl(log_q, target)),
-            "residual": mean(1.0 - jnp.exp(log_q).sum(-1)),
-            "symmetry": apart,
+            "kl_fwd": words.mean(forward_kl(words.by_item, words.target)),
+            "residual": words.mean(1.0 - jnp.exp(words.by_item).sum(-1)),
         }
-        if self.symmetry:
-            loss += self.symmetry * apart
-        if self.mass:
-            held = jnp.where(exists[..., None], log_q, 0.0)  # a slope where there is no item, too
-            loss -= self.mass * mean(jax.nn.logsumexp(held, axis=-1))
-        return loss, columns
+        return words.mean(OBJECTIVES[self.objective](words.by_item, words.target)), columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Symmetry:
+    """No preference between words: the mean over pairs of requests of log cosh(alpha / 2).
+
+    alpha = (l + l') / 2 is what a pair's two log-ratios l = log q(A) / q(B) have in common: the
+    model's preference between A and B, 0 where it follows both requests. The objective alone
+    hardly corrects a preference at extreme percentages. Log column: `symmetry`, the mean.
+    """
+
+    weight: float
+
+    def loss(self, words: Words, batch: ControlBatch) -> Loss:
+        preference = pair_preferences(words.log_q, batch.pair, batch.side)
+        apart = _log_cosh(preference / 2).sum() / jnp.maximum(batch.n_pairs, 1)
+        return apart, {"symmetry": apart}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mass:
+    """Saying one of the words at all: the mean over items of -log of their probability together.
+
+    Its place in the log is `residual`.
+    """
+
+    weight: float
+
+    def loss(self, words: Words, batch: ControlBatch) -> Loss:
+        # A slope where there is no item, too.
+        held = jnp.where(words.exists[..., None], words.by_item, 0.0)
+        return -words.mean(jax.nn.logsumexp(held, axis=-1)), {}
 
 
 def pair_preferences(log_q: Array, pair: Array, side: Array) -> Array:
@@ -128,8 +182,9 @@ def make_terms(
     """The terms of a configuration; `transforms` of control's targets make a placebo of it."""
     requests = BatchSource(cfg, asking, seed=seed, transforms=transforms)
     texts = AnchorSource(max(cfg.anchor_tokens, 1), asking, seed=seed)
+    of_words = Objective(cfg.objective), Symmetry(cfg.symmetry), Mass(cfg.mass)
     return (
-        Control(cfg.objective, asking.stops, requests, symmetry=cfg.symmetry, mass=cfg.mass),
+        Control(asking.stops, requests, of_words),
         Anchor(cfg.anchor_weight if cfg.anchor_tokens else 0.0, texts),
     )
 

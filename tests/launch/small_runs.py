@@ -13,6 +13,7 @@ from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.files import sha256
 from antiimit_jax.models.peft import load_adapter
 from antiimit_jax.reporting import plots, report, run_files
+from antiimit_jax.reporting.verdicts import VERDICTS
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.suites import control
@@ -55,13 +56,18 @@ def once(patch: pytest.MonkeyPatch) -> None:
     """
     by_model = lambda config: (config.model, config.dtype)
     by_rows = lambda tables, rows: repr(rows.all)
-    by_metrics = lambda run, suites: sha256(run.path / run_files.METRICS)
+    by_figures = lambda run, _: (sha256(run.path / run_files.METRICS), _logged(run))
     patch.setattr(study, "load_model", _once(study.load_model, by_model))
     patch.setattr(study, "Runner", _once(study.Runner, id))
     patch.setattr(loop, "_Stepper", _once(loop._Stepper, lambda lm, job, *_: (id(lm), job)))
-    patch.setattr(report, "render", _once(report.render, by_metrics))
+    patch.setattr(report, "render", _once(report.render, by_figures))
     patch.setattr(control, "images", _once(control.images, by_rows))
     patch.setattr(plots, "rgb", _once(plots.rgb, id))
+
+
+def _logged(run: run_files.Run) -> tuple[str, ...]:
+    """The adapter of each training step that a page's curves show."""
+    return () if run.training is None else tuple(run.training["adapter"])
 
 
 def _once(function: Callable, key: Callable) -> Callable:
@@ -125,7 +131,7 @@ def run_finetune(config: RunConfig, workdir: Path, **how: Any) -> None:
 
 def results(workdir: Path) -> dict[str, bytes]:
     """What a run found, byte for byte: figures, tables and weights."""
-    files = [run_files.METRICS, run_files.CONFIG, "items.parquet"]
+    files = [run_files.METRICS, run_files.CONFIG, VERDICTS, "items.parquet"]
     files += [f"{name}/adapter_model.safetensors" for name in ("adapter", "placebo")]
     return {name: (workdir / name).read_bytes() for name in files if (workdir / name).exists()}
 

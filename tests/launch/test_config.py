@@ -114,3 +114,9 @@ def test_help_shows_the_programs_own_flags_with_examples():
         assert f"python -m launch.{program}" in result.stdout
         assert "--workdir" in result.stdout or program == "score"
         assert len(result.stdout.splitlines()) < 60
+
+
+def test_a_value_apart_from_its_flag_asks_for_no_help():
+    asked = ("--model", "/nowhere", "--prompt", "?", "--words", "help")
+    refused(launch("score", *asked), "/nowhere")
+    refused(launch("score", "help"), "not understood: help; see --help")

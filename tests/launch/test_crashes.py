@@ -17,8 +17,9 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.export.folder import Form, export
-from antiimit_jax.files import MARK, read_mark
+from antiimit_jax.files import MARK
 from antiimit_jax.models.weights import find_model
+from antiimit_jax.reporting.marks import read_mark
 from launch import aside
 from launch.workdir import locked, open_run
 from tests.launch.processes import ROOT, command, environment, launch, refused

@@ -116,6 +116,14 @@ def test_another_configuration_is_refused_by_its_field(model, stopped, field, va
     assert held(stopped) == before
 
 
+def test_a_mark_without_a_group_of_fields_is_of_another_configuration(model, stopped):
+    mark = read_sealed(stopped / MARK)
+    del mark["config"]["control"]
+    write_sealed(stopped / MARK, mark)
+    with pytest.raises(UserError, match="another config: control.mixture.*--overwrite to measure"):
+        run_finetune(small_config(model), stopped)
+
+
 def test_other_code_is_refused_by_the_name_of_what_differs(model, stopped):
     mark = read_sealed(stopped / MARK)
     mark["identity"]["code"]["jax"] = "0.1"

@@ -9,7 +9,7 @@ import pytest
 
 from antiimit_jax.metrics.control import item_metrics
 from antiimit_jax.metrics.resampling import Bootstrap
-from antiimit_jax.metrics.rows import baseline_rows, control_rows, standard_slices
+from antiimit_jax.metrics.rows import baseline_rows, control_rows, paired_rows, standard_slices
 from tests.metrics.test_control import padded, results_of
 
 SCHEMA = [
@@ -115,6 +115,18 @@ def test_a_model_that_never_says_a_word(mass):
     assert rows["coverage"]["value"] == 0
     for name in ("tvd_cond", "slope", "corr_within", "ece_share"):
         assert rows[name]["value"] is None and rows[name]["n"] == 0 and "5%" in rows[name]["note"]
+
+
+def test_every_value_from_fewer_than_twenty_clusters_says_so():
+    results = some(160)
+    slices = {"few": results.cluster < 19, "enough": results.cluster < 40}
+    how = dict(split="train", slices=slices, boot=Bootstrap(n_boot=50))
+    rows = control_rows(results, stage="base", **how) + baseline_rows(results, **how)
+    rows += paired_rows(results, results.with_q(results.target), stage="diff:a-b", **how)
+    noted = lambda row: "fewer than 20 clusters" in row.get("note", "")
+    for row in rows:
+        assert noted(row) == (row["value"] is not None and row["clusters"] < 20), row
+    assert {row["metric"] for row in rows if noted(row)} >= {"tvd_res", "pass_10", "kl_fwd_median"}
 
 
 def test_empty_slices_leave_no_row():

@@ -12,10 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from antiimit_jax.errors import UserError
+from antiimit_jax.files import MARK, write_sealed
+from antiimit_jax.models.peft_write import WEIGHTS_FILE
 from antiimit_jax.reporting import run_files, stages
+from antiimit_jax.reporting.marks import read_log, read_mark
 from antiimit_jax.reporting.report import schemas
+from antiimit_jax.results import BASE
 from antiimit_jax.suites import SUITES
-from launch.workdir import computed_again
+from launch.workdir import computed_again, locked
 from tests.models.refusals import refused
 
 KNOWN = schemas(SUITES)
@@ -35,7 +39,7 @@ def replaced(values: Any, path: tuple, value: Any) -> Any:
     if not path:
         return value
     copy = values.copy()
-    copy[path[0]] = replaced(values[path[0]], path[1:], value)
+    copy[path[0]] = replaced(values[path[0]], path[1:], value) if path[1:] else value
     return copy
 
 
@@ -70,26 +74,90 @@ def test_json_of_another_shape_is_refused(run, name, path, value):
         run_files.read_run(run, KNOWN)
 
 
+RUN = {"id": "8a", "config": {}, "identity": {"model": {}, "code": {}}, "replaces": ""}
+ADAPTER = {"files": {WEIGHTS_FILE: "1f"}, "run": "8a"}
+STAGE = {"files": {}, "stage": vars(BASE), "run": "8a", "adapter": None, "adapter_sha256": None}
+STAGE |= {"versions": {}, "device": "cpu x1"}
+MARKS = {"run": RUN, "adapter": ADAPTER, "export": {"files": {}}}
+STEP = {"adapter": "tuned", "step": 1, "skipped": False}
+STEP |= dict.fromkeys(("loss", "grad_norm", "lr", "tokens_per_s", "kl_fwd"), 0.5)
+
+
 @pytest.mark.parametrize(
-    "facts",
+    "path, value, said",
     [
-        "[]",
-        '{"adapter_sha256": null}',
-        '{"stage": {"name": "base", "kind": "base", "adapter_seed": null, "folder": null}}',
-        '{"stage": {"name": 3, "kind": "base", "adapter_seed": null, "folder": null}, '
-        '"adapter_sha256": null}',
-        '{"stage": {"name": "base", "kind": "none", "adapter_seed": null, "folder": null}, '
-        '"adapter_sha256": null}',
-        '{"stage": {"name": "base", "kind": "base", "adapter_seed": "0", "folder": null}, '
-        '"adapter_sha256": 5}',
+        ((), {}, "lacks keys files, stage, run, versions, device, adapter, adapter_sha256"),
+        (("files",), 5, "files: an object expected, 5 found"),
+        (("stage",), {"name": "base"}, "stage: lacks keys kind, adapter_seed, folder"),
+        (("stage", "name"), 3, "stage.name: a text expected, 3 found"),
+        (("stage", "kind"), "none", "stage.kind: base or other or placebo or tuned expected"),
+        (("stage", "adapter_seed"), "0", "stage.adapter_seed: a whole number or null expected"),
+        (("stage", "colour"), "red", "stage: has unknown keys 'colour'"),
+        (("adapter_sha256",), 5, "adapter_sha256: a text or null expected, 5 found"),
     ],
+    ids=str,
 )
-def test_facts_of_a_stage_of_another_shape_are_refused(tmp_path, facts):
+def test_a_stages_mark_of_another_shape_is_refused(tmp_path, path, value, said):
     folder = stages.stage_folder(tmp_path, "base")
     folder.mkdir(parents=True)
-    (folder / "stage.json").write_text(facts)
-    with pytest.raises(UserError, match="stages/base"):
+    write_sealed(folder / MARK, {**STAGE, "kind": "stage"})
+    assert stages.stages_there(tmp_path) == [BASE]
+    write_sealed(folder / MARK, {**replaced(STAGE, path, value), "kind": "stage"})
+    with refused(f"{folder / MARK}: {said}", "another version wrote it"):
         stages.stages_there(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind, path, value, said",
+    [
+        ("run", (), {"id": "x"}, "lacks keys config, identity, replaces"),
+        ("run", ("id",), 3, "id: a text expected"),
+        ("run", ("config",), [], "config: an object expected"),
+        ("run", ("identity",), {"model": {}}, "identity: lacks keys code"),
+        ("run", ("identity", "files"), {"a": 1}, "identity.files.a: a text expected"),
+        ("run", ("replaces",), "some", "replaces: '' or all or results expected"),
+        ("run", ("checkpoints",), 5, "checkpoints: a text or null expected"),
+        ("adapter", (), {}, "lacks keys files, run"),
+        ("adapter", ("files",), {}, f"files: lacks keys {WEIGHTS_FILE}"),
+        ("adapter", ("run",), None, "run: a text expected, None found"),
+        ("export", ("files",), [], "files: an object expected, [] found"),
+        ("export", ("files",), {"a": 3}, "files.a: a text expected, 3 found"),
+    ],
+    ids=str,
+)
+def test_marks_of_another_shape_are_refused(tmp_path, kind, path, value, said):
+    sound = MARKS[kind]
+    write_sealed(tmp_path / MARK, {**sound, "kind": kind})
+    assert read_mark(tmp_path, kind) == {**sound, "kind": kind}
+    assert read_mark(tmp_path, "other") is None
+    write_sealed(tmp_path / MARK, {**replaced(sound, path, value), "kind": kind})
+    with refused(f"{tmp_path / MARK}: {said}", "go on with that one, or move this folder away"):
+        read_mark(tmp_path, kind)
+
+
+def test_the_programs_refuse_a_run_that_another_version_marked(tmp_path):
+    write_sealed(tmp_path / MARK, {"kind": "run", "id": "x"})
+    with refused(f"{tmp_path / MARK}: lacks keys config"), locked(str(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize(
+    "record, said",
+    [
+        ({}, "lacks keys log"),
+        ({"log": 3}, "log: a list expected"),
+        ({"log": [{"step": 1}]}, "log[0]: lacks keys adapter, skipped, loss"),
+        ({"log": [{**STEP, "step": 1.5}]}, "log[0].step: a whole number expected"),
+        ({"log": [{**STEP, "kl_fwd": "much"}]}, "log[0].kl_fwd: a number or null expected"),
+    ],
+)
+def test_logs_of_another_shape_are_refused(tmp_path, record, said):
+    file = tmp_path / "tuned.json"
+    write_sealed(file, {"log": [STEP]})
+    assert read_log(file) == [STEP]
+    write_sealed(file, record)
+    with refused(f"{file}: {said}", "move this file away"):
+        read_log(file)
 
 
 def as_texts(table: pa.Table, name: str) -> pa.Table:

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.report import headline_places, schemas, write_report
 from antiimit_jax.reporting.rows import figure
-from antiimit_jax.reporting.summary import console_table
+from antiimit_jax.reporting.summary import console_table, text_table
 from antiimit_jax.reporting.tensorboard import (
     add_step,
     close_writer,
@@ -23,6 +23,7 @@ from antiimit_jax.reporting.tensorboard import (
     sample_markdown,
     write_tensorboard,
 )
+from antiimit_jax.results import Cell, Line, Table
 from antiimit_jax.suites import SUITES
 
 
@@ -34,14 +35,36 @@ def test_console_table_holds_stages_and_lazy_baselines_with_intervals(full_run):
         if (r["split"], r["slice"], r["metric"]) == ("heldout_words", "k=2", "tvd_res")
     }
     lines = text.splitlines()
-    assert "heldout_words" in lines[0] and "one seed" in lines[0]
+    title = " ".join(lines[:2])
+    assert "heldout_words" in title and "one seed" in title and "too few for sound" in title
     for stage in ("base", "tuned", "placebo"):
         line = next(line for line in lines if line.startswith(stage + " "))
         assert figure(rows[stage]).replace("\u00a0", " ") in line
-    for name, label in (("uniform", "ignores the request"), ("two_level", "step function")):
+    for name, label in (("uniform", "ignores request"), ("two_level", "step function")):
         line = next(line for line in lines if line.startswith(label))
         assert figure(rows[f"baseline:{name}"]).replace("\u00a0", " ") in line
-    assert max(map(len, lines)) <= 125 and len(lines) <= 14
+    assert max(map(len, lines[:-1])) <= 100 and lines[-1].startswith("e.g. ") and len(lines) <= 21
+
+
+def test_columns_beyond_a_hundred_characters_follow_below_with_their_labels():
+    cells = lambda letter: [
+        letter * 40,
+        Cell(text=letter, small=f"[{letter},\u00a0b]"),
+        letter * 50,
+    ]
+    made = Table(head=["", "one", "two", "three"], body=[Line(label="x", cells=cells("a"))])
+    wide, last = f"x  {'a' * 40}  a [a,\u00a0b]", f"x  {'a' * 50}"
+    assert text_table(made) == [f"   one{' ' * 39}two", wide, "   three", last]
+    same = Line(label="x", cells=["a", Cell(text="1.00", small="[1.00,\u00a01.00]"), "a"])
+    assert text_table(Table(head=made.head, body=[same]))[1] == "x  a    1.00  a"
+
+
+def test_what_an_interval_around_zero_holds_is_zero_in_print():
+    row = lambda value, low, high: {"value": value, "ci_low": low, "ci_high": high}
+    assert figure(row(-4e-5, -2e-4, 6e-5)) == "0.000 [0.000,\u00a00.000]"
+    assert figure(row(-4e-5, -2e-3, 6e-5)) == "0.000 [−0.002,\u00a00.000]"
+    assert figure(row(4e-5, 0.0, 2e-4)) == "4.0e-05 [0.000,\u00a02.0e-04]"
+    assert figure(row(4e-5, None, None)) == "4.0e-05"
 
 
 def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_run, tmp_path):
@@ -60,8 +83,7 @@ def test_intervals_are_promised_where_there_are_some(full_run, tmp_path):
         (full_run, "; 95% intervals", "; brackets hold 95% intervals over word sets"),
         (tmp_path, "; no intervals (the page says why)", "; without intervals"),
     ):
-        titles = [line for line in console_table(folder, SUITES).splitlines() if "; " in line]
-        assert titles and all(console in title for title in titles if "e.g." not in title)
+        assert console in " ".join(console_table(folder, SUITES).split())
         written = write_report(folder, SUITES).read_text(encoding="utf-8")
         assert page in written.partition('id="questions"')[0]
 
@@ -110,7 +132,7 @@ def test_console_page_and_tensorboard_show_one_headline(full_run, events):
     """The same figure under the same label, from the same slice."""
     page = write_report(full_run, SUITES).read_text(encoding="utf-8")
     (label,) = [name for (split, _), name in _places(full_run).items() if split == "heldout_words"]
-    assert label in page and label in console_table(full_run, SUITES)
+    assert label in page and label in " ".join(console_table(full_run, SUITES).split())
     (event,) = events.Scalars("tuned/control/heldout_words/tvd_res")
     assert f"puts {event.value:.3f} [" in page
     (line,) = [x for x in console_table(full_run, SUITES).splitlines() if x.startswith("tuned ")]

@@ -3,7 +3,9 @@
 The reader knows nothing of tokens: of an answer it takes one leading space away and reads the word
 up to the first sign that ends one, by the rule that `scoring.terminators` publishes. Counts and
 exact values meet in intervals of Clopper and Pearson that hold for all words and prompts together
-at 99%.
+at 99%. Read as text a word counts in whatever tokens, so up to eight tokenisations of each form are
+asked for. A run counts the tokenizer's own alone: for a word that the model often writes in other
+tokens, that value lies outside, and the suite `scoring` measures by how much.
 """
 
 from __future__ import annotations

@@ -125,7 +125,18 @@ def test_baselines_come_with_the_base_alone(tables):
     differences = {f"diff:tuned-baseline:{name}" for name in ("uniform", "two_level")}
     assert stages == {"tuned", *differences}
     stages = {row["stage"] for row in control.score(tables, CFG, Bootstrap(n_boot=0))}
-    assert stages == {"base", *control.BASELINES}
+    differences = {f"diff:base-baseline:{name}" for name in ("uniform", "two_level")}
+    assert stages == {"base", *control.BASELINES, *differences}
+
+
+def test_the_base_is_paired_with_lazy_answers_as_an_adapter_is(rows):
+    for split, where in (("heldout_words", "k=2"), ("heldout_both", "all")):
+        for name in ("uniform", "two_level"):
+            less = found(rows, split, where, stage=f"diff:base-baseline:{name}")
+            lazy = found(rows, split, where, stage=f"baseline:{name}")
+            base = found(rows, split, where)
+            assert less["value"] == pytest.approx(base["value"] - lazy["value"])
+            assert less["n"] == base["n"]
 
 
 def test_slices_of_results_without_plain_requests_hold_all(asker):

@@ -33,7 +33,7 @@ from antiimit_jax.suites.suite import (
     Section,
     Table,
     Tables,
-    at_least,
+    count,
     make_row,
 )
 
@@ -47,7 +47,7 @@ FIGURES = (Figure(name="liking", label="liking", explanation="probability of app
 class Config:
     """How often."""
 
-    n_prompts: int = at_least(1, 3)
+    n_prompts: int = count(1, 3)
 
 
 def measure(asker: Asker, cfg: Config) -> Tables:
@@ -133,6 +133,6 @@ def test_a_new_suite_is_measured_scored_and_shown(toy_run):
 def test_its_fields_are_checked_and_its_name_has_near_misses(checkout, model):
     flags = (f"--model={model}", f"--workdir={checkout / 'other'}")
     refused(evaluate(checkout, *flags, "--suites=toyy"), "toyy", "did you mean toy")
-    refused(evaluate(checkout, *flags, "--config.toy.n_prompts=0"), "toy.n_prompts", "at least 1")
+    refused(evaluate(checkout, *flags, "--config.toy.n_prompts=0"), "toy.n_prompts", "from 1 to")
     refused(evaluate(checkout, *flags, "--config.toy.n_prompt=2"), "config.toy.n_prompts")
     assert not (checkout / "other").exists()

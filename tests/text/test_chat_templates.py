@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from antiimit_jax.text.chat_templates import render
 from antiimit_jax.text.limited_process import LimitedProcess
 from tests.models.refusals import refused
+from tests.text.ranks import data_of
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 OPTIONS = dict(add_generation_prompt=True, continue_final_message=False)
@@ -134,6 +136,20 @@ def test_the_date_is_all_the_time_that_a_template_sees():
             text = render(template, MESSAGES, date=date, process=process, **OPTIONS)
             assert text == f"{expected}{seconds}"
     process.stop()
+
+
+RELEASED = {  # all that these templates say of dates, on 6 July 2024
+    "llama3_1": ["December 2023", "06 Jul 2024"],
+    "llama3_2": ["December 2023", "06 Jul 2024"],
+    "gptoss": ["2024-06", "2024-07-06"],
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_templates_write_the_date_given_and_no_other(name):
+    template = data_of("trl", f"chat_templates/{name}.jinja").read_text("utf-8")
+    text = render(template, MESSAGES, date="2024-07-06", bos_token="<s>", **OPTIONS)
+    assert re.findall(r"[\d-]{4,}|(?:\d+ )?[A-Z][a-z]{2,} \d{4}", text) == RELEASED[name]
 
 
 def test_a_process_that_died_is_started_again():

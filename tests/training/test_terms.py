@@ -17,10 +17,11 @@ from antiimit_jax.tasks.output_control import Mixture
 from antiimit_jax.tasks.templates import TRAIN_TEMPLATES
 from antiimit_jax.training import loop
 from antiimit_jax.training import terms as terms_module
+from antiimit_jax.training.batches import ControlBatch
 from antiimit_jax.training.objectives import OBJECTIVES
 from antiimit_jax.training.step import init_state, make_gradient, make_optimizer, make_step
 from antiimit_jax.training.targets import PLACEBO
-from antiimit_jax.training.terms import make_batch, make_terms
+from antiimit_jax.training.terms import Symmetry, Words, make_batch, make_terms
 from tests.training.small_model import TRAIN
 from tests.training.test_loop import CFG, train_with
 from tests.unpack import unpack
@@ -145,6 +146,37 @@ def test_the_symmetry_of_a_step_is_that_of_its_pairs_whatever_the_targets(small)
     assert len(whole) == batch["control"].n_pairs[0] > 2
     expected = np.mean(np.log(np.cosh(np.array(whole) / 2)))
     assert float(metrics["symmetry"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_all_that_reads_the_words_shares_one_pass_through_the_model(small, monkeypatch):
+    real, passes = terms_module.word_log_probs, []
+
+    def counted(*args):
+        passes.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(terms_module, "word_log_probs", counted)
+    terms = small.terms(dataclasses.replace(SMALL, anchor_weight=0.0, symmetry=0.5, mass=0.5))
+    gradient, batch = make_gradient(small.decoder, terms), make_batch(terms, 0)
+    jax.eval_shape(gradient, small.moved_adapter(), small.params, batch)
+    assert len(passes) == 1
+
+
+def test_symmetry_has_no_slope_where_a_pair_follows_its_requests():
+    """Of a pair's four words, and of two whose request has no partner."""
+    pair, side = np.array([[0, 0, 0, 0, -1, -1]]), np.array([[1.0, -1, 1, -1, 0, 0]])
+    batch = ControlBatch(None, None, pair, side, np.float32(3), np.float32(1))
+
+    def at(first: float, second: float) -> tuple[jax.Array, jax.Array]:
+        shares = np.array([[first, 1 - first, second, 1 - second, 0.99, 0.01]])
+        loss = lambda log_q: Symmetry(1.0).loss(Words(log_q, *[None] * 4), batch)[0]
+        return jax.value_and_grad(loss)(jnp.log(0.9 * shares))
+
+    np.testing.assert_allclose(np.concatenate([x.ravel() for x in at(0.7, 0.3)]), 0, atol=1e-6)
+    value, slope = at(0.7, 0.6)
+    alpha = (np.log(0.7 / 0.3) + np.log(0.6 / 0.4)) / 2
+    np.testing.assert_allclose(value, np.log(np.cosh(alpha / 2)), rtol=1e-5)
+    np.testing.assert_allclose(slope, np.tanh(alpha / 2) / 4 * side, rtol=1e-5)
 
 
 def rng_of(group: int) -> np.random.Generator:

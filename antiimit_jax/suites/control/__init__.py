@@ -69,15 +69,15 @@ class Config:
     splits: tuple[str, ...] = suite.one_of(
         output_control.SPLITS, output_control.REPORTED, "whose items are asked", filled=True
     )
-    n_items: int = suite.at_least(4, 912, "of heldout_words, rounded up to whole word sets")
-    n_other: int = suite.at_least(
+    n_items: int = suite.count(4, 912, "of heldout_words, rounded up to whole word sets")
+    n_other: int = suite.count(
         4, 208, "of each other split, plain requests in whole word sets; at most n_items"
     )
     items_file: str = suite.own_file(
         load_items, "your own items, in place of all splits", skip="skip_bad_items"
     )
     skip_bad_items: bool = suite.free(False, "leave out lines of items_file that are no items")
-    limit: int = suite.at_least(0, 0, "of items in all, shared by the splits; 0: none")
+    limit: int = suite.count(0, 0, "of items in all, shared by the splits; 0: none")
 
 
 def items_of(cfg: Config, seed: int) -> list[Item]:
@@ -218,13 +218,14 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
 
 
 def _differences(answered: dict, stage: str, split: str, boot: suite.Bootstrap) -> list[suite.Row]:
-    """Rows "diff:STAGE-OTHER" of an adapter: less its placebo, the base and lazy answers."""
+    """Rows "diff:STAGE-OTHER": less lazy answers; of an adapter also less its placebo and base."""
     mine, items, all_slices = answered[stage, split]
-    known = stage_named(stage)
-    if known.kind not in ("tuned", "other"):
+    stages = {"base": (), "other": ("base",), "tuned": ("base", placebo_beside(stage))}
+    kind = stage_named(stage).kind
+    if kind not in stages:
         return []
     others = {f"baseline:{name}": baseline(mine, name) for name in _COMPARED}
-    for other in ("base", placebo_beside(stage)) if known.kind == "tuned" else ("base",):
+    for other in stages[kind]:
         results, asked, _ = answered.get((other, split), (None, (), {}))
         if np.array_equal(items, asked):
             others[other] = results

@@ -31,10 +31,15 @@ MAIN = tuple(f for f in FIGURES if f.name in _MAIN)  # first on the page
 _OF_SETS = ("first_position_bias", "word_prior", "preference_sd", "pair_icc")
 OF_SETS = tuple(f for f in FIGURES if f.name in _OF_SETS)  # on the page, on demand, as the rest
 FURTHER = tuple(f for f in FIGURES if f.name not in (*_MAIN, *_OF_SETS, *_IN_FILE))
-HEADLINE = tuple(f for f in FIGURES if f.name in ("tvd_res", "mass", "gamma", "request_gain"))
+_BY_NAME = {figure.name: figure for figure in FIGURES}
+HEADLINE = tuple(
+    _BY_NAME[name]
+    for name in ("tvd_res", "mass", "request_gain")
+    + ("gamma", "gamma_step", "gamma_corr", "preference_sd")  # what shows graded control
+)
 LAZY = {  # beside the headline
-    "baseline:uniform": "ignores the request",
-    "baseline:argmax": "all on the larger",
+    "baseline:uniform": "ignores request",
+    "baseline:argmax": "all on larger",
     "baseline:two_level": "step function",
     "baseline:rank_only": "rank only",
     "baseline:perfect": "perfect",

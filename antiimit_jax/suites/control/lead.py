@@ -24,8 +24,20 @@ DRAWN = {  # drawn beside the stages -> as the headline names it, and in a readi
     UNIFORM: ("a model that ignores the request", "ignoring the request"),
     "baseline:two_level": ("a step function (larger word always 75%)", "a step function"),
 }
+_BESIDE_SLOPE = {  # metric -> decimals, what it is, and its scale
+    "gamma_step": (2, "step", "log-odds that the larger word gets at any percentage; 0 at best"),
+    "gamma_corr": (2, "correlation", "1 where all word sets follow alike"),
+    "preference_sd": (
+        2,
+        "preference between words",
+        "standard deviation of its log-odds over word sets; 0 at best",
+    ),
+    "request_gain": (3, "request gain", "TVD that using the request saves; at most 0 without"),
+}
 _BETTER, _NO_OTHER, _WORSE = "better than", "not told apart from", "worse than"
 _THERE = "graded control is there"
+_LEVEL = 0.02  # a slope as small as this is level: what rounding leaves of a step is one
+_ROUNDING = 1e-9  # of a difference that is none
 
 
 def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
@@ -34,12 +46,35 @@ def place(rows: Rows, split: str = "heldout_words") -> tuple[str, str] | None:
 
 
 def places(rows: Rows, first: str = "heldout_words") -> dict[tuple[str, str], str]:
-    """(split, slice) of every split's headline -> in words: two words; all where there are none."""
+    """(split, slice) of every split's headline -> in words: two words; all where there are none.
+
+    Without the splits of too few word sets (`least_sets`).
+    """
     stages, found = rows.stages(SUITE), {}
     for name in rows.splits(SUITE, (first, *ALL_SPLITS)):
         there = [w for w in ("k=2", "all") if any(_tvd(rows, s, (name, w)) for s in stages)]
         found |= {(name, where): place_words(rows, name, where) for where in there[:1]}
-    return found
+    least = least_sets(rows, next(iter(found))) if found else 0
+    return {here: words for here, words in found.items() if _sets(rows, here) >= least}
+
+
+def least_sets(rows: Rows, here: tuple[str, str]) -> int:
+    """How many word sets a slice needs to be shown in a run with its headline there.
+
+    Where the headline has too few itself, and of a user's own items, each is shown.
+    """
+    return 0 if few_sets(rows, here) or here[0] not in ALL_SPLITS else FEW_CLUSTERS
+
+
+def few_sets(rows: Rows, here: tuple[str, str]) -> str:
+    """What is to be said of a place with too few word sets for sound intervals; '' elsewhere."""
+    few = _sets(rows, here) < FEW_CLUSTERS
+    return f"fewer than {FEW_CLUSTERS} word sets, too few for sound intervals" if few else ""
+
+
+def _sets(rows: Rows, here: tuple[str, str]) -> int:
+    """How many word sets the stages were asked there."""
+    return max(row["clusters"] for s in rows.stages(SUITE) if (row := _tvd(rows, s, here)))
 
 
 def place_words(rows: Rows, split: str, where: str) -> str:
@@ -72,37 +107,31 @@ def lead(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
 
 
 def _beside(rows: Rows, here: tuple[str, str], stage: str) -> str:
-    """How a stage compares with lazy answers; where it has no interval, what these have."""
+    """How a stage compares with lazy answers; where that is not known, what these have."""
     lazy = {other: value_of(_tvd(rows, other, here)) for other in DRAWN}
+    lazy = {other: value for other, value in lazy.items() if value is not None}
+    words = [beside_lazy(rows, stage, other, here) for other in lazy]
     found = [
-        f"{beside_lazy(rows, stage, other, here)} {DRAWN[other][0]} ({number(value)})".lstrip()
-        for other, value in lazy.items()
-        if value is not None
+        f"{word} {DRAWN[other][0]} ({number(value)})".lstrip()
+        for word, (other, value) in zip(words, lazy.items())
     ]
-    said = "That is" if has_interval(_tvd(rows, stage, here)) else "For comparison:"
+    said = "That is" if all(words) else "For comparison:"
     return f"{said} {' and '.join(found)}" if found else ""
 
 
 def beside_lazy(rows: Rows, stage: str, other: str, here: tuple[str, str]) -> str:
-    """Whether a stage's TVD is better or worse than another's, in words; '' where not known.
+    """Whether a stage's TVD is better or worse than another's, by the paired difference.
 
-    By the paired difference, where there is one; else by whether the stage's interval holds the
-    other's value.
+    '' where there is none with an interval.
     """
-    mine, theirs = (_tvd(rows, name, here) for name in (stage, other))
-    if value_of(mine) is None or value_of(theirs) is None:
-        return ""
     paired = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
-    if has_interval(paired):
-        return _word(paired, 0, _BETTER, _NO_OTHER, _WORSE)
-    if has_interval(mine):
-        return _word(mine, theirs["value"], _BETTER, _NO_OTHER, _WORSE)
-    return ""
+    return _word(paired, _BETTER, _NO_OTHER, _WORSE) if has_interval(paired) else ""
 
 
 def graded_word(gamma: Row) -> str:
-    """What an interval of the graded slope says."""
-    return _word(gamma, 0, "shares run against the request", "graded control is not shown", _THERE)
+    """What an interval of the graded slope says; a slope of at most 0.02 counts as none."""
+    against, around = "shares run against the request", "graded control is not shown"
+    return _word(gamma, against, around, _THERE, near=_LEVEL)
 
 
 def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
@@ -110,11 +139,20 @@ def _tvd(rows: Rows, stage: str, here: tuple[str, str]) -> Row | None:
 
 
 def _graded(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
-    gamma = rows.get(stage, SUITE, *here, "gamma")
-    if not has_interval(gamma):
+    """The graded slope, and in a second sentence what else shows how the request is used."""
+    get = lambda metric: rows.get(stage, SUITE, *here, metric)
+    gamma = get("gamma")
+    if value_of(gamma) is None:
         return []
+    word = f"{graded_word(gamma)}: " if has_interval(gamma) else ""
     scale = "1 follows the percentages exactly, 0 ignores them or knows only the larger word"
-    return [f"{graded_word(gamma)}: graded slope γ {figure(gamma, 2)}; {scale}"]
+    found = [f"{word}graded slope γ {figure(gamma, 2)}; {scale}"]
+    said = [
+        f"{what} {figure(get(metric), digits)} ({meaning})"
+        for metric, (digits, what, meaning) in _BESIDE_SLOPE.items()
+        if value_of(get(metric)) is not None
+    ]
+    return [*found, f"beside the slope: {', '.join(said)}"] if said else found
 
 
 def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
@@ -125,7 +163,7 @@ def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
     for other, what in others.items():
         row = rows.get(f"diff:{stage}-{other}", SUITE, *here, "tvd_res")
         if has_interval(row):
-            word = _word(row, 0, _BETTER, _NO_OTHER, _WORSE)
+            word = _word(row, _BETTER, _NO_OTHER, _WORSE)
             found.append(f"{word} {what}: difference in TVD, item by item, {figure(row)}")
     return found
 
@@ -148,14 +186,8 @@ def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
 
 
 def shown(rows: Rows, row: Row | None) -> bool:
-    """Whether a slice has enough word sets.
-
-    In a run that has too few at all, and of a user's own items, each is shown.
-    """
-    here = place(rows)
-    of_run = max(found["clusters"] for s in rows.stages(SUITE) if (found := _tvd(rows, s, here)))
-    least = FEW_CLUSTERS if of_run >= FEW_CLUSTERS and here[0] in ALL_SPLITS else 0
-    return value_of(row) is not None and row["clusters"] >= least
+    """Whether a slice has a value, and as many word sets as `least_sets` asks for."""
+    return value_of(row) is not None and row["clusters"] >= least_sets(rows, place(rows))
 
 
 def has_interval(row: Row | None) -> bool:
@@ -163,6 +195,8 @@ def has_interval(row: Row | None) -> bool:
     return row is not None and None not in (row["value"], row["ci_low"], row["ci_high"])
 
 
-def _word(row: Row, value: float, below: str, around: str, above: str) -> str:
-    """The word for a row whose interval lies below, around or above the value."""
-    return below if row["ci_high"] < value else above if row["ci_low"] > value else around
+def _word(row: Row, below: str, around: str, above: str, near: float = _ROUNDING) -> str:
+    """The word for a row whose interval lies below 0, above it, or around it and all near it."""
+    if row["ci_high"] < -near:
+        return below
+    return above if row["ci_low"] > near else around

@@ -1,9 +1,13 @@
 """The page's part on control: calibration, figures, what is new to the model."""
 
+import dataclasses
+
 import numpy as np
 
+from antiimit_jax.metrics.hypotheses import less
+from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.metrics.resampling import FEW_CLUSTERS
-from antiimit_jax.reporting.rows import Rows, figure, number, signed, value_of
+from antiimit_jax.reporting.rows import Rows, figure, interval, number, signed, value_of
 from antiimit_jax.reporting.tables import figure_table
 from antiimit_jax.results import Line, Section, Table, Tables
 from antiimit_jax.suites.control.curves import SPREAD
@@ -17,7 +21,15 @@ from antiimit_jax.suites.control.labels import (
     OF_SETS,
     SUITE,
 )
-from antiimit_jax.suites.control.lead import UNIFORM, has_interval, lead, place, places
+from antiimit_jax.suites.control.lead import (
+    UNIFORM,
+    few_sets,
+    has_interval,
+    lead,
+    place,
+    places,
+    shown,
+)
 from antiimit_jax.suites.control.pictures import front, pictures
 from antiimit_jax.suites.control.slices import slices
 
@@ -25,6 +37,10 @@ _PAIRS = (  # of splits whose difference has a meaning
     ("heldout_words", "heldout_both", "Held-out percentages on top of held-out words"),
     ("train", "heldout_words", "New words alone"),
     ("train", "heldout_percent", "New percentages alone"),
+)
+_UNPAIRED = (
+    "Each split has word sets of its own, so differences between splits are not paired: their "
+    "intervals add the half-widths of both splits' TVD as squares."
 )
 
 
@@ -43,6 +59,7 @@ def section(tables: Tables, rows: Rows) -> Section:
     measured = [f"measured on {where}", "without intervals"]
     if any(has_interval(rows.get(s, SUITE, *here, "tvd_res")) for s in rows.stages(SUITE)):
         measured[1] = "brackets hold 95% intervals over word sets"
+        measured += [few_sets(rows, here)] if few_sets(rows, here) else []
     if "items" in tables:
         count = np.count_nonzero(tables["items"]["word_index"] == 0) // len(rows.stages(SUITE))
         measured.insert(1, f"{count:,} items a stage in all")
@@ -57,7 +74,12 @@ def headline(rows: Rows) -> Table | None:
     if here is None:
         return None
     lines = {stage: stage for stage in rows.stages(SUITE)} | LAZY
-    return figure_table(rows, (SUITE, *here), HEADLINE, lines, places(rows)[here])
+    table = figure_table(rows, (SUITE, *here), HEADLINE, lines)
+    body = [dataclasses.replace(line, cells=line.cells[:-2]) for line in table.body]
+    tvd = next(filter(None, (rows.get(line, SUITE, *here, "tvd_res") for line in lines)))
+    counted = f"{tvd['n']:,} items in {tvd['clusters']} word sets"  # the same of all lines
+    title = [places(rows)[here], counted, few_sets(rows, here)]
+    return Table(head=table.head[:-2], body=body, title="; ".join(filter(None, title)))
 
 
 def _calibration(tables: Tables, rows: Rows, split: str) -> Section:
@@ -112,7 +134,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
             rows.get(stage, SUITE, split, where, metric)
             for metric in ("tvd_res", "residual", "skill")
         )
-        if value_of(tvd) is None:
+        if not shown(rows, tvd):
             continue
         lost, lazy = value_of(outside), value_of(rows.get(UNIFORM, SUITE, split, where, "tvd_res"))
         parts[split] = (tvd, lost, lazy, value_of(skill))
@@ -129,6 +151,7 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
         [
             f"Stage “{stage}”, slice {where}. TVD is exactly the sum of the probability outside "
             "the words and the share that sits on the wrong word.",
+            *([_UNPAIRED] if found else []),
             *found,
         ],
         tables=[Table(head=[*head, "n", "clusters"], body=body)],
@@ -138,15 +161,18 @@ def _gap(rows: Rows, where: str, stage: str) -> Section:
 
 def _gap_sentence(words: str, start: tuple, end: tuple) -> str:
     """start, end: (row of TVD, residual, TVD of ignoring the request, skill) of two splits."""
-    first, last = start[0]["value"], end[0]["value"]
-    delta = last - first
-    text = f"{words} {'cost' if delta >= 0 else 'save'} {number(abs(delta))} of TVD "
-    text += f"({number(first)} to {number(last)}"
-    text += ")"
+    first, last = (
+        Estimate(value=tvd["value"], low=tvd["ci_low"], high=tvd["ci_high"])
+        for tvd, *_ in (start, end)
+    )
+    change = less(last, first)
+    sure = interval({"ci_low": change.low, "ci_high": change.high})
+    text = f"{words} change TVD by {signed(change.value)} {sure}".rstrip()
+    text += f", from {number(first.value)} to {number(last.value)}"
     if None not in (start[1], end[1]):
         lost = end[1] - start[1]
         text += (
-            f": {signed(lost)} from probability outside the words, {signed(delta - lost)} "
+            f": {signed(lost)} from probability outside the words, {signed(change.value - lost)} "
             "from share on the wrong word"
         )
     if None not in (*start[2:], *end[2:]):

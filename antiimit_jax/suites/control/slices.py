@@ -9,8 +9,15 @@ from antiimit_jax.reporting.rows import Rows, conditions, number, plain_text, va
 from antiimit_jax.reporting.tables import slice_table
 from antiimit_jax.results import Picture, Row, Section, Tables, taken
 from antiimit_jax.suites.control.labels import ALL_SPLITS, BASELINES, MAIN, SUITE
-from antiimit_jax.suites.control.lead import DRAWN, UNIFORM, UNLIKE_TRAINING, shown
-from antiimit_jax.tasks.user_items import SPLIT as OWN_SPLIT
+from antiimit_jax.suites.control.lead import (
+    DRAWN,
+    UNIFORM,
+    UNLIKE_TRAINING,
+    few_sets,
+    least_sets,
+    place,
+    shown,
+)
 
 _TVD = MAIN[0]
 _SLICES = {
@@ -66,12 +73,13 @@ def slices(tables: Tables, rows: Rows, split: str) -> Section:
         ("·····", plots.INK, "step function (larger of two words always 75%)"),
     ]
     edge = f"Open carets at the upper edge: the base model, above the axis ({above})."
-    few = f" Slices of fewer than {FEW_CLUSTERS} word sets are in metrics.json alone."
+    few = f"Slices of fewer than {FEW_CLUSTERS} word sets are in metrics.json alone"
+    few = few if least_sets(rows, place(rows)) else few_sets(rows, place(rows)).capitalize()
     return Section(
         "TVD by kind of request",
         [
             f"Split {split}; bars are 95% intervals. A stage is better where its mark lies further "
-            f"below the lines.{'' if split == OWN_SPLIT else few}"
+            f"below the lines.{f' {few}.' if few else ''}"
         ],
         drawn,
         [table for table in tables if table.body],

@@ -76,8 +76,8 @@ class Config:
     """Patterns that are to be broken at a required place."""
 
     n_starts: int = suite.between(0, STARTS, 4, "of each pattern, asked at four lengths each")
-    n_drawn: int = suite.at_least(0, 2, "continuations drawn where a break is due")
-    drawn_tokens: int = suite.at_least(1, 12, "of such a continuation, at most")
+    n_drawn: int = suite.count(0, 2, "continuations drawn where a break is due")
+    drawn_tokens: int = suite.count(1, 12, "of such a continuation, at most")
 
 
 class Item(NamedTuple):

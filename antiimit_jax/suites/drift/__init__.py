@@ -80,13 +80,13 @@ _LEAST_P = 1e-300  # least probability inside a logarithm
 class Config:
     """What changed on unrelated text."""
 
-    n_prompts: int = suite.at_least(1, 102, "unrelated texts, taken from all categories in turn")
+    n_prompts: int = suite.count(1, 102, "unrelated texts, taken from all categories in turn")
     rulers: tuple[str, ...] = suite.one_of(
         RULERS, ("int8_channel", "int8_block", "bf16"), "known changes of the base's weights"
     )
-    n_continued: int = suite.at_least(0, 24, "questions that the base answers itself, greedily")
-    continued_tokens: int = suite.at_least(1, 32, "of such an answer, at most")
-    n_task: int = suite.at_least(0, 24, "plain requests for two words, for KL of the first token")
+    n_continued: int = suite.count(0, 24, "questions that the base answers itself, greedily")
+    continued_tokens: int = suite.count(1, 32, "of such an answer, at most")
+    n_task: int = suite.count(0, 24, "plain requests for two words, for KL of the first token")
     control: "control.Config" = suite.shared("control")
     quantize: str = suite.shared("quantize")
 

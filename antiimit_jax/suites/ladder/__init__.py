@@ -89,11 +89,11 @@ class Config:
     rungs: tuple[str, ...] = suite.one_of(
         RUNGS, ("L1", "L2", "L3", "L4", "L5", "L6", "L8", "L10"), "besides L0, which always is"
     )
-    n_sets: int = suite.at_least(
+    n_sets: int = suite.count(
         1, 20, "word sets of a rung, each asked 8 times; on L3 4, on L7 28, on L9 40 times"
     )
-    n_thoughts: int = suite.at_least(1, 4, "drawn for each request of L13")
-    thought_tokens: int = suite.at_least(1, 40, "of a thought on L13, at most")
+    n_thoughts: int = suite.count(1, 4, "drawn for each request of L13")
+    thought_tokens: int = suite.count(1, 40, "of a thought on L13, at most")
 
 
 def requests_of(cfg: Config, seed: int) -> dict[str, list[Item]]:
