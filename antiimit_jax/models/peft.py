@@ -19,6 +19,7 @@ from antiimit_jax.files import sha256, whole_folder, write_mark
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.families import bare_name
+from antiimit_jax.models.held_file import HeldFile
 from antiimit_jax.models.host_arrays import is_sound
 from antiimit_jax.models.leaves import Leaf, lora_leaves
 from antiimit_jax.models.lora import LoraConfig
@@ -106,13 +107,14 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
     """Reads a PEFT LoRA adapter and checks it against the model.
 
     Raises:
-      UserError: not an adapter folder, a kind of adapter that is not ported, or tensors that do
-        not fit the model; all faulty tensors in one message.
+      UserError: not an adapter folder, a kind of adapter that is not ported, tensors that do not
+        fit the model (all faulty tensors in one message), or a file that is written to meanwhile.
     """
     config = read_adapter_config(folder)
     file = folder / WEIGHTS_FILE
     if not file.is_file():
         raise UserError(f"{folder}: no {WEIGHTS_FILE}{pickle_hint(folder)}")
+    held = HeldFile(file)
     problems: list[str] = []
     found = _by_module(_read_tensors(file), problems)
     expected = config.rank_and_scale(list(found))
@@ -142,7 +144,9 @@ def load_adapter(folder: Path, cfg: ModelConfig) -> Adapter:
         shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
         raise UserError(f"{file}: does not fit the model: {shown}")
     tree, scale = _stacked(pieces, cfg)
-    return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=sha256(file))
+    found_hash = held.sha256()
+    held.check_unchanged()
+    return Adapter(tree=tree, scale=scale, base_model=config.base_model, sha256=found_hash)
 
 
 def _unexpected(name: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from antiimit_jax.files import MARK
+from antiimit_jax.models import peft as peft_files
 from antiimit_jax.models.lora import LoraConfig, init_adapter
 from antiimit_jax.models.peft import load_adapter, save_adapter
 from tests.models.llama_peer import load, random_llama, write
@@ -38,6 +39,21 @@ def change_config(folder, **changes):
     file = folder / CONFIG
     values = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({key: v for key, v in values.items() if v != "gone"}))
+
+
+def test_weights_replaced_between_their_reading_and_their_hash_are_refused(
+    cfg, folder, monkeypatch
+):
+    read = peft_files._read_tensors
+
+    def replaced_after(file):
+        tensors = read(file)
+        change_tensors(folder, lambda own: own.update({name: -own[name] for name in own}))
+        return tensors
+
+    monkeypatch.setattr(peft_files, "_read_tensors", replaced_after)
+    with refused(WEIGHTS, "was replaced or written to while it was read"):
+        load_adapter(folder, cfg)
 
 
 def change_tensors(folder, change):
