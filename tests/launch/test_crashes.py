@@ -107,7 +107,7 @@ def test_putting_an_old_run_back_may_be_killed_too(model, done, tmp_path, order,
     assert killed > 40
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.large), 25])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.large), 10])
 def test_a_study_goes_on_to_the_same_bytes_from_each_change(model, done, tmp_path, every):
     workdir = tmp_path / "w"
     workdir.mkdir()

@@ -50,6 +50,15 @@ def test_parts_hold_every_word_once_with_all_that_lies_inside_it():
     assert parts(random_query(rng, 20), stops)[0].words == list(range(20))
 
 
+def test_twenty_thousand_words_are_asked_in_parts_of_bounded_size():
+    paths = [FormPath("", (5, i // 200, i % 200), i) for i in range(20_000)]
+    paths += [FormPath("", (6, i // 200, i % 200), i) for i in range(20_000)]
+    found = parts(WordQuery((5, 6, 7), tuple(paths), 20_000), np.zeros(200, bool))
+    assert sorted(word for part in found for word in part.words) == list(range(20_000))
+    largest = max(sum(len(path.tokens) for path in part.query.paths) for part in found)
+    assert largest <= trie._PART_TOKENS
+
+
 def test_too_many_words_that_lie_inside_one_another_are_refused():
     chain = tuple(FormPath("", (1,) * n, n - 1) for n in range(1, 101))
     with pytest.raises(UserError, match="score fewer"):
