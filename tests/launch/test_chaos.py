@@ -26,7 +26,7 @@ def compiled(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kills", [pytest.param(100, marks=pytest.mark.large), 4])
+@pytest.mark.parametrize("kills", [pytest.param(100, marks=pytest.mark.large), 10])
 def test_a_study_ended_at_random_moments_comes_to_the_same_bytes(compiled, done, tmp_path, kills):
     flags = lambda workdir: [f"--config={done / 'config.json'}", f"--workdir={workdir}"]
     began, whole = time.monotonic(), tmp_path / "whole"

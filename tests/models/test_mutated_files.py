@@ -14,13 +14,13 @@ import pytest
 from antiimit_jax.errors import UserError
 from antiimit_jax.models.weights import find_model, load_params
 from antiimit_jax.text.tokenizer import load_tokenizer
+from tests.battery import tenth
 from tests.models import mutated_files as mutated
 
 GGUF_KINDS = [("llama", "llama"), ("gpt2", "llama"), ("llama", "gemma"), ("llama", "phi3")]
 GGUF_KINDS += [("gpt2", "qwen2"), ("llama", "gemma3")]
 SECONDS, BYTES = 5, 2**30
 SEEDS = [range(first, first + 2000) for first in range(0, 100_000, 2000)]
-OTHERS = [pytest.param(seeds, marks=pytest.mark.large) for seeds in SEEDS[1:]]
 
 
 def _resident(key: str) -> int:
@@ -82,7 +82,7 @@ def test_the_sound_files_are_read(kind, tmp_path):
     _read(tmp_path)
 
 
-@pytest.mark.parametrize("seeds", [SEEDS[0], *OTHERS], ids=lambda seeds: str(seeds.start))
+@pytest.mark.parametrize("seeds", tenth(SEEDS), ids=lambda seeds: str(seeds.start))
 @pytest.mark.parametrize("attacked", [attack_gguf, attack_safetensors])
 def test_mutated_files_are_read_or_refused(attacked, seeds, tmp_path):
     attacked(tmp_path, seeds)

@@ -34,12 +34,10 @@ def battery(kind: str, first: int, count: int, timeout: float) -> int:
     return end["refused"]
 
 
-# A tenth of the large ones, and of tokenizers less: each takes 4 ms, three times an adapter's.
-@pytest.mark.parametrize(
-    "kind, count", [("config", 10_000), ("adapter", 10_000), ("tokenizer", 3_000)]
-)
-def test_mutations_are_read_or_refused(kind, count):
-    assert count / 2 < battery(kind, 0, count, timeout=200) < count
+@pytest.mark.parametrize("kind", ["config", "adapter", "tokenizer"])
+def test_mutations_are_read_or_refused(kind):
+    count = 10_000  # a tenth
+    assert count / 2 < battery(kind, 0, count, timeout=600) < count
 
 
 @pytest.mark.large
