@@ -28,14 +28,14 @@ request. A step gains too, so it shows that the request is used, not that contro
 Probabilities are floored at `control.FLOOR` inside logarithms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
 from antiimit_jax.metrics.control import FLOOR, ControlResults, tvd_res
-from antiimit_jax.metrics.intervals import Statistic, mean, ratio
+from antiimit_jax.metrics.intervals import FISHER_Z, LOG, Scale, Statistic, mean, ratio
 from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
 from antiimit_jax.metrics.word_sets import Measured, WordSets, codes, sets_of
 
@@ -92,6 +92,12 @@ def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return log(q), log(t), k * first + last
 
 
+def _figure(name: str, columns: tuple, finish: Callable, missing: str, scale: Scale | None = None):
+    """A figure over word sets, whose jackknife is read on a scale."""
+    how = dict(finish=finish, kind="jackknife", scale=scale, missing=missing)
+    return Statistic(name=name, columns=columns, **how)
+
+
 def _request_gain(items: ControlResults) -> Measured:
     """TVD of the mean answer to all requests of a set in one order, less the answer's own."""
     names = [items.cluster, items.shot_set, items.template, *items.word.T]
@@ -124,11 +130,11 @@ def _pairs(items: _Asked) -> Iterator[Measured]:
     x, d, of_unit, shot_set = _units(items)
     moments = moment_columns(x, d)
     statistics = tuple(
-        Statistic(name=name, columns=MOMENTS, finish=finish, kind=kind, missing=missing)
-        for name, finish, kind, missing in (
-            ("gamma", _slope, "slope", _ONE_SHARE),
-            ("gamma_step", _intercept, "slope", _ONE_SHARE),
-            ("gamma_corr", _correlation, "smooth", _FLAT),
+        _figure(name, MOMENTS, finish, missing, scale)
+        for name, finish, scale, missing in (
+            ("gamma", _slope, None, _ONE_SHARE),
+            ("gamma_step", _intercept, None, _ONE_SHARE),
+            ("gamma_corr", _correlation, FISHER_Z, _FLAT),
         )
     )
     yield Measured(moments, of_unit.cluster, shot_set, statistics)
@@ -138,15 +144,14 @@ def _pairs(items: _Asked) -> Iterator[Measured]:
     own = _slope(*(sums[name] for name in MOMENTS)) if len(cluster) else np.zeros(0)
     known = np.isfinite(own)
     columns = {"slope": own[known], "n": np.ones(known.sum())}
-    how = dict(columns=("slope", "n"), finish=ratio, missing=_DISTANCES)
-    within = Statistic(name="gamma_within", **how)
+    within = _figure("gamma_within", ("slope", "n"), ratio, _DISTANCES)
     yield Measured(columns, cluster[known], np.full(known.sum(), -1), (within,))
 
     cluster, of_set = items.sets.each()
     given = items.log_q[:, 0] - items.log_q[:, 1]
     preferred = _mean_by(of_set, given, np.ones(len(given), bool))
     columns = {"n": np.ones(len(cluster)), "b": preferred, "bb": preferred**2}
-    spread = Statistic(name="preference_sd", columns=("n", "b", "bb"), finish=_sd, missing=_SETS)
+    spread = _figure("preference_sd", ("n", "b", "bb"), _sd, _SETS, LOG)
     yield Measured(columns, cluster, np.full(len(cluster), -1), (spread,))
 
 
@@ -207,18 +212,18 @@ def _many(items: _Asked) -> Iterator[Measured]:
     columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
     first, last = (np.flatnonzero(levels == alone) for alone in (0, k * k - 1))
     statistics = tuple(
-        Statistic(
-            name=name,
-            columns=tuple(columns),
-            finish=lambda *sums, part=part: _regression(size, sums, first, last)[part],
-            kind=kind,
-            missing=missing,
+        _figure(
+            name,
+            tuple(columns),
+            lambda *sums, part=part: _regression(size, sums, first, last)[part],
+            missing,
+            scale,
         )
-        for part, (name, kind, missing) in enumerate(
+        for part, (name, scale, missing) in enumerate(
             [
-                ("gamma", "slope", _ONE_SHARE),
-                ("gamma_corr", "smooth", _FLAT),
-                ("gamma_step", "slope", _ENDS),
+                ("gamma", None, _ONE_SHARE),
+                ("gamma_corr", FISHER_Z, _FLAT),
+                ("gamma_step", None, _ENDS),
             ]
         )
     )
@@ -227,8 +232,8 @@ def _many(items: _Asked) -> Iterator[Measured]:
 
     differing = 2 * k / (k - 1) * (means[..., -1] ** 2).mean(axis=1)  # mean square of two words
     columns = {"n": np.ones(len(cluster)), "bb": differing}
-    how = dict(columns=("n", "bb"), finish=_root_mean, missing=_SETS)
-    yield Measured(columns, cluster, unpaired, (Statistic(name="preference_sd", **how),))
+    spread = _figure("preference_sd", ("n", "bb"), _root_mean, _SETS, LOG)
+    yield Measured(columns, cluster, unpaired, (spread,))
 
 
 def _regression(size: int, sums: tuple, first: np.ndarray, last: np.ndarray) -> tuple:

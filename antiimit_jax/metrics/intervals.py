@@ -39,7 +39,7 @@ hold no refusal at all and nothing in the data can say so; read the median, the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -57,6 +57,19 @@ MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined
 NOT_COMPUTED = "interval not computed on this slice"
 
 
+class Scale(NamedTuple):
+    """On what scale a figure's spread is read, and the way back, which keeps its bounds."""
+
+    to: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+LINEAR = Scale(np.asarray, np.asarray)
+# Of 1 itself, which has no Fisher z, the interval is 1.
+FISHER_Z = Scale(lambda r: np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15)), np.tanh)
+LOG = Scale(lambda x: np.log(np.maximum(x, 1e-15)), np.exp)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Statistic:
     """A figure from column sums: `finish(*sums)`, elementwise, NaN where it cannot be had."""
@@ -64,7 +77,8 @@ class Statistic:
     name: str
     columns: tuple[str, ...]
     finish: Callable[..., np.ndarray]
-    kind: Literal["smooth", "proportion", "biased", "slope"] = "smooth"
+    kind: Literal["smooth", "proportion", "biased", "jackknife"] = "smooth"
+    scale: Scale | None = None  # of a jackknife
     missing: str = "no item to measure it on"  # the note of a null value
 
 
@@ -118,8 +132,10 @@ def estimate(
         ends = _clustered_wilson(value, draws, n, clusters)
     elif np.ptp(draws) < 1e-12:
         ends = (value, value)
-    elif kind == "slope":
-        ends = _jackknife_t(value, by_cluster, by_set)
+    elif kind == "jackknife":
+        scale = statistic.scale if statistic.scale and against is None else LINEAR
+        to = lambda part: _influence(scale.to(of(part)))
+        ends = scale.back(_jackknife_t(scale.to(value), to(parts[0]), to(parts[1])))
     elif kind == "biased":
         ends = _reflected(value, draws)
     elif clusters < FEW_CLUSTERS:
@@ -243,7 +259,7 @@ def _influence(figures: np.ndarray) -> np.ndarray:
     return np.where(known, centre - figures, 0)
 
 
-def _jackknife_t(value: float, by_cluster: np.ndarray, by_set: np.ndarray) -> tuple[float, float]:
+def _jackknife_t(value: float, by_cluster: np.ndarray, by_set: np.ndarray) -> np.ndarray:
     """Jackknife variance and Student's t, its degrees of freedom by the influences' kurtosis."""
     levels = [factor for factor in (by_cluster, by_set) if len(factor) > 1]
     variance = sum((len(f) - 1) / len(f) * (f**2).sum() for f in levels)
@@ -251,7 +267,7 @@ def _jackknife_t(value: float, by_cluster: np.ndarray, by_set: np.ndarray) -> tu
     kurtosis = (by_cluster**4).mean() / squares**2 if squares > 0 else 3.0
     freedom = min(len(by_cluster) - 1, 2 * len(by_cluster) / max(kurtosis - 1, 1e-9))
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
-    return value - half, value + half
+    return np.array([value - half, value + half])
 
 
 def _expanded_bca(
