@@ -35,7 +35,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from antiimit_jax.metrics.control import FLOOR, ControlResults, tvd_res
-from antiimit_jax.metrics.intervals import FISHER_Z, LOG, Scale, Statistic, mean, ratio
+from antiimit_jax.metrics.intervals import FISHER_Z, ROOT, Scale, Statistic, mean, ratio
 from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
 from antiimit_jax.metrics.word_sets import Measured, WordSets, codes, sets_of
 
@@ -151,7 +151,7 @@ def _pairs(items: _Asked) -> Iterator[Measured]:
     given = items.log_q[:, 0] - items.log_q[:, 1]
     preferred = _mean_by(of_set, given, np.ones(len(given), bool))
     columns = {"n": np.ones(len(cluster)), "b": preferred, "bb": preferred**2}
-    spread = _figure("preference_sd", ("n", "b", "bb"), _sd, _SETS, LOG)
+    spread = _figure("preference_sd", ("n", "b", "bb"), _sd, _SETS, ROOT)
     yield Measured(columns, cluster, np.full(len(cluster), -1), (spread,))
 
 
@@ -232,7 +232,7 @@ def _many(items: _Asked) -> Iterator[Measured]:
 
     differing = 2 * k / (k - 1) * (means[..., -1] ** 2).mean(axis=1)  # mean square of two words
     columns = {"n": np.ones(len(cluster)), "bb": differing}
-    spread = _figure("preference_sd", ("n", "bb"), _root_mean, _SETS, LOG)
+    spread = _figure("preference_sd", ("n", "bb"), _root_mean, _SETS, ROOT)
     yield Measured(columns, cluster, unpaired, (spread,))
 
 

@@ -12,13 +12,14 @@ sums under resampled clusters. Method, by the number of clusters G:
   G < 6         none: the sign-flip test cannot reject at 5%.
 Proportions (an item passes or not): Wilson at n_eff = p(1 - p) / resampled variance, at most n, and
 at n_eff = G where all items agree, with a t quantile; plain Wilson where each item is its own
-cluster. Slopes over word sets (`graded`): jackknife and Student's t with Satterthwaite's degrees
-of freedom 2G / (kurtosis - 1), since a few sets with extreme shares weigh most; where slopes differ
-between sets BCa covered .88 to .90 and this .93 to .94 (G = 20, 33, 60). `ece_share` is a sum of
-absolute values, which resampling noise can only raise: its interval is reflected (2 value -
-resample). Medians: Woodruff (1952), the interval of the share of items below the median carried to
-the values. Trimmed means: Tukey and McLaughlin (1963), the interval of the winsorised mean over the
-share of items kept. Shot sets as a second factor: see `resampling`.
+cluster. Graded control (`graded`): jackknife and Student's t with Satterthwaite's degrees of
+freedom 2G / (kurtosis - 1), since a few sets with extreme shares weigh most; correlations on
+Fisher's z, spreads on the square root, which keep their bounds. Where slopes differ between sets
+BCa covered .88 to .93 and this .93 to .97 (G = 20, 33, 60; `tests/metrics/test_graded.py`).
+`ece_share` is a sum of absolute values, which resampling noise can only raise: its interval is
+reflected (2 value - resample). Medians: Woodruff (1952), the interval of the share of items below
+the median carried to the values. Trimmed means: Tukey and McLaughlin (1963), the interval of the
+winsorised mean over the share of items kept. Shot sets as a second factor: see `resampling`.
 
 Coverage, from `python -m tests.metrics.test_coverage`, 4 items a cluster; cells outside .93-.97 are
 those to distrust.
@@ -67,7 +68,7 @@ class Scale(NamedTuple):
 LINEAR = Scale(np.asarray, np.asarray)
 # Of 1 itself, which has no Fisher z, the interval is 1.
 FISHER_Z = Scale(lambda r: np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15)), np.tanh)
-LOG = Scale(lambda x: np.log(np.maximum(x, 1e-15)), np.exp)
+ROOT = Scale(lambda x: np.sqrt(np.maximum(x, 0)), lambda root: np.maximum(root, 0) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
