@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 _PLAIN = re.compile(r"[\w.\\^$-]*")  # neither repeats nor choices: matching is quick
@@ -31,8 +32,9 @@ def match_names(
         raise ValueError("too many or too long patterns")
     whole = [before + pattern + after for pattern in patterns]
     try:
-        for pattern in whole:
-            re.compile(pattern)
+        with warnings.catch_warnings(action="ignore"):  # "[[" may mean a set of sets one day
+            for pattern in whole:
+                re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"no regular expression ({error})") from error
     if all(_PLAIN.fullmatch(pattern) for pattern in patterns):

@@ -105,6 +105,11 @@ def test_a_config_that_is_not_ported_or_does_not_fit_is_refused(cfg, folder, cha
     assert time.monotonic() - start < 5
 
 
+def test_a_pattern_that_python_may_read_otherwise_one_day_is_read_without_a_warning(cfg, folder):
+    change_config(folder, alpha_pattern={"[[]no_such_module": 1})
+    load_adapter(folder, cfg)
+
+
 @pytest.mark.parametrize(
     "key, shape, parts",
     [
