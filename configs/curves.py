@@ -2,9 +2,9 @@
 
     python -m launch.sweep --config=configs/curves.py --workdir=runs/curves
 
-Ten cells, each the quickstart's training of one adapter, so a few hours on two cores; it resumes.
-A cell of the first series trains on so many word sets ("all": no end of them) in all eight
-phrasings, one of the second in so many phrasings on all word sets; fewer are always among more.
+Eleven cells, each the quickstart's training of one adapter, so a few hours on two cores; it resumes.
+A cell of the first series trains on so many word sets ("all": no end of them) in all phrasings of
+training, one of the second in so many phrasings on all word sets; fewer are always among more.
 Steps, batches and the items of the evaluation are the same everywhere. With
 --config.train.seeds="(0,1,2)" each cell trains three adapters, and three points show the luck.
 """
@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
 def get_sweep() -> Sweep:
     """The cells, and the figures that the curves show."""
     sets = {str(n): {"train.mixture.word_sets": n} for n in (10, 30, 100, 300, 1000)}
-    phrasings = {str(n): {"train.mixture.templates": TRAIN_TEMPLATES[:n]} for n in (1, 2, 4)}
+    phrasings = {str(n): {"train.mixture.templates": TRAIN_TEMPLATES[:n]} for n in (1, 2, 4, 8)}
     everything = {"all": {}}
     where = ("control", "heldout_words")
     return Sweep(

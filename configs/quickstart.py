@@ -98,8 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.mixture.k_weights = (1.0,)
     config.train.mixture.shots = (0,)
     config.train.mixture.shot_weights = (1.0,)
-    config.train.steps = 480
-    config.train.placebo_steps = 50
+    config.train.steps = 280
+    config.train.placebo_steps = 40
     config.train.learning_rate = 2e-3
     config.train.anchor_weight = 6.0
     config.train.anchor_tokens = 192

@@ -64,8 +64,9 @@ def test_curves_limit_word_sets_or_phrasings_and_not_both():
     trained = {n: run.train.mixture for n, run in runs.items()}
     limits = {(m.word_sets, len(m.templates)) for m in trained.values()}
     most = len(TRAIN_TEMPLATES)
-    assert len(runs) == 10 and runs["word_sets/all"] == runs["phrasings/all"]
-    assert limits == {(n, most) for n in (0, 10, 30, 100, 300, 1000)} | {(0, n) for n in (1, 2, 4)}
+    assert len(runs) == 11 and runs["word_sets/all"] == runs["phrasings/all"]
+    by_sets = {(n, most) for n in (0, 10, 30, 100, 300, 1000)}
+    assert limits == by_sets | {(0, n) for n in (1, 2, 4, 8)}
 
 
 def test_a_sweep_runs_its_cells_and_goes_on_where_it_stood(tmp_path):

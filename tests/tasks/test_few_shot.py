@@ -179,4 +179,4 @@ def test_longest_items_share_what_all_items_of_their_kind_share(smollm2, style):
         if entry.index("{word}") < entry.index("{percent}"):
             assert found == expected
         else:  # both probes ask for 50% of their first word, so they share a little more
-            assert 0 <= len(found) - len(expected) <= 4
+            assert 0 <= len(found) - len(expected) <= 6  # such as "50% slips that read"

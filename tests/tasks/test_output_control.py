@@ -273,7 +273,7 @@ def test_word_sets_depart_from_a_plain_request_in_one_respect_and_follow_the_wei
 
 
 def test_a_plain_mixture_asks_plain_requests_alone():
-    items = ASKED.plain.evaluation("heldout_words", 80, seed=0)
+    items = ASKED.plain.evaluation("heldout_words", 16 * len(TRAIN_TEMPLATES), seed=0)
     kinds = {(len(i.words), i.facets["n_shots"], i.facets["template_heldout"]) for i in items}
     assert kinds == {(2, 0, False)}
     assert {i.facets["template"] for i in items} == set(TRAIN_TEMPLATES)
@@ -388,7 +388,7 @@ def test_at_least_three_in_ten_words_have_two_or_more_tokens(smollm2, by_split, 
 def test_every_phrasing_leaves_the_answer_open(smollm2, style):
     mixture = dataclasses.replace(ASKED, shots=(0, 2), shot_weights=(0.7, 0.3), heldout_weight=0.3)
     tokenizer = smollm2.tokenizer
-    items = mixture.evaluation("heldout_words", 240, seed=0)
+    items = mixture.evaluation("heldout_words", 40 * len(TEMPLATES), seed=0)
     assert {item.facets["template"] for item in items} == set(range(len(TEMPLATES)))
     for item in items:
         for messages in (item.messages, without_percents(item)):
