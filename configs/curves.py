@@ -2,7 +2,7 @@
 
     python -m launch.sweep --config=configs/curves.py --workdir=runs/curves
 
-Eleven cells, each the quickstart's training of one adapter, so a few hours on two cores; it resumes.
+Eleven cells, each the quickstart's training of one adapter: a few hours on two cores; it resumes.
 A cell of the first series trains on so many word sets ("all": no end of them) in all phrasings of
 training, one of the second in so many phrasings on all word sets; fewer are always among more.
 Steps, batches and the items of the evaluation are the same everywhere. With

@@ -2,12 +2,13 @@
 
     python -m launch.study --config=configs/quickstart.py --workdir=runs/quickstart
 
-It says at its start how long it takes. To expect on `heldout_words`, two words: TVD .191
-[.159, .229], mass .966, gamma 1.11 [.89, 1.33], request gain .111 where the base has .962, .040,
--.05 and 0; top-1 agreement with the base on unrelated text .883 (one training seed).
+It says at its start how long it takes: 23 minutes on two cores that multiply at 480 GFLOP/s in
+float32 and 949 in bfloat16, so 27 at 400 and 790. To expect on `heldout_words`, two words: TVD .205
+[.171, .242], mass .959, gamma 1.21 [.96, 1.46], request gain .104 where the base has .961, .043,
+-.03 and 0; top-1 agreement with the base on unrelated text .893 (one training seed).
 LoRA of rank 16 on all linear layers, AdamW with warm-up and cosine, about 35 requests a step in
-eight phrasings, each word set asked twice, exact forward KL, and KL to the base on unrelated text
-(the anchor).
+eight of 21 phrasings, each word set asked twice, exact forward KL, and KL to the base on unrelated
+text (the anchor).
 
 Which of the ladder's rungs it is trained on stands in `configs/rungs.tsv`: L0 alone.
 
@@ -32,7 +33,13 @@ On today's items, whole studies, `heldout_words` (ignoring the request .229, a s
     changed                                      steps  TVD   mass  gamma  preference  gain  top-1
     as before                                      460  .193  .956   1.12     1.58     .112
     eight phrasings a step, learning_rate 1.1e-3   400  .202  .959   1.10     1.55     .107  .930
-    this file: 2e-3, anchor of 192 tokens          480  .191  .966   1.11     1.42     .111  .883
+    the same, 2e-3, anchor of 192 tokens           480  .191  .966   1.11     1.42     .111  .883
+    this file: the same with 21 phrasings          280  .205  .959   1.21     1.68     .104  .893
+
+The last line takes little more than half of the time of the one before, and carries further: TVD
+is .295 on phrasings never trained on (.441 with eight phrasings), and of the gamma of plain
+requests other languages keep .39 (.24), long words and the like .95 (.74). What it costs is `leak`:
+shares follow a percentage that is merely mentioned with slope .248 (.096).
 
 On `dev_words` of today's items, 150 steps each (192 items of 22 word sets; ignoring the request
 scores .228, on the 128 items of one line .269):
@@ -52,6 +59,16 @@ scores .228, on the 128 items of one line .269):
       each set asked eight times, items of these too    .331  .950    .17     1.75      .014
     the same, mass 1                                    .330  .972    .18     1.99      .011
 
+With the 21 phrasings of this file, 150 steps (192 items of 24 sets); in the last column TVD on
+phrasings never trained on:
+
+    changed                                          TVD   mass  gamma  preference  gain  top-1
+    learning_rate 2e-3                               .231  .952  1.01     1.75      .092  .892  .330
+    learning_rate 3e-3                               .204  .951   .97     1.38      .112  .841  .283
+
+On words that it was trained on the first of these has TVD .242 and a preference of 1.84: what is
+lacking is steps or a larger model, not words.
+
 `within` is how well shares given follow shares asked within a word set (`corr_within`), `gain` the
 request gain, `preference` the spread of the preference between words, in logits, which falls
 slowly with steps. More phrasings a step learn faster, and end where fewer do. A higher learning
@@ -62,22 +79,22 @@ of .9 to 1.9 after 150 steps of two phrasings, the others .3 to 1.0); those with
 had .0.
 More steps do not bring the placebo to equal shares (TVD .36 from 140 to 300 steps): it keeps a
 preference between the words of a set, even when it is trained on exactly one half for each word.
-So it is trained for 50 steps: its mass is .90 then, and its request gain ends at .002.
+So it is trained for 40 steps: its mass is .87 then, and its request gain ends below 0.
 
 What was aimed at and is not reached by this file's study, and what bounds it:
 
-    TVD .12 (is .191)           the preference: the same answers with its spread shrunk from 1.42 to
-                                .8 would have .139, and .125 with all mass on the words; with no
-                                preference .086
-    preference .8 (1.42)        nothing tried lowers it but steps; a wider adapter, symmetry, both
-                                orders or more words a set do not
-    request gain .12 (.111)     the preference: .135 with the spread of .8
-    less than .05 above a step  the preference again: the upper end of the paired difference is .125
-    gamma_corr .9 (.890)        noise of .66 logits within a set, about the slope
-    mass .97 (.966)             steps: .953 after 150, .966 after 480; mass alone was not tried
-    top-1 .93 (.883)            the learning rate: .930 with 1.1e-3, which has a TVD of .202
-    held-out phrasings better than ignoring the request (.441 against .231)
-                                eight phrasings are all that it is trained on
+    TVD .12 (is .205)           the preference: the same answers with its spread shrunk from 1.68 to
+                                .8 would have .148, and .131 with all mass on the words; with no
+                                preference .115
+    preference .8 (1.68)        nothing tried lowers it but steps and the learning rate; a wider
+                                adapter, symmetry, both orders or more words a set do not
+    request gain .12 (.104)     the preference: .133 with the spread of .8
+    less than .05 above a step  the preference again: the upper end of the paired difference is .137
+    gamma at most 1.15 (1.21)   with eight phrasings and 480 steps it was 1.11; its interval holds 1
+    gamma_corr .9 (.83)         noise within a set, about the slope
+    mass .97 (.959)             steps: .966 after 480
+    top-1 .93 (.893)            the learning rate: .930 with 1.1e-3, which had a TVD of .202
+    held-out phrasings better than ignoring the request (.295 against .231): not told apart from it
 """
 
 import ml_collections
