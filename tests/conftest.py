@@ -14,6 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import gc
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -23,9 +25,24 @@ from antiimit_jax.language_model import LanguageModel, load_language_model
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 EMBEDDED = "smollm2-135m-instruct"
+_COMPILED = "COMPILED_BY_TESTS"  # variable: a folder
 _MAPS = Path("/proc/self/maps")
 _LONG = ("launch", "planning", "scoring", "training")  # rooms with files of minutes
 _MANY = 20_000  # maps of memory; Linux ends a process that wants more than 65,530
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one worker compiled no other has to: many tests use the same programs."""
+    if not hasattr(config, "workerinput"):  # the process that starts the workers
+        os.environ[_COMPILED] = tempfile.mkdtemp(prefix="compiled-")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_COMPILED])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_COMPILED))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
