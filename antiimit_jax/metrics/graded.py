@@ -35,7 +35,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from antiimit_jax.metrics.control import FLOOR, ControlResults, tvd_res
-from antiimit_jax.metrics.intervals import FISHER_Z, ROOT, Scale, Statistic, mean, ratio
+from antiimit_jax.metrics.intervals import FISHER_Z, LINEAR, ROOT, Scale, Statistic, mean, ratio
 from antiimit_jax.metrics.moments import MOMENTS, covariances, moment_columns
 from antiimit_jax.metrics.word_sets import Measured, WordSets, codes, sets_of
 
@@ -92,8 +92,10 @@ def _by_word(items: ControlResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return log(q), log(t), k * first + last
 
 
-def _figure(name: str, columns: tuple, finish: Callable, missing: str, scale: Scale | None = None):
-    """A figure over word sets, whose jackknife is read on a scale."""
+def _figure(
+    name: str, columns: tuple[str, ...], finish: Callable, missing: str, scale: Scale = LINEAR
+) -> Statistic:
+    """A figure whose interval is a jackknife over word sets, on a scale."""
     how = dict(finish=finish, kind="jackknife", scale=scale, missing=missing)
     return Statistic(name=name, columns=columns, **how)
 
@@ -132,8 +134,8 @@ def _pairs(items: _Asked) -> Iterator[Measured]:
     statistics = tuple(
         _figure(name, MOMENTS, finish, missing, scale)
         for name, finish, scale, missing in (
-            ("gamma", _slope, None, _ONE_SHARE),
-            ("gamma_step", _intercept, None, _ONE_SHARE),
+            ("gamma", _slope, LINEAR, _ONE_SHARE),
+            ("gamma_step", _intercept, LINEAR, _ONE_SHARE),
             ("gamma_corr", _correlation, FISHER_Z, _FLAT),
         )
     )
@@ -221,9 +223,9 @@ def _many(items: _Asked) -> Iterator[Measured]:
         )
         for part, (name, scale, missing) in enumerate(
             [
-                ("gamma", None, _ONE_SHARE),
+                ("gamma", LINEAR, _ONE_SHARE),
                 ("gamma_corr", FISHER_Z, _FLAT),
-                ("gamma_step", None, _ENDS),
+                ("gamma_step", LINEAR, _ENDS),
             ]
         )
     )

@@ -12,14 +12,15 @@ sums under resampled clusters. Method, by the number of clusters G:
   G < 6         none: the sign-flip test cannot reject at 5%.
 Proportions (an item passes or not): Wilson at n_eff = p(1 - p) / resampled variance, at most n, and
 at n_eff = G where all items agree, with a t quantile; plain Wilson where each item is its own
-cluster. Graded control (`graded`): jackknife and Student's t with Satterthwaite's degrees of
-freedom 2G / (kurtosis - 1), since a few sets with extreme shares weigh most; correlations on
-Fisher's z, spreads on the square root, which keep their bounds. Where slopes differ between sets
-BCa covered .88 to .93 and this .93 to .97 (G = 20, 33, 60; `tests/metrics/test_graded.py`).
-`ece_share` is a sum of absolute values, which resampling noise can only raise: its interval is
-reflected (2 value - resample). Medians: Woodruff (1952), the interval of the share of items below
-the median carried to the values. Trimmed means: Tukey and McLaughlin (1963), the interval of the
-winsorised mean over the share of items kept. Shot sets as a second factor: see `resampling`.
+cluster. Slopes, correlations and preferences of graded control (`graded`): jackknife and Student's
+t with Satterthwaite's degrees of freedom 2G / (kurtosis - 1), since a few sets with extreme shares
+weigh most; correlations on Fisher's z, standard deviations on the square root, which keep their
+bounds. Where slopes differ between sets BCa covered .88 to .93 and this .93 to .97 (G = 20, 33, 60;
+`tests/metrics/test_graded.py`). `ece_share` is a sum of absolute values, which resampling noise can
+only raise: its interval is reflected (2 value - resample). Medians: Woodruff (1952), the interval
+of the share of items below the median carried to the values. Trimmed means: Tukey and McLaughlin
+(1963), the interval of the winsorised mean over the share of items kept. Shot sets as a second
+factor: see `resampling`.
 
 Coverage, from `python -m tests.metrics.test_coverage`, 4 items a cluster; cells outside .93-.97 are
 those to distrust.
@@ -40,7 +41,7 @@ hold no refusal at all and nothing in the data can say so; read the median, the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import stats
@@ -58,8 +59,11 @@ MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined
 NOT_COMPUTED = "interval not computed on this slice"
 
 
+Kind = Literal["smooth", "proportion", "biased", "jackknife"]
+
+
 class Scale(NamedTuple):
-    """On what scale a figure's spread is read, and the way back, which keeps its bounds."""
+    """A scale on which an interval is computed, and the way back, which keeps the bounds."""
 
     to: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]
@@ -78,9 +82,13 @@ class Statistic:
     name: str
     columns: tuple[str, ...]
     finish: Callable[..., np.ndarray]
-    kind: Literal["smooth", "proportion", "biased", "jackknife"] = "smooth"
-    scale: Scale | None = None  # of a jackknife
+    kind: Kind = "smooth"
+    scale: Scale = LINEAR  # of a jackknife; that of a difference is always linear
     missing: str = "no item to measure it on"  # the note of a null value
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"{self.name} is of kind {self.kind!r}, not of {get_args(Kind)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +133,8 @@ def estimate(
         note = f"no interval: undefined in {undefined:.0%} of the resamples"
         return Estimate(value=value, note=note)
     parts = ("without_cluster", "without_set", "without_cell")
-    by_cluster, by_set, by_cell = (_influence(of(part)) for part in parts)
+    without = [of(part) for part in parts]
+    by_cluster, by_set, by_cell = map(_influence, without)
     excess = resampling.excess(by_cluster, by_set, by_cell)
     draws = value + excess * (draws[np.isfinite(draws)] - value)
     note = resampling.note
@@ -134,9 +143,9 @@ def estimate(
     elif np.ptp(draws) < 1e-12:
         ends = (value, value)
     elif kind == "jackknife":
-        scale = statistic.scale if statistic.scale and against is None else LINEAR
-        to = lambda part: _influence(scale.to(of(part)))
-        ends = scale.back(_jackknife_t(scale.to(value), to(parts[0]), to(parts[1])))
+        scale = statistic.scale if against is None else LINEAR
+        on_scale = [_influence(scale.to(figures)) for figures in without[:2]]
+        ends = scale.back(_jackknife_t(scale.to(value), *on_scale))
     elif kind == "biased":
         ends = _reflected(value, draws)
     elif clusters < FEW_CLUSTERS:

@@ -136,7 +136,7 @@ def _rows(table: suite.Columns, place: Mapping[str, str], boot: suite.Bootstrap)
     judged = [_Seed(part) for _, part in suite.parts(table, "cluster")]
     found = [dict(seed.components, unvisited=seed.unvisited) for seed in judged]
     columns = {name: np.array([of[name] for of in found]) for name in found[0]}
-    statistics = [suite.mean(name, name, kind="slope") for name in columns]
+    statistics = [suite.mean(name, name, kind="jackknife") for name in columns]
     cluster = np.array([seed.text for seed in judged])
     rows = suite.rows_at(place, statistics, columns, cluster, boot)
     rows += [

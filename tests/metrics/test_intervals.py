@@ -202,3 +202,8 @@ def test_same_seed_same_interval():
     draw = lambda seed: mean_interval(x, resample(np.arange(60), seed=seed))
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
+
+
+def test_a_kind_of_interval_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="of kind 'slope', not of .*jackknife"):
+        mean("mean", "x", kind="slope")
