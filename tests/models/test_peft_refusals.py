@@ -106,8 +106,9 @@ def test_a_config_that_is_not_ported_or_does_not_fit_is_refused(cfg, folder, cha
 
 
 def test_a_pattern_that_python_may_read_otherwise_one_day_is_read_without_a_warning(cfg, folder):
+    plain = load_adapter(folder, cfg)
     change_config(folder, alpha_pattern={"[[]no_such_module": 1})
-    load_adapter(folder, cfg)
+    assert load_adapter(folder, cfg).scale == plain.scale
 
 
 @pytest.mark.parametrize(

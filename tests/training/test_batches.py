@@ -101,21 +101,19 @@ def test_rows_hold_the_streams_items_in_order_with_their_targets(small, style, a
 @pytest.mark.parametrize("style", ["base", "chat"])
 def test_shapes_are_static_and_nearly_all_computed_tokens_exist(small, style):
     source = small.source(MIXED, style=style)
-    shapes, filled = set(), []
+    shapes = set()
     for step in range(12):
         batch = source(step)
         shapes.add(tuple(np.shape(leaf) for leaf in jax.tree.leaves(batch)))
         forest = batch.packed.forest
         real = (forest.subtree_end[0] > 0).sum() + forest.trunk_length[0].sum()
         computed = forest.dense.place[0]
-        assert (computed >= 0).sum() == real and real <= len(computed)
-        filled.append(real / len(computed))
+        assert (computed >= 0).sum() == real and 0.7 < real / len(computed) <= 1
         rows = forest.tokens.shape[1] // MIXED.groups
         for group in range(MIXED.groups):
             (trunk,) = set(forest.trunk_of[0, group * rows : (group + 1) * rows])
             assert forest.trunk_length[0, trunk] > 0
-    assert len(shapes) == 1 and min(filled) > 0.6, filled  # space for the longest phrasing
-    assert np.mean(filled) > 0.7
+    assert len(shapes) == 1
 
 
 def test_a_step_of_accumulated_microbatches_holds_the_items_of_one_large_batch(small):
