@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import jinja2.sandbox
 import pytest
@@ -69,21 +71,31 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[LimitedProcess]:
-    """One that did nothing before: a process that ends counts with all that it ever did."""
+    """One for these templates alone."""
     process = LimitedProcess()
     yield process
     process.stop()
+
+
+def processor_time(process: LimitedProcess) -> float:
+    """Seconds of this process' children that have ended, and of that one where it goes on."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = ended.ru_utime + ended.ru_stime
+    if process._child is not None:
+        stat = Path(f"/proc/{process._child.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[11:13]  # utime and stime, proc(5)
+        seconds += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_ends_in_one_line_within_five_seconds(name, process):
     template, says = HOSTILE[name]
     render("{{ 1 }}", MESSAGES, process=process, **OPTIONS)  # the process is there
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = processor_time(process)  # the clock would count other programs too
     with refused("chat template", says):
         render(template, MESSAGES, process=process, **OPTIONS)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # the clock would count other programs too
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert processor_time(process) - before < 5
     text = render("{{ messages[0].content }}!", MESSAGES, process=process, **OPTIONS)
     assert text == "hi!"
 
