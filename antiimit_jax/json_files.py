@@ -97,6 +97,15 @@ def read_json_lines(
     return _read_lines(file, hint, parsed)
 
 
+def read_text(file: Path, *, hint: str) -> str:
+    """A text file as a whole.
+
+    Raises:
+      UserError: no such file, more than `MOST_BYTES`, or not UTF-8.
+    """
+    return "\n".join(read_lines(file, hint=hint).entries)
+
+
 def read_lines(file: Path, *, hint: str) -> UserFile[str]:
     """The lines of a text file.
 

@@ -23,7 +23,8 @@ Neither is evidence of control. Share of GIVEN items that simple behaviours pass
 
 The reference rule is read from a third party's account of the code. First tokens are read as they
 are: " word" and "word" are two. Files that SAD's own export writes are not read, since their layout
-is not public.
+is not public; its multiple-choice questions are, as they lie in its folders, by
+`launch.choice_items`.
 """
 
 import collections

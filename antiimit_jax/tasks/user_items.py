@@ -38,7 +38,7 @@ _SHAPE = {
     "cluster?": str,
     "facets?": {str: (str, bool, float)},
 }
-_MOST_WORDS, _MOST_VALUES = 20, 50
+MOST_WORDS, _MOST_VALUES = 20, 50  # of an item, of a facet
 _FACET = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _VALUE = re.compile(r"[^,=\s]([^,=]{0,38}[^,=\s])?")  # as a slice's name can hold it
 _TAKEN = ("distance", "k", "shots", "template", "templates", "tokens")  # slices in any case
@@ -131,8 +131,8 @@ def _prompt_problem(record: Mapping[str, Any]) -> str:
 
 def _word_problem(words: Sequence[str]) -> str:
     """What keeps words from being the answers of one request; empty where nothing does."""
-    if not 2 <= len(words) <= _MOST_WORDS:
-        return f"{len(words)} words; give 2 to {_MOST_WORDS}"
+    if not 2 <= len(words) <= MOST_WORDS:
+        return f"{len(words)} words; give 2 to {MOST_WORDS}"
     return own_words_problem(words)
 
 
