@@ -27,7 +27,7 @@ from antiimit_jax.models.quantized import FORMATS
 from antiimit_jax.models.weights import fitting_dtype
 from antiimit_jax.parallel import AUTO, MESHES, is_mesh
 from antiimit_jax.results import BASE, Stage, adapter_stage
-from antiimit_jax.scoring.asks import Scoring
+from antiimit_jax.scoring.asks import Program, Scoring
 from antiimit_jax.scoring.terminators import POLICIES
 from antiimit_jax.scoring.trie import FORMS
 from antiimit_jax.suites import SUITES
@@ -78,6 +78,12 @@ class _Common:
     def rule(self) -> Scoring:
         """What counts as saying a word in this run."""
         return Scoring(forms=self.forms, terminators=self.terminators)
+
+    def programs(self) -> list[Program]:
+        """What its suites ask of a model."""
+        asked = [name for name in self.suites if hasattr(SUITES[name], "programs")]
+        of = lambda name: SUITES[name].programs(self.of(name), self.eval_seed, self.rule)
+        return [program for name in asked for program in of(name)]
 
     def stages(self) -> list[Stage]:
         """The base, then a tuned and a placebo adapter for each training seed."""

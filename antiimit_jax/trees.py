@@ -1,4 +1,4 @@
-"""Nested dicts and their dotted names, and what a tree of arrays holds as a hash."""
+"""Nested dicts and their dotted names, and what a tree of arrays holds: bytes, and their hash."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,6 +29,11 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(group, {})
         node[last] = leaf
     return tree
+
+
+def n_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, abstract or not."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def digest(tree: Any) -> str:

@@ -13,8 +13,7 @@ from antiimit_jax.json_files import read_json_lines
 from antiimit_jax.metrics.control import ControlResults
 from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.models.catalog import alias_of, entry_of, pair_of, series_of
-from antiimit_jax.planning.memory import n_params
-from antiimit_jax.planning.model import find_planned
+from antiimit_jax.models.known import find_known, n_params
 from antiimit_jax.reporting import run_files
 from antiimit_jax.reporting.compared_models import BESIDE, Model
 from antiimit_jax.reporting.identity import differing
@@ -234,7 +233,7 @@ def _parameters(run: ReadRun) -> int:
       UserError: neither is there.
     """
     try:
-        return n_params(find_planned(run.config.model).cfg)
+        return n_params(find_known(run.config.model).cfg)
     except UserError as error:
         hint = 'tell its "parameters" in a line of --models'
         raise UserError(f"--runs={run.folder}: size unknown ({error}); {hint}") from error

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from antiimit_jax.evaluation.programs import Work
+from antiimit_jax.models.known import n_params
 from antiimit_jax.planning.duration import StepSpeed, speed_at, study_seconds
-from antiimit_jax.planning.memory import n_params
-from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.processor import matmul_gflops
 from antiimit_jax.results import Stage
 from antiimit_jax.study import Study
@@ -51,5 +51,5 @@ def _seconds(
         speed = StepSpeed(*measure_step(lm, jobs[0]), slower)
     else:
         speed = speed_at(rates[config.dtype], n_params(lm.cfg))
-    shaper, steps = Shaper(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
-    return study_seconds(config, ask, steps, shaper, speed)
+    work, steps = Work(lm.tokenizer, lm.prompt_format), [job.steps for job in jobs]
+    return study_seconds(config, ask, steps, work, speed)

@@ -15,15 +15,13 @@ import sys
 import jax
 from absl import flags
 
-from antiimit_jax.models.quantized import check_format
-from antiimit_jax.planning.advice import PROGRAMS, find_way, judge, with_mesh
+from antiimit_jax.models.known import find_known, listing, listing_text, n_params
+from antiimit_jax.planning.advice import PROGRAMS, judge, with_mesh
 from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import HARDWARE, find_hardware
-from antiimit_jax.planning.memory import Estimator, n_params
-from antiimit_jax.planning.model import find_planned
+from antiimit_jax.planning.memory import estimator_of
 from antiimit_jax.planning.overview import overview, overview_text
-from antiimit_jax.planning.report import Plan, as_dict, as_text, listing, listing_text
-from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.planning.report import as_dict, as_text
 from antiimit_jax.processor import kept_gflops
 from launch import cli
 
@@ -46,27 +44,19 @@ def main() -> None:
         cli.show_json(rows) if cli.FLAGS.json else cli.show(overview_text(rows))
         return
     machine = find_hardware(cli.needed("hardware"))
-    asked = cli.run_config(machine.kind)
     jax.config.update("jax_num_cpu_devices", machine.devices)  # to compile for
-    model = find_planned(asked.model)
+    asked = cli.run_config(None if machine.kind == "cpu" else machine.kind)
+    model = find_known(asked.model)
     run = with_mesh(asked, model.cfg, machine)
-    run.lora.check(model.cfg)
-    check_format(model.cfg, run.quantize, run.model)
     cli.say(f"compiling {run.model} for shapes alone")
-    shaper = Shaper(model.tokenizer(), model.prompt_format)
-    estimator = Estimator(model.cfg, shaper, machine.kind, machine.devices)
-    verdicts = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    estimator = estimator_of(model, run, machine.kind, machine.devices)
+    programs = [judge(program, run, estimator, machine) for program in PROGRAMS]
     seconds = None
     if machine.kind == "cpu":  # this one, or one like it
-        seconds = planned_seconds(run, n_params(model.cfg), shaper, kept_gflops())
-    way = find_way(verdicts, run, machine)
-    how = dict(mesh=asked.mesh, quantize=run.quantize, verdicts=verdicts, way=way, seconds=seconds)
-    plan = Plan(model=model, machine=machine, **how)
-    if cli.FLAGS.json:
-        cli.show_json(as_dict(plan))
-    else:
-        cli.show(as_text(plan))
-    if not way.programs:
+        seconds = planned_seconds(run, n_params(model.cfg), estimator.work, kept_gflops())
+    plan = as_dict(model, machine, run, programs, mesh=asked.mesh, seconds=seconds)
+    cli.show_json(plan) if cli.FLAGS.json else cli.show(as_text(plan))
+    if not plan["fitting"]:
         sys.exit(1)
 
 

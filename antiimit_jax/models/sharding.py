@@ -27,7 +27,7 @@ from antiimit_jax.parallel import (
     on_mesh,
     put,
 )
-from antiimit_jax.trees import flat, nested
+from antiimit_jax.trees import flat, n_bytes, nested
 
 Tree = Any
 _SPLIT = ("mlp", "hidden", "vocab")  # a matrix is split along the first that the devices divide
@@ -83,8 +83,7 @@ def placer(
 def bytes_of_one(cfg: ModelConfig, params: Tree, shards: int) -> int:
     """Bytes of the parameters, abstract or not, on one of the devices that share them."""
     specs = partition(cfg, AbstractMesh((1, shards), (DATA, MODEL)), format_of(params))
-    size = lambda part: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
-    own = lambda spec, part: size(part) // (1 if spec == WHOLE else shards)
+    own = lambda spec, part: n_bytes(part) // (1 if spec == WHOLE else shards)
     return sum(jax.tree.leaves(jax.tree.map(own, specs, params)))
 
 

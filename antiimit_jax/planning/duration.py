@@ -7,8 +7,9 @@ stands for it.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.models.decoder import n_tokens
-from antiimit_jax.planning.shapes import Shaper, programs_of
+from antiimit_jax.planning.memory import step_batch
 from antiimit_jax.results import Stage
 from antiimit_jax.run_config import RunConfig
 
@@ -32,7 +33,7 @@ def speed_at(gflops: float, parameters: int) -> StepSpeed:
 
 
 def study_seconds(
-    run: RunConfig, left: Sequence[Stage], steps: Sequence[int], shaper: Shaper, speed: StepSpeed
+    run: RunConfig, left: Sequence[Stage], steps: Sequence[int], work: Work, speed: StepSpeed
 ) -> float:
     """About what evaluating the stages that are left and training some adapters will take.
 
@@ -41,14 +42,14 @@ def study_seconds(
     """
     bases = sum(stage.kind == "base" for stage in left)
     times = lambda program: program.of_base * bases if program.of_base else len(left)
-    read = sum(shaper.tokens(program) * times(program) for program in programs_of(run))
+    read = sum(work.tokens(program) * times(program) for program in run.programs())
     forward = speed.seconds / speed.tokens / _PASSES * speed.slower  # of a token
     training = speed.seconds * sum(steps) + _PER_ADAPTER * len(steps)
     return training + forward * read + _PER_STAGE * len(left)
 
 
 def planned_seconds(
-    run: RunConfig, parameters: int, shaper: Shaper, gflops: Mapping[str, float]
+    run: RunConfig, parameters: int, work: Work, gflops: Mapping[str, float]
 ) -> float:
     """About what a whole study takes on a processor; every token is counted with the head.
 
@@ -56,9 +57,9 @@ def planned_seconds(
       gflops: the processor's rate of matmuls by dtype; others are multiplied as float32.
     """
     train, n = run.train, len(run.train.seeds)
-    tokens = n_tokens(shaper.train(train, run.forms, run.seed))
+    tokens = n_tokens(step_batch(run, work))
     of_token = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters).seconds
     slower = of_token(run.dtype) / of_token(train.dtype)
     speed = StepSpeed(tokens * of_token(train.dtype), tokens, slower)
     steps = [train.steps, train.placebo_steps] if train.placebo_steps else [train.steps]
-    return study_seconds(run, run.stages(), n * steps, shaper, speed)
+    return study_seconds(run, run.stages(), n * steps, work, speed)

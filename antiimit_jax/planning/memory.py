@@ -8,58 +8,62 @@ Every device holds the whole model or, where a row of them shares it, its part; 
 others is among the temporaries, since the programs for all devices are compiled.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
+from antiimit_jax.evaluation.programs import Work, shape_key
+from antiimit_jax.models.catalog import CATALOG, embedded_file
 from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.decoder import Decoder
+from antiimit_jax.models.known import KnownModel, find_known
 from antiimit_jax.models.lora import LoraConfig, init_adapter, train_mask
 from antiimit_jax.models.peft_config import CONFIG_FILE
+from antiimit_jax.models.quantized import check_format
 from antiimit_jax.models.sharding import bytes_of_one, partition
 from antiimit_jax.models.weights import abstract_params
 from antiimit_jax.parallel import DATA, WHOLE, DataParallel, Rows, make_mesh, mesh_sizes, shapes_on
 from antiimit_jax.planning.hardware import GIB
-from antiimit_jax.planning.model import find_planned
-from antiimit_jax.planning.shapes import Shaper, programs_of, shape_key
 from antiimit_jax.run_config import RunConfig
+from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.differences import differences
 from antiimit_jax.scoring.generate import Draws, sampled
 from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
+from antiimit_jax.text.tokenizer import load_tokenizer
+from antiimit_jax.training.batches import Asking
 from antiimit_jax.training.loop import jit_step
 from antiimit_jax.training.step import dealt, init_state, make_optimizer, step_mesh
-from antiimit_jax.training.terms import make_terms
+from antiimit_jax.training.terms import make_batch, make_terms
+from antiimit_jax.trees import n_bytes
 
 Tree = Any
+STAND_IN = "smollm2-135m-instruct"  # whose tokenizer is taken for those that are not here
+Phases = dict[str, dict[str, int]]  # name -> bytes by kind
 # Measured on two small models: Python and its packages, tokenizer, XLA, what it compiled, tables;
 # in training also the larger program, checkpoints and TensorBoard.
 _EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One phase of a program: what lies in one device's memory at once, in bytes by kind."""
-
-    name: str
-    parts: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.parts.values())
+def step_batch(run: RunConfig, work: Work) -> dict[str, Tree]:
+    """The batch of a training step, by the terms' names."""
+    return make_batch(make_terms(run.train, _asking(run, work, work.stops), seed=run.seed), 0)
 
 
-def peak(phases: Sequence[Phase]) -> Phase:
-    """The phase that needs most."""
-    return max(phases, key=lambda phase: phase.total)
+def _asking(run: RunConfig, work: Work, stops: np.ndarray) -> Asking:
+    known = dict(tokenizer=work.tokenizer, prompt_format=work.prompt_format)
+    return Asking(forms=run.forms, stops=stops, **known)
+
+
+def peak(phases: Phases) -> int:
+    """Bytes of the phase that needs most."""
+    return max(sum(parts.values()) for parts in phases.values())
 
 
 def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
@@ -78,177 +82,175 @@ def _drawn(decoder: Decoder, variables: Tree, ends: jax.Array, batch: Draws) -> 
     return sampled(decoder, variables, ends, np.float32(1), batch)
 
 
-def n_bytes(tree: Tree) -> int:
-    """Bytes of all arrays or abstract arrays of a tree."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+_FUNCTIONS = {  # what runs for each kind of program
+    "words": word_log_probs,
+    "first_tokens": next_token_probs,
+    "top_words": continuations,
+    "lexicon_words": following,
+    "texts": differences,
+    "generate": _drawn,
+}
 
 
-@functools.cache
-def n_params(cfg: ModelConfig) -> int:
-    """Parameters; a tied head counts once."""
-    return sum(x.size for x in jax.tree.leaves(abstract_params(cfg, "float32")))
+def estimator_of(model: KnownModel, run: RunConfig, kind: str, devices: int) -> "Estimator":
+    """That of a model and its tokenizer, or of the tokenizer that stands in.
 
-
-def _cast(layers: Tree, cast: Tree) -> Tree:
-    """What of the layers has another dtype after a cast, and so lies there twice."""
-    return jax.tree.map(lambda old, new: None if new.dtype == old.dtype else new, layers, cast)
+    Raises:
+      UserError: an adapter or a quantisation that does not fit the model; a tokenizer that cannot
+        be read.
+    """
+    run.lora.check(model.cfg)
+    check_format(model.cfg, run.quantize, model.name)
+    tokenizer = load_tokenizer(model.tokenizer or embedded_file(CATALOG[STAND_IN]))
+    prompt_format = model.entry.prompt_format if model.entry else "chat"
+    return Estimator(model.cfg, Work(tokenizer, prompt_format), kind, devices)
 
 
 class Estimator:
     """Estimates of many configurations of one model on one kind of machine; compiles once each."""
 
-    def __init__(self, cfg: ModelConfig, shaper: Shaper, kind: str, devices: int = 1) -> None:
+    def __init__(self, cfg: ModelConfig, work: Work, kind: str, devices: int = 1) -> None:
         """`kind` is "tpu", "gpu" or "cpu", where device and host are the same memory.
 
         Programs for several `devices` are compiled for as many, which JAX must have here. A mesh
         that is "auto" stands for copies (`advice.with_mesh`).
         """
-        self.cfg, self._shaper, self._on_cpu, self._devices = cfg, shaper, kind == "cpu", devices
-        self._known: dict[tuple, int] = {}
+        self.cfg, self.work, self._on_cpu, self._devices = cfg, work, kind == "cpu", devices
+        self._known: dict[Any, int] = {}
 
     @functools.cache
     def weights(self, dtype: str, shards: int = 1, quantize: str = "none") -> int:
         """Bytes of the weights on one of the devices that share them."""
         return bytes_of_one(self.cfg, abstract_params(self.cfg, dtype, quantize), shards)
 
-    def _shards(self, run: RunConfig) -> int:
-        return mesh_sizes(run.mesh, self._devices)[1]
-
-    def _row(self, run: RunConfig) -> Mesh:
-        """One row of devices, which all others are like."""
-        shards = self._shards(run)
-        return make_mesh(jax.local_devices()[:shards], shards)
-
-    def evaluate(self, run: RunConfig) -> list[Phase]:
+    def evaluate(self, run: RunConfig) -> Phases:
         """The phases of `launch.evaluate` with an adapter: every program of every suite.
-
-        A second model lies beside; what asking it sets aside is taken to be no more.
 
         Raises:
           UserError: a second model of no known shape.
         """
-        shards, phases = self._shards(run), []
-        row = self._row(run)
-        resident = self._resident(_EVALUATING, run, shards) | self._second(run, shards)
-        stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
-        for program in programs_of(run):
-            parts = {"adapter": n_bytes(_adapter(self.cfg, run.lora))}
-            dtype = {"own": "", "rounded": "bfloat16", "changed": "float32"}[program.weights]
-            if dtype:  # beside the stored weights in float32, where the run's own are others
-                parts = {f"weights {program.weights}": self.weights(dtype, shards)}
-                if (run.dtype, run.quantize) != ("float32", "none"):
-                    parts["weights as stored"] = self.weights("float32", shards)
-            own = self._variables(run, dtype)
-            base = self._variables(run, "float32") if dtype else {"params": own["params"]}
-            fn, given = {
-                "words": (word_log_probs, (own, stops)),
-                "first_tokens": (next_token_probs, (own, stops)),
-                "top_words": (continuations, (own, stops)),
-                "lexicon_words": (following, (own, stops)),
-                "texts": (differences, (base, own)),
-                "generate": (_drawn, (own, stops)),
-            }[program.kind]
-            batches = self._shaper.batches(program)
-            parts["temporaries"] = max(self._temporaries(fn, given, b, row) for b in batches)
-            phases.append(Phase(name=program.name, parts=resident | parts))
-        return phases or [Phase(name="nothing", parts=resident)]
+        resident, second = self._resident(_EVALUATING, run), None
+        if run.against and (Path(run.against).expanduser() / CONFIG_FILE).is_file():
+            resident["second adapter"] = n_bytes(_adapter(self.cfg, run.lora))
+        elif run.against:
+            cfg = find_known(run.against, flag="against").cfg
+            second = Estimator(cfg, self.work, "", self._devices)
+            resident |= second._resident(0, run, "second model")
+        phases = {}
+        for program in run.programs():
+            parts = self._asked(program, run)
+            if second and program.weights == "own":
+                most = second._asked(program, run)["temporaries"]
+                parts["temporaries"] = max(parts["temporaries"], most)
+            phases[program.name] = resident | parts
+        return phases or {"nothing": resident}
 
-    def finetune(self, run: RunConfig) -> list[Phase]:
+    def finetune(self, run: RunConfig) -> Phases:
         """The one phase of `launch.finetune`, on each device that takes part."""
-        shards, dtype = self._shards(run), run.train.dtype
         read = abstract_params(self.cfg, run.dtype, run.quantize)
-        layers = abstract_params(self.cfg, dtype, run.quantize)["layers"]
+        layers = abstract_params(self.cfg, run.train.dtype, run.quantize)["layers"]
         trained = read | {"layers": layers}  # `training_params`
-        state, step = self._step(run, trained)
+        optimizer, state = abstract_state(self.cfg, run)
         if self._on_cpu:
-            parts = self._resident(_TRAINING, run, shards)
-            if dtype != run.dtype:
-                parts[f"layers cast to {dtype}"] = n_bytes(_cast(read["layers"], layers))
+            parts = self._resident(_TRAINING, run)
+            if run.train.dtype != run.dtype:  # what has another dtype lies there twice
+                twice = lambda old, new: None if new.dtype == old.dtype else new
+                cast = jax.tree.map(twice, read["layers"], layers)
+                parts[f"layers cast to {run.train.dtype}"] = n_bytes(cast)
         else:
             parts = self._kept(run) if run.train.eval_every else {}
-            parts["weights in training"] = bytes_of_one(self.cfg, trained, shards)
-        parts |= {"adapter and Adam's moments": state, "temporaries": step}
-        return [Phase(name="training", parts=parts)]
+            parts["weights in training"] = bytes_of_one(self.cfg, trained, self._shards(run))
+        parts["adapter and Adam's moments"] = n_bytes(state)
+        parts["temporaries"] = self._step(run, trained, optimizer, state)
+        return {"training": parts}
 
-    def study(self, run: RunConfig) -> list[Phase]:
+    def study(self, run: RunConfig) -> Phases:
         """The phases of `launch.study`, which keeps the evaluated weights while it trains."""
         kept = {} if self._on_cpu else self._kept(run)
-        training = [dataclasses.replace(p, parts=kept | p.parts) for p in self.finetune(run)]
-        return [*self.evaluate(run), *training]
+        training = {name: kept | parts for name, parts in self.finetune(run).items()}
+        return self.evaluate(run) | training
 
     def _kept(self, run: RunConfig) -> dict[str, int]:
         """The evaluated weights, which training and its looks at dev_words keep."""
         kept = self.weights(run.dtype, self._shards(run), run.quantize)
         return {"weights kept for evaluating": kept}
 
-    def _resident(self, program: int, run: RunConfig, shards: int) -> dict[str, int]:
+    def _shards(self, run: RunConfig) -> int:
+        return mesh_sizes(run.mesh, self._devices)[1]
+
+    def _resident(self, program: int, run: RunConfig, what: str = "weights") -> dict[str, int]:
         """What lies there throughout: the weights; on a CPU also the program, and what was read.
 
         A CPU's device takes over whole arrays that were read, so that these exist once.
         """
+        dtype, quantize, shards = run.dtype, run.quantize, self._shards(run)
+        kind = dtype if quantize == "none" else f"{quantize}, else {dtype}"
         shared = f", shared by {shards}" if shards > 1 else ""
-        dtype, quantize = run.dtype, run.quantize
-        name = dtype if quantize == "none" else f"{quantize}, else {dtype}"
-        weights = {f"weights ({name}{shared})": self.weights(dtype, shards, quantize)}
-        read = {"program": program, f"weights ({name})": self.weights(dtype, 1, quantize)}
+        weights = {f"{what} ({kind}{shared})": self.weights(dtype, shards, quantize)}
+        read = {"program": program, f"{what} ({kind})": self.weights(dtype, 1, quantize)}
         return read | weights if self._on_cpu else weights
 
-    def _second(self, run: RunConfig, shards: int) -> dict[str, int]:
-        """What `run.against` names: the weights of a model, or an adapter."""
-        if not run.against:
-            return {}
-        if (Path(run.against).expanduser() / CONFIG_FILE).is_file():
-            return {"second adapter": n_bytes(_adapter(self.cfg, run.lora))}
-        cfg = find_planned(run.against, flag="against").cfg
-        other = Estimator(cfg, self._shaper, "", self._devices)
-        return {"second model": other.weights(run.dtype, shards, run.quantize)}
+    def _asked(self, program: Program, run: RunConfig) -> dict[str, int]:
+        """What asking a program's questions takes beside what lies there throughout."""
+        shards = self._shards(run)
+        row = make_mesh(jax.local_devices()[:shards], shards)  # which all others are like
 
-    def _variables(self, run: RunConfig, dtype: str = "") -> dict[str, Tree]:
-        """Of the model as it runs, or of its base with matrices in another dtype; placed."""
-        row, quantize = self._row(run), "none" if dtype else run.quantize
-        params = abstract_params(self.cfg, dtype or run.dtype, quantize)
-        base = {"params": shapes_on(row, params, partition(self.cfg, row, quantize))}
-        return base if dtype else base | {"lora": shapes_on(row, _adapter(self.cfg, run.lora))}
+        def placed(dtype: str, quantize: str = "none") -> dict[str, Tree]:
+            params = abstract_params(self.cfg, dtype, quantize)
+            return {"params": shapes_on(row, params, partition(self.cfg, row, quantize))}
 
-    def _temporaries(self, fn: Callable, arguments: Tree, batch: Tree, row: Mesh) -> int:
-        """What a call sets aside on one device, its batch and result included."""
-        key = (fn.__name__, shape_key((arguments, batch)), row.size)
-        if key not in self._known:
-            decoder = Decoder(self.cfg)
-            program = DataParallel(lambda given, one: fn(decoder, *given, one), Rows(row))
+        if program.weights == "own":
+            adapter = _adapter(self.cfg, run.lora)
+            base = placed(run.dtype, run.quantize)
+            model = base | {"lora": shapes_on(row, adapter)}
+            parts = {"adapter": n_bytes(adapter)}
+        else:  # beside the stored weights in float32, where the run's own are others
+            dtype = {"rounded": "bfloat16", "changed": "float32"}[program.weights]
+            base, model = placed("float32"), placed(dtype)
+            parts = {f"weights {program.weights}": self.weights(dtype, shards)}
+            if (run.dtype, run.quantize) != ("float32", "none"):
+                parts["weights as stored"] = self.weights("float32", shards)
+        stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
+        given = (base, model) if program.kind == "texts" else (model, stops)
+        fn, decoder = _FUNCTIONS[program.kind], Decoder(self.cfg)
+        compiler = DataParallel(lambda given, batch: fn(decoder, *given, batch), Rows(row))
+
+        def set_aside(batch: Tree) -> int:
             one_round = jax.tree.map(lambda leaf: np.expand_dims(leaf, 0), batch)
-            analysis = program.compiled(arguments, one_round).memory_analysis()
-            used = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-            self._known[key] = used + n_bytes(batch)
-        return self._known[key]
+            compiled = lambda: compiler.compiled(given, one_round)
+            return self._set_aside((fn, shape_key((given, batch)), shards), compiled, batch)
 
-    def _step(self, run: RunConfig, params: Tree) -> tuple[int, int]:
-        """Bytes of the training state, and of what a step sets aside with its batch."""
-        cfg, train = self.cfg, run.train
-        optimizer, state = abstract_state(cfg, run)
-        batch = self._shaper.train(train, run.forms, run.seed)
+        return parts | {"temporaries": max(map(set_aside, self.work.batches(program)))}
+
+    def _step(
+        self, run: RunConfig, params: Tree, optimizer: optax.GradientTransformation, state: Tree
+    ) -> int:
+        """What a training step sets aside, its batch included."""
+        cfg, train, batch = self.cfg, run.train, step_batch(run, self.work)
         rows, shards = mesh_sizes(run.mesh, self._devices)
-        devices = jax.local_devices()[: rows * shards]
-        mesh = step_mesh(train.accumulate, make_mesh(devices, shards))
-        dtypes = run.dtype, run.quantize
-        key = ("step", dtypes, train, run.lora, mesh.axis_sizes, shape_key(batch))
-        if key not in self._known:
+        mesh = step_mesh(train.accumulate, make_mesh(jax.local_devices()[: rows * shards], shards))
+        specs = {name: dealt(microbatches, mesh) for name, microbatches in batch.items()}
+
+        def compiled() -> Any:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            asking = dataclasses.replace(self._shaper.asking(run.forms), stops=stops)
-            terms = make_terms(train, asking)
+            terms = make_terms(train, _asking(run, self.work, stops))
             decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
-            specs = {name: dealt(microbatches, mesh) for name, microbatches in batch.items()}
-            step = jit_step(decoder, terms, optimizer, mesh)
-            compiled = step.lower(
+            lowered = jit_step(decoder, terms, optimizer, mesh).lower(
                 shapes_on(mesh, state),
                 shapes_on(mesh, params, partition(cfg, mesh, run.quantize)),
                 shapes_on(mesh, batch, specs),
-            ).compile()
-            analysis = compiled.memory_analysis()
-            fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-            own = sum(
-                n_bytes(part) // (1 if specs[name] == WHOLE else mesh.shape[DATA])
-                for name, part in batch.items()
             )
-            self._known[key] = analysis.temp_size_in_bytes + fresh + own
-        return n_bytes(state), self._known[key]
+            return lowered.compile()
+
+        key = (run.dtype, run.quantize, train, run.lora, mesh.axis_sizes, shape_key(batch))
+        split = [part for name, part in batch.items() if specs[name] != WHOLE]
+        elsewhere = n_bytes(split) - n_bytes(split) // mesh.shape[DATA]
+        return self._set_aside(key, compiled, batch) - elsewhere
+
+    def _set_aside(self, key: tuple, compiled: Callable[[], Any], batch: Tree) -> int:
+        """Bytes of a call's temporaries, its batch and what is new of its result."""
+        if key not in self._known:
+            used = compiled().memory_analysis()
+            fresh = used.output_size_in_bytes - used.alias_size_in_bytes
+            self._known[key] = used.temp_size_in_bytes + fresh + n_bytes(batch)
+        return self._known[key]

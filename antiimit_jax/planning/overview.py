@@ -5,12 +5,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from antiimit_jax.models.quantized import check_format
-from antiimit_jax.planning.advice import Verdict, judge, with_mesh
+from antiimit_jax.models.known import find_known, n_params
+from antiimit_jax.planning.advice import judge, with_mesh
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
-from antiimit_jax.planning.memory import Estimator, n_params
-from antiimit_jax.planning.model import find_planned
-from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.planning.memory import estimator_of
 from antiimit_jax.run_config import RunConfig
 
 # One of each size; others of the size differ little.
@@ -36,23 +34,18 @@ def overview(
     alike = lambda machine: (machine.kind, machine.devices)
     rows = []
     for name in models:
-        model = find_planned(name)
-        shaper = Shaper(model.tokenizer(), model.prompt_format)
+        model = find_known(name)
         for (kind, devices), some in itertools.groupby(sorted(machines, key=alike), key=alike):
             asked = dataclasses.replace(run_on(kind), suites=("control",))
-            asked.lora.check(model.cfg)
-            check_format(model.cfg, asked.quantize, name)
-            estimator = Estimator(model.cfg, shaper, kind, devices)
+            estimator = estimator_of(model, asked, kind, devices)
             for machine in some:
                 run = with_mesh(asked, model.cfg, machine)
-                about = {"model": name, "parameters": n_params(model.cfg), "hardware": machine.name}
-                verdicts = (judge(program, run, estimator, machine) for program in PROGRAMS)
-                rows.append(about | {one.program: _said(one) for one in verdicts})
+                row = {"model": name, "parameters": n_params(model.cfg), "hardware": machine.name}
+                for program in PROGRAMS:
+                    one = judge(program, run, estimator, machine)
+                    row[program] = "fits" if one["fits"] else "flags" if one["rescued"] else "no"
+                rows.append(row)
     return rows
-
-
-def _said(verdict: Verdict) -> str:
-    return "fits" if verdict.fits else "flags" if verdict.rescued else "no"
 
 
 def overview_text(rows: Sequence[dict[str, Any]]) -> str:

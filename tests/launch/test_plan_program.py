@@ -37,7 +37,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     result = launch("plan", *given, "--hardware=cpu-5g")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
-    assert plan["config"]["hidden_size"] == 512 and plan["own_tokenizer"]
+    assert plan["config"]["hidden_size"] == 512
     programs = {program["program"]: program for program in plan["programs"]}
     assert set(programs) == {"evaluate", "finetune", "study"}
     tight = programs["evaluate"]
@@ -46,7 +46,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     assert again.returncode == 0, again.stderr
     repeated = json.loads(again.stdout)["programs"][0]
     assert repeated["fits"] and repeated["peak"] == tight["peak_with_flags"]
-    assert plan["way"]["programs"] == ["study"] and plan["way"]["flags"]
+    assert plan["fitting"] == list(programs) and programs["study"]["flags"]
     assert plan["study_seconds"] > 60 and any("rate of matmuls" in n for n in plan["notes"])
     nothing = launch("plan", *given[:-1], "--hardware=cpu-1g")
     assert nothing.returncode == 1 and "\nnothing fits cpu-1g\n" in nothing.stdout

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
+from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.export.merged import write_merged
@@ -21,9 +22,8 @@ from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models import quantized
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import load_adapter, save_adapter
-from antiimit_jax.models.weights import cast_matrices
-from antiimit_jax.planning.memory import Estimator, abstract_params
-from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.models.weights import abstract_params, cast_matrices
+from antiimit_jax.planning.memory import Estimator
 from antiimit_jax.results import BASE
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.scoring.asks import Ask, Scoring
@@ -113,7 +113,7 @@ def test_a_device_holds_the_bytes_that_the_plan_counts(folders, how):
     assert described(abstract_params(lm.cfg, "bfloat16", how)) == described(lm.params)
     leaves = jax.tree.leaves(Runner(lm, jax.local_devices()[:1]).base.params)
     held = sum(leaf.addressable_data(0).on_device_size_in_bytes() for leaf in leaves)
-    estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu")
+    estimator = Estimator(lm.cfg, Work(lm.tokenizer, lm.prompt_format), "tpu")
     assert estimator.weights("bfloat16", 1, how) == held < estimator.weights("bfloat16")
 
 

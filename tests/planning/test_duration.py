@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.planning.duration import StepSpeed, planned_seconds, speed_at, study_seconds
-from antiimit_jax.planning.shapes import Shaper, programs_of
 from antiimit_jax.results import BASE, adapter_stage
 from antiimit_jax.run_config import from_dict
 from antiimit_jax.text.tokenizer import load_tokenizer
@@ -24,13 +24,13 @@ RUN = from_dict(
 
 
 @pytest.fixture(scope="module")
-def shaper(tmp_path_factory):
+def work(tmp_path_factory):
     folder = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-    return Shaper(load_tokenizer(folder), "base")
+    return Work(load_tokenizer(folder), "base")
 
 
-def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
-    tokens = {program.name: shaper.tokens(program) for program in programs_of(RUN)}
+def test_steps_and_tokens_are_counted_for_what_is_left(work):
+    tokens = {program.name: work.tokens(program) for program in RUN.programs()}
     speed = StepSpeed(seconds=3.0, tokens=1)  # a second for a token that is read
     tuned = adapter_stage("tuned", 0)
     once = tokens["control"] + tokens["drift"] + tokens["drift, first token"]
@@ -38,34 +38,34 @@ def test_steps_and_tokens_are_counted_for_what_is_left(shaper):
     of_base = (
         tokens["control, no percentages"] + tokens["drift, own answers"] + len(RULERS) * of_rulers
     )
-    seconds = lambda left, steps: study_seconds(RUN, left, steps, shaper, speed)
+    seconds = lambda left, steps: study_seconds(RUN, left, steps, work, speed)
     assert seconds([], []) == 0 and seconds([], [5, 2]) == pytest.approx(21 + 20)
     assert seconds([tuned], []) == pytest.approx(once + 20)
     assert seconds([BASE, tuned], []) == pytest.approx(2 * once + of_base + 40)
 
 
-def test_evaluation_in_a_slower_dtype_takes_so_much_longer(shaper):
+def test_evaluation_in_a_slower_dtype_takes_so_much_longer(work):
     stages = [BASE, adapter_stage("tuned", 0)]
     alike, slower = (
-        study_seconds(RUN, stages, [5], shaper, StepSpeed(3.0, 1, ratio)) for ratio in (1.0, 1.8)
+        study_seconds(RUN, stages, [5], work, StepSpeed(3.0, 1, ratio)) for ratio in (1.0, 1.8)
     )
     fixed = 5 * 3.0 + 10 + 40
     assert slower - fixed == pytest.approx(1.8 * (alike - fixed))
 
 
-def test_without_a_measured_step_the_rate_of_matmuls_says_how_long_reading_takes(shaper):
+def test_without_a_measured_step_the_rate_of_matmuls_says_how_long_reading_takes(work):
     stages = [BASE, adapter_stage("tuned", 0)]
-    at = lambda gflops: study_seconds(RUN, stages, [], shaper, speed_at(gflops, 10**8)) - 40
+    at = lambda gflops: study_seconds(RUN, stages, [], work, speed_at(gflops, 10**8)) - 40
     read = sum(
-        shaper.tokens(program) * (program.of_base or len(stages)) for program in programs_of(RUN)
+        work.tokens(program) * (program.of_base or len(stages)) for program in RUN.programs()
     )
     assert at(100.0) == pytest.approx(read * 2 * 10**8 / 60e9)  # 60% of the rate, 2 a parameter
     assert at(200.0) == pytest.approx(at(100.0) / 2)
 
 
-def test_time_goes_with_the_work_and_the_rate(shaper):
+def test_time_goes_with_the_work_and_the_rate(work):
     run = RUN.on("cpu")
-    took = lambda run, **gflops: planned_seconds(run, 10**8, shaper, gflops)
+    took = lambda run, **gflops: planned_seconds(run, 10**8, work, gflops)
     fixed = took(run, float32=1e12)
     slow, fast = took(run, float32=100.0) - fixed, took(run, float32=200.0) - fixed
     assert fast > 60 and slow == pytest.approx(2 * fast, rel=1e-3)

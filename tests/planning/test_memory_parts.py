@@ -12,31 +12,24 @@ import pytest
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
+from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.known import n_params
 from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.models.lora import init_adapter, train_mask
-from antiimit_jax.models.weights import find_model, load_params
-from antiimit_jax.planning.advice import PROGRAMS, Verdict, Way, apply, find_way, judge
+from antiimit_jax.models.weights import abstract_params, find_model, load_params
+from antiimit_jax.planning.advice import changed_field, judge
 from antiimit_jax.planning.hardware import find_hardware
-from antiimit_jax.planning.memory import (
-    Estimator,
-    Phase,
-    abstract_params,
-    abstract_state,
-    n_bytes,
-    n_params,
-    peak,
-)
-from antiimit_jax.planning.shapes import Shaper
+from antiimit_jax.planning.memory import Estimator, abstract_state, peak
 from antiimit_jax.results import BASE
 from antiimit_jax.run_config import RunConfig, from_dict
 from antiimit_jax.study import measure
-from antiimit_jax.suites import SUITES
 from antiimit_jax.training.step import init_state, make_optimizer
+from antiimit_jax.trees import n_bytes
 from tests.tiny_model import write_tiny_model
 
 FEW = {
@@ -128,12 +121,11 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
         progress=silent,
     )
     measure(asker, dataclasses.replace(run, suites=suites))
-    shaper = Shaper(lm.tokenizer, lm.prompt_format)
+    work = Work(lm.tokenizer, lm.prompt_format)
     kinds = ("words", "first_tokens", "top_words", "generate")
     planned: dict[str, list] = {kind: [] for kind in kinds}
-    for suite in suites:
-        for program in SUITES[suite].programs(run.of(suite), run.eval_seed, run.rule):
-            planned[program.kind] += shaper.batches(program)
+    for program in dataclasses.replace(run, suites=suites).programs():
+        planned[program.kind] += work.batches(program)
     readouts = lambda batch: batch.read_at.size
     tokens = lambda batch: batch.forest.tokens.size + batch.forest.trunk_tokens.size
     for size in (readouts, tokens):
@@ -146,82 +138,80 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
 
 def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(folder, run):
     cfg, _ = load_params(find_model(str(folder)))
-    shaper = Shaper(load_language_model(str(folder)).tokenizer, "base")
-    estimator = Estimator(cfg, shaper, "cpu")
+    work = Work(load_language_model(str(folder)).tokenizer, "base")
+    estimator = Estimator(cfg, work, "cpu")
     run = dataclasses.replace(run, suites=("drift",))
     own = {"n_continued": 2, "continued_tokens": 4, "rulers": ()}
     run = dataclasses.replace(run, drift=dataclasses.replace(run.drift, **own))
-    alone = {phase.name: phase.parts for phase in estimator.evaluate(run)}
+    alone = estimator.evaluate(run)
     assert list(alone) == ["drift", "drift, own answers"]
     kept = 2 * (2 + 2) * 32 * cfg.n_layers * cfg.n_kv_heads * cfg.head_dim  # of prompts and rows
     assert alone["drift, own answers"]["temporaries"] > 4 * kept
     both = estimator.evaluate(dataclasses.replace(run, against=str(folder)))
-    for phase in both:
-        assert phase.parts == alone[phase.name] | {"second model": estimator.weights("float32")}
+    second = {"second model (float32)": estimator.weights("float32")}
+    assert both == {name: parts | second for name, parts in alone.items()}
+    wider = str(write_tiny_model(folder.parent / "wider", hidden_size=512, scale=0.0))
+    larger = estimator.evaluate(dataclasses.replace(run, against=wider))["drift, own answers"]
+    assert larger["temporaries"] > alone["drift, own answers"]["temporaries"]
     with pytest.raises(UserError, match="--against=no-such-model: not in the catalog"):
         estimator.evaluate(dataclasses.replace(run, against="no-such-model"))
 
 
 def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run, smollm2):
     cfg, _ = load_params(find_model(str(folder)))
-    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "chat"), "tpu")
+    estimator = Estimator(cfg, Work(smollm2.tokenizer, "chat"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
-    phases = {phase.name: phase.total for phase in estimator.evaluate(run)}
+    phases = {name: sum(parts.values()) for name, parts in estimator.evaluate(run).items()}
     between = (phases["drift"] + phases["rulers"]) // 2
     machine = dataclasses.replace(find_hardware("v5e-1"), device_bytes=between, share=1.0)
-    verdict = judge("evaluate", run, estimator, machine)
-    assert not verdict.fits and verdict.rescued and verdict.changes
-    need = peak(verdict.phases).total
-    for n, (_, size) in enumerate(verdict.saved, 1):
+    one = judge("evaluate", run, estimator, machine)
+    assert not one["fits"] and one["rescued"] and one["flags"]
+    need = one["peak"]
+    for flag, size in zip(one["flags"], one["saved"]):
         assert need > between and size > 0
         need -= size
-        assert need == peak(estimator.evaluate(apply(run, verdict.changes[:n]))).total
-    assert need == verdict.least.total <= between
+        field, _, value = flag.removeprefix("--config.").partition("=")
+        run = changed_field(run, field, () if value == "()" else value)
+        assert need == peak(estimator.evaluate(run))
+    assert need == one["peak_with_flags"] <= between
     roomy = dataclasses.replace(machine, device_bytes=phases["rulers"])
     easy = judge("evaluate", run, estimator, roomy)
-    assert easy.fits and not easy.saved
+    assert easy["fits"] and not easy["flags"]
 
 
-def test_the_way_is_the_one_that_gives_up_least(run):
-    machine, halved = find_hardware("a100-40"), ("dtype", "bfloat16")
+def test_what_needs_more_than_jax_takes_names_the_variable_and_a_split_mesh_its_flag(run, folder):
+    cfg, _ = load_params(find_model(str(folder)))
 
-    def way(need: int = 0, **fits: bool | None) -> Way:
-        """Of programs that fit, do with a change (None) that leaves so many bytes, or do not."""
-        verdicts = [
-            Verdict(
-                program=program,
-                phases=[],
-                fits=bool(fits[program]),
-                saved=((halved, 1),) if fits[program] is None else (),
-                rescued=fits[program] is not False,
-                least=Phase(name="", parts={"": need}),
-            )
-            for program in PROGRAMS
-        ]
-        return find_way(verdicts, run, machine)
+    class Halves(Estimator):
+        """An evaluation takes two bytes, and one in bfloat16."""
 
-    parts, changed = ("evaluate", "finetune"), (halved,)
-    assert way(evaluate=True, finetune=True, study=True) == Way(programs=("study",))
-    assert way(evaluate=True, finetune=True, study=None) == Way(programs=parts)
-    with_it = Way(programs=parts, changes=changed)
-    assert way(evaluate=None, finetune=True, study=False) == with_it
-    alone = Way(programs=("evaluate",), changes=changed)
-    assert way(evaluate=None, finetune=False, study=False) == alone
-    assert way(evaluate=False, finetune=False, study=False) == Way(programs=())
-    tight = way(machine.usable + 1, evaluate=None, finetune=False, study=False)
-    assert "MEM_FRACTION" in tight.environment
-    run = dataclasses.replace(run, mesh="data:2,model:4")  # which "auto" would choose anew
-    shared = Way(programs=("evaluate",), changes=(halved, ("mesh", run.mesh)))
-    assert way(evaluate=None, finetune=False, study=False) == shared
+        def evaluate(self, run):
+            return {"all": {"weights": 1 if run.dtype == "bfloat16" else 2}}
+
+        def weights(self, *how):
+            return 0
+
+    def judged(share: float, mesh: str = "data:8,model:1") -> dict:
+        machine = dataclasses.replace(find_hardware("a100-40"), device_bytes=2, share=share)
+        one = dataclasses.replace(run, mesh=mesh)
+        return judge("evaluate", one, Halves(cfg, None, "gpu"), machine)
+
+    assert judged(1.0)["fits"] and not judged(1.0)["environment"]
+    easy, tight = judged(0.6), judged(0.3)
+    assert not easy["fits"] and easy["rescued"] and not easy["environment"]
+    assert tight["rescued"] and "MEM_FRACTION" in tight["environment"]
+    assert easy["flags"] == ["--config.dtype=bfloat16"] and easy["saved"] == [1]
+    split = judged(0.6, "data:2,model:4")["flags"]  # which "auto" would choose anew
+    assert split == ["--config.dtype=bfloat16", "--config.mesh=data:2,model:4"]
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu")
+    estimator = Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
     machine = dataclasses.replace(find_hardware("v2-8"), devices=1)
-    verdict = judge("evaluate", run, estimator, machine)
-    assert not verdict.fits and not verdict.rescued and not verdict.changes
+    one = judge("evaluate", run, estimator, machine)
+    assert not one["fits"] and not one["rescued"] and not one["flags"]
     # Published: 12.55 GiB of weights in two bytes each.
     assert estimator.weights("bfloat16") / 2**30 == pytest.approx(12.55, abs=0.01)
 
@@ -231,21 +221,22 @@ def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
     runner = Runner(lm)
     first = lambda leaf: leaf.addressable_shards[0].data.nbytes
     held = sum(map(first, jax.tree.leaves(runner.base.params)))
-    estimator = Estimator(lm.cfg, Shaper(lm.tokenizer, lm.prompt_format), "tpu", 8)
+    estimator = Estimator(lm.cfg, Work(lm.tokenizer, lm.prompt_format), "tpu", 8)
     assert estimator.weights("bfloat16", 8) == held < estimator.weights("bfloat16") / 7
 
 
 def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    estimator = Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu", 8)
+    estimator = Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu", 8)
     run = from_dict(
         FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": FEW["drift"] | {"rulers": []}}
     )
-    verdict = judge("evaluate", run, estimator, find_hardware("v2-8"))
-    assert not verdict.fits and verdict.rescued and verdict.changes == (("mesh", "data:1,model:8"),)
-    more = verdict.least.total - estimator.weights("bfloat16", 8)
+    one = judge("evaluate", run, estimator, find_hardware("v2-8"))
+    assert not one["fits"] and one["rescued"]
+    assert one["flags"] == ["--config.mesh=data:1,model:8"]
+    more = one["peak_with_flags"] - estimator.weights("bfloat16", 8)
     assert 0 < more < 0.2 * estimator.weights("bfloat16")
     less = {"dtype": "bfloat16", "remat": True, "rows": 1, "groups": 1}
-    changes = [("mesh", "data:1,model:8"), *((f"train.{name}", v) for name, v in less.items())]
-    training = apply(run, changes)
-    assert peak(estimator.finetune(training)).total < find_hardware("v2-8").usable
+    training = dataclasses.replace(run, mesh="data:1,model:8")
+    training = dataclasses.replace(training, train=dataclasses.replace(run.train, **less))
+    assert peak(estimator.finetune(training)) < find_hardware("v2-8").usable

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from antiimit_jax.models.known import find_known
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
-from antiimit_jax.planning.memory import Estimator, peak
-from antiimit_jax.planning.model import find_planned
+from antiimit_jax.planning.memory import estimator_of, peak
 from antiimit_jax.planning.overview import overview, overview_text
-from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.run_config import RunConfig, from_dict
 from tests.tiny_model import write_tiny_model
 
@@ -22,10 +21,9 @@ def test_a_machine_holds_a_model_or_does_with_flags_or_does_not(tmp_path):
     folder = str(write_tiny_model(tmp_path / "tiny", hidden_size=64, scale=0.0))
     small = from_dict({"suites": ["control"], "control": {"n_items": 4, "splits": ["train"]}})
     run = small.on("gpu")
-    model = find_planned(folder)
-    estimator = Estimator(model.cfg, Shaper(model.tokenizer(), "base"), "gpu", 1)
-    training = peak(estimator.finetune(run)).total
-    most = max(training, peak(estimator.evaluate(run)).total)
+    estimator = estimator_of(find_known(folder), run, "gpu", 1)
+    training = peak(estimator.finetune(run))
+    most = max(training, peak(estimator.evaluate(run)))
 
     def machine(name: str, size: int) -> Hardware:
         return dataclasses.replace(HARDWARE[name], device_bytes=size)

@@ -6,8 +6,8 @@ Memory is anonymous plus shared memory, sampled while the program runs: mapped f
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -40,14 +40,14 @@ def larger(tmp_path_factory) -> str:
     return str(write_tiny_model(folder, scale=0.02, **CATALOG["smollm2-360m"].config))
 
 
-def uncached() -> dict[str, str]:
-    """A bare process without our caches: a GGUF file's weights, once there, are mapped."""
-    nowhere = {"ANTIIMIT_JAX_CACHE": os.devnull, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    return bare_environment() | nowhere
+def uncached(cache: Path) -> dict[str, str]:
+    """A bare process whose caches are empty: a GGUF file's weights, once there, are mapped."""
+    empty = {"ANTIIMIT_JAX_CACHE": str(cache), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return bare_environment() | empty
 
 
-def measured_peak(program: str, *flags: str) -> float:
-    result, peak = peak_memory(command(program, *flags), uncached())
+def measured_peak(program: str, cache: Path, *flags: str) -> float:
+    result, peak = peak_memory(command(program, *flags), uncached(cache / program))
     assert result.returncode == 0, result.stderr
     return peak
 
@@ -59,16 +59,16 @@ def test_the_plan_is_within_15_percent_of_what_is_measured(size, larger, tmp_pat
     made = subprocess.run(
         command("plan", *flags, "--hardware=cpu-64g", "--json"),
         cwd=ROOT,
-        env=uncached(),
+        env=uncached(tmp_path / "plan"),
         capture_output=True,
         text=True,
         check=True,
     )
     planned = {p["program"]: p["peak"] for p in json.loads(made.stdout)["programs"]}
     found = {
-        "evaluate": measured_peak("evaluate", *flags, f"--workdir={tmp_path / 'evaluate'}"),
+        "evaluate": measured_peak("evaluate", tmp_path, *flags, f"--workdir={tmp_path / 'asked'}"),
         "finetune": measured_peak(
-            "finetune", *flags, "--adapters=tuned", f"--workdir={tmp_path / 'finetune'}"
+            "finetune", tmp_path, *flags, "--adapters=tuned", f"--workdir={tmp_path / 'tuned'}"
         ),
     }
     for program, bytes_found in found.items():

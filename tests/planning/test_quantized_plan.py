@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
+from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
 from antiimit_jax.planning.advice import judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator, peak
-from antiimit_jax.planning.shapes import Shaper
 from antiimit_jax.run_config import from_dict
 
 RUN = {
@@ -26,7 +26,7 @@ LINEAR = {"int8": 6.5, "nf4": 3.9}  # GiB of weights: one byte, or 4.5 bits, and
 @pytest.fixture(scope="module")
 def estimator(smollm2) -> Estimator:
     cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    return Estimator(cfg, Shaper(smollm2.tokenizer, "base"), "tpu")
+    return Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu")
 
 
 @pytest.mark.parametrize("how", LINEAR)
@@ -36,10 +36,10 @@ def test_7b_fits_16_gb_in_evaluation_and_in_training(estimator, how):
     weights = estimator.weights("bfloat16", 1, how)
     assert weights / 2**30 == pytest.approx(LINEAR[how], abs=0.05)
     for program in ("evaluate", "finetune"):
-        assert judge(program, run, estimator, machine).fits
+        assert judge(program, run, estimator, machine)["fits"]
         # What is widened is one layer's matrix, or a few: never all layers at once.
         beside, usual = (
-            peak(getattr(estimator, program)(one)).total - estimator.weights("bfloat16", 1, held)
+            peak(getattr(estimator, program)(one)) - estimator.weights("bfloat16", 1, held)
             for one, held in ((run, how), (whole, "none"))
         )
         assert beside < usual + 2**30
