@@ -14,7 +14,8 @@ from antiimit_jax.models.weights import abstract_params
 from antiimit_jax.parallel import mesh_name, splits
 from antiimit_jax.planning.hardware import GPU_SHARE_AT_MOST, Hardware
 from antiimit_jax.planning.memory import Estimator, peak
-from antiimit_jax.run_config import RunConfig
+from antiimit_jax.run_config import RunConfig, from_dict, to_dict
+from antiimit_jax.trees import flat, nested
 
 PROGRAMS = ("evaluate", "finetune", "study")
 
@@ -34,20 +35,18 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
     """What a program takes as configured, and with changes where that does not fit; in bytes."""
     estimate = getattr(estimator, program)
     phases = estimate(run)
-    need, flags, saved = peak(phases), [], []
-    least, fits = need, need <= machine.usable
+    need, saved = peak(phases), {}
+    least = need
     hopeless = estimator.weights("bfloat16", machine.devices, run.quantize) > machine.at_most
     for field, value in [] if hopeless else _changes(program, run, machine):
         if least <= machine.at_most:
             break
-        changed = changed_field(run, field, value)
+        changed = from_dict(nested(flat(to_dict(run)) | {field: value}))
         if (now := peak(estimate(changed))) < least:
-            flags.append(f"--config.{field}={value}")
-            saved.append(least - now)
+            saved[f"--config.{field}={value}"] = least - now
             run, least = changed, now
-    if flags and splits(run.mesh) and not any("config.mesh" in flag for flag in flags):
-        flags.append(f"--config.mesh={run.mesh}")  # which "auto" would choose anew
-        saved.append(0)
+    if saved and splits(run.mesh):  # "auto" would choose anew
+        saved.setdefault(f"--config.mesh={run.mesh}", 0)
     variable = f"XLA_PYTHON_CLIENT_MEM_FRACTION={GPU_SHARE_AT_MOST}"
     return {
         "program": program,
@@ -56,21 +55,13 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
             for name, parts in phases.items()
         ],
         "peak": need,
-        "fits": fits,
+        "fits": need <= machine.usable,
         "rescued": least <= machine.at_most,
-        "flags": flags,
-        "saved": saved,
+        "flags": list(saved),
+        "saved": list(saved.values()),
         "peak_with_flags": least,
         "environment": variable if machine.usable < least <= machine.at_most else "",
     }
-
-
-def changed_field(run: RunConfig, field: str, value: Any) -> RunConfig:
-    """The configuration with one field, or one of a group as "train.rows", replaced."""
-    group, _, name = field.rpartition(".")
-    if group:
-        name, value = group, dataclasses.replace(getattr(run, group), **{name: value})
-    return dataclasses.replace(run, **{name: value})
 
 
 def _changes(program: str, run: RunConfig, machine: Hardware) -> list[tuple[str, Any]]:

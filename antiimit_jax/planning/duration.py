@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.models.decoder import n_tokens
-from antiimit_jax.planning.memory import step_batch
+from antiimit_jax.planning.memory import step_terms
 from antiimit_jax.results import Stage
 from antiimit_jax.run_config import RunConfig
+from antiimit_jax.training.terms import make_batch
 
 _PASSES = 3.0  # as many forward passes over a step's tokens, in its dtype, take a step's time
 _SHARE = 0.6  # of a processor's matmul rate is reached (launch/benchmark/README.md)
@@ -57,7 +58,7 @@ def planned_seconds(
       gflops: the processor's rate of matmuls by dtype; others are multiplied as float32.
     """
     train, n = run.train, len(run.train.seeds)
-    tokens = n_tokens(step_batch(run, work))
+    tokens = n_tokens(make_batch(step_terms(run, work), 0))
     of_token = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters).seconds
     slower = of_token(run.dtype) / of_token(train.dtype)
     speed = StepSpeed(tokens * of_token(train.dtype), tokens, slower)

@@ -9,13 +9,12 @@ others is among the temporaries, since the programs for all devices are compiled
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from antiimit_jax.evaluation.programs import Work, shape_key
 from antiimit_jax.models.catalog import CATALOG, embedded_file
@@ -32,15 +31,15 @@ from antiimit_jax.planning.hardware import GIB
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.differences import differences
-from antiimit_jax.scoring.generate import Draws, sampled
+from antiimit_jax.scoring.generate import sampled
 from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
 from antiimit_jax.text.tokenizer import load_tokenizer
 from antiimit_jax.training.batches import Asking
-from antiimit_jax.training.loop import jit_step
-from antiimit_jax.training.step import dealt, init_state, make_optimizer, step_mesh
-from antiimit_jax.training.terms import make_batch, make_terms
+from antiimit_jax.training.loop import jit_step, training_params
+from antiimit_jax.training.step import Optimizer, dealt, init_state, make_optimizer, step_mesh
+from antiimit_jax.training.terms import Term, make_batch, make_terms
 from antiimit_jax.trees import n_bytes
 
 Tree = Any
@@ -51,45 +50,31 @@ Phases = dict[str, dict[str, int]]  # name -> bytes by kind
 _EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
 
 
-def step_batch(run: RunConfig, work: Work) -> dict[str, Tree]:
-    """The batch of a training step, by the terms' names."""
-    return make_batch(make_terms(run.train, _asking(run, work, work.stops), seed=run.seed), 0)
-
-
-def _asking(run: RunConfig, work: Work, stops: np.ndarray) -> Asking:
-    known = dict(tokenizer=work.tokenizer, prompt_format=work.prompt_format)
-    return Asking(forms=run.forms, stops=stops, **known)
-
-
-def peak(phases: Phases) -> int:
-    """Bytes of the phase that needs most."""
-    return max(sum(parts.values()) for parts in phases.values())
-
-
-def abstract_state(cfg: ModelConfig, run: RunConfig) -> tuple[optax.GradientTransformation, Tree]:
-    """The optimizer, and shapes of the training state: adapter, moments, counters."""
-    adapter = _adapter(cfg, run.lora)
-    optimizer = make_optimizer(run.train, run.train.steps, train_mask(adapter, cfg, run.lora))
-    return optimizer, jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
-
-
-def _adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
-    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
-
-
-def _drawn(decoder: Decoder, variables: Tree, ends: jax.Array, batch: Draws) -> jax.Array:
-    """Continuations at some temperature; greedy ones set aside no more."""
-    return sampled(decoder, variables, ends, np.float32(1), batch)
-
-
 _FUNCTIONS = {  # what runs for each kind of program
     "words": word_log_probs,
     "first_tokens": next_token_probs,
     "top_words": continuations,
     "lexicon_words": following,
     "texts": differences,
-    "generate": _drawn,
+    "generate": lambda *given: sampled(*given[:3], np.float32(1), given[3]),  # at a temperature
 }
+
+
+def step_terms(run: RunConfig, work: Work, stops: np.ndarray | None = None) -> Sequence[Term]:
+    """What a training step minimises; `stops`: bool [V], in place of the tokenizer's own."""
+    known = dict(tokenizer=work.tokenizer, prompt_format=work.prompt_format, forms=run.forms)
+    asking = Asking(**known, stops=work.stops if stops is None else stops)
+    return make_terms(run.train, asking, seed=run.seed)
+
+
+def abstract_adapter(cfg: ModelConfig, lora: LoraConfig) -> Tree:
+    """Shapes of an adapter."""
+    return jax.eval_shape(lambda: init_adapter(jax.random.key(0), cfg, lora))
+
+
+def peak(phases: Phases) -> int:
+    """Bytes of the phase that needs most."""
+    return max(sum(parts.values()) for parts in phases.values())
 
 
 def estimator_of(model: KnownModel, run: RunConfig, kind: str, devices: int) -> "Estimator":
@@ -131,7 +116,7 @@ class Estimator:
         """
         resident, second = self._resident(_EVALUATING, run), None
         if run.against and (Path(run.against).expanduser() / CONFIG_FILE).is_file():
-            resident["second adapter"] = n_bytes(_adapter(self.cfg, run.lora))
+            resident["second adapter"] = n_bytes(abstract_adapter(self.cfg, run.lora))
         elif run.against:
             cfg = find_known(run.against, flag="against").cfg
             second = Estimator(cfg, self.work, "", self._devices)
@@ -148,20 +133,21 @@ class Estimator:
     def finetune(self, run: RunConfig) -> Phases:
         """The one phase of `launch.finetune`, on each device that takes part."""
         read = abstract_params(self.cfg, run.dtype, run.quantize)
-        layers = abstract_params(self.cfg, run.train.dtype, run.quantize)["layers"]
-        trained = read | {"layers": layers}  # `training_params`
-        optimizer, state = abstract_state(self.cfg, run)
-        if self._on_cpu:
+        cast = jax.eval_shape(lambda params: training_params(params, run.train.dtype), read)
+        if self._on_cpu:  # what has another dtype lies there twice
+            pairs = zip(*map(jax.tree.leaves, (read, cast)))
+            twice = [new for old, new in pairs if new.dtype != old.dtype]
             parts = self._resident(_TRAINING, run)
-            if run.train.dtype != run.dtype:  # what has another dtype lies there twice
-                twice = lambda old, new: None if new.dtype == old.dtype else new
-                cast = jax.tree.map(twice, read["layers"], layers)
-                parts[f"layers cast to {run.train.dtype}"] = n_bytes(cast)
+            parts |= {f"layers cast to {run.train.dtype}": n_bytes(twice)} if twice else {}
         else:
             parts = self._kept(run) if run.train.eval_every else {}
-            parts["weights in training"] = bytes_of_one(self.cfg, trained, self._shards(run))
+            parts["weights in training"] = bytes_of_one(self.cfg, cast, self._shards(run))
+        adapter = abstract_adapter(self.cfg, run.lora)
+        mask = train_mask(adapter, self.cfg, run.lora)
+        optimizer = make_optimizer(run.train, run.train.steps, mask)
+        state = jax.eval_shape(lambda tree: init_state(tree, optimizer), adapter)
         parts["adapter and Adam's moments"] = n_bytes(state)
-        parts["temporaries"] = self._step(run, trained, optimizer, state)
+        parts["temporaries"] = self._step(run, optimizer, state, cast)
         return {"training": parts}
 
     def study(self, run: RunConfig) -> Phases:
@@ -192,60 +178,52 @@ class Estimator:
 
     def _asked(self, program: Program, run: RunConfig) -> dict[str, int]:
         """What asking a program's questions takes beside what lies there throughout."""
-        shards = self._shards(run)
+        cfg, shards, adapter = self.cfg, self._shards(run), abstract_adapter(self.cfg, run.lora)
         row = make_mesh(jax.local_devices()[:shards], shards)  # which all others are like
 
         def placed(dtype: str, quantize: str = "none") -> dict[str, Tree]:
-            params = abstract_params(self.cfg, dtype, quantize)
-            return {"params": shapes_on(row, params, partition(self.cfg, row, quantize))}
+            params = abstract_params(cfg, dtype, quantize)
+            return {"params": shapes_on(row, params, partition(cfg, row, quantize))}
 
         if program.weights == "own":
-            adapter = _adapter(self.cfg, run.lora)
-            base = placed(run.dtype, run.quantize)
+            base, parts = placed(run.dtype, run.quantize), {"adapter": n_bytes(adapter)}
             model = base | {"lora": shapes_on(row, adapter)}
-            parts = {"adapter": n_bytes(adapter)}
         else:  # beside the stored weights in float32, where the run's own are others
             dtype = {"rounded": "bfloat16", "changed": "float32"}[program.weights]
             base, model = placed("float32"), placed(dtype)
             parts = {f"weights {program.weights}": self.weights(dtype, shards)}
             if (run.dtype, run.quantize) != ("float32", "none"):
                 parts["weights as stored"] = self.weights("float32", shards)
-        stops = shapes_on(row, jax.ShapeDtypeStruct((self.cfg.vocab_size,), bool))
+        stops = shapes_on(row, jax.ShapeDtypeStruct((cfg.vocab_size,), bool))
         given = (base, model) if program.kind == "texts" else (model, stops)
-        fn, decoder = _FUNCTIONS[program.kind], Decoder(self.cfg)
-        compiler = DataParallel(lambda given, batch: fn(decoder, *given, batch), Rows(row))
-
-        def set_aside(batch: Tree) -> int:
+        fn, temporaries = functools.partial(_FUNCTIONS[program.kind], Decoder(cfg)), []
+        compiler = DataParallel(lambda given, batch: fn(*given, batch), Rows(row))
+        for batch in self.work.batches(program):
             one_round = jax.tree.map(lambda leaf: np.expand_dims(leaf, 0), batch)
-            compiled = lambda: compiler.compiled(given, one_round)
-            return self._set_aside((fn, shape_key((given, batch)), shards), compiled, batch)
+            key = program.kind, shape_key((given, batch)), shards
+            compiled = functools.partial(compiler.compiled, given, one_round)
+            temporaries.append(self._set_aside(key, compiled, batch))
+        return parts | {"temporaries": max(temporaries)}
 
-        return parts | {"temporaries": max(map(set_aside, self.work.batches(program)))}
-
-    def _step(
-        self, run: RunConfig, params: Tree, optimizer: optax.GradientTransformation, state: Tree
-    ) -> int:
+    def _step(self, run: RunConfig, optimizer: Optimizer, state: Tree, params: Tree) -> int:
         """What a training step sets aside, its batch included."""
-        cfg, train, batch = self.cfg, run.train, step_batch(run, self.work)
+        cfg, batch = self.cfg, make_batch(step_terms(run, self.work), 0)
         rows, shards = mesh_sizes(run.mesh, self._devices)
-        mesh = step_mesh(train.accumulate, make_mesh(jax.local_devices()[: rows * shards], shards))
+        devices = make_mesh(jax.local_devices()[: rows * shards], shards)
+        mesh = step_mesh(run.train.accumulate, devices)
         specs = {name: dealt(microbatches, mesh) for name, microbatches in batch.items()}
 
         def compiled() -> Any:
             stops = np.arange(cfg.vocab_size) % 2 == 0  # any that XLA cannot fold into a constant
-            terms = make_terms(train, _asking(run, self.work, stops))
-            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=train.remat)
-            lowered = jit_step(decoder, terms, optimizer, mesh).lower(
-                shapes_on(mesh, state),
-                shapes_on(mesh, params, partition(cfg, mesh, run.quantize)),
-                shapes_on(mesh, batch, specs),
-            )
-            return lowered.compile()
+            decoder = Decoder(cfg, lora_scale=run.lora.scale, remat=run.train.remat)
+            weights = shapes_on(mesh, params, partition(cfg, mesh, run.quantize))
+            step = jit_step(decoder, step_terms(run, self.work, stops), optimizer, mesh)
+            given = shapes_on(mesh, state), weights, shapes_on(mesh, batch, specs)
+            return step.lower(*given).compile()
 
-        key = (run.dtype, run.quantize, train, run.lora, mesh.axis_sizes, shape_key(batch))
-        split = [part for name, part in batch.items() if specs[name] != WHOLE]
-        elsewhere = n_bytes(split) - n_bytes(split) // mesh.shape[DATA]
-        return self._set_aside(key, compiled, batch) - elsewhere
+        key = (run.dtype, run.quantize, run.train, run.lora, mesh.axis_sizes, shape_key(batch))
+        split = n_bytes([part for name, part in batch.items() if specs[name] != WHOLE])
+        return self._set_aside(key, compiled, batch) - split + split // mesh.shape[DATA]
 
     def _set_aside(self, key: tuple, compiled: Callable[[], Any], batch: Tree) -> int:
         """Bytes of a call's temporaries, its batch and what is new of its result."""

@@ -29,13 +29,9 @@ def as_dict(
     """The plan as plain data; bytes and seconds everywhere.
 
     Args:
-      run: with the mesh that is planned for.
-      mesh: as it was asked for.
+      run: with the mesh that is planned for; `mesh` is as it was asked for.
       seconds: of a study as configured, where the machine's speed is known.
     """
-    notes = _notes(model, machine, run, programs) + _mesh_notes(model, machine, run, mesh)
-    if seconds is not None:
-        notes.append("the time is by this machine's rate of matmuls")
     return {
         "model": model.name,
         **{fact: getattr(model.entry, fact, None) for fact in ("hub_id", "prompt_format", *FACTS)},
@@ -43,9 +39,8 @@ def as_dict(
         "config": dataclasses.asdict(model.cfg),
         "hardware": dataclasses.asdict(machine) | {"usable_bytes": machine.usable},
         "programs": list(programs),
-        "fitting": fitting(programs),
         "study_seconds": seconds,
-        "notes": notes,
+        "notes": _notes(model, machine, run, programs) + _mesh_notes(model, machine, run, mesh),
     }
 
 
@@ -57,14 +52,13 @@ def fitting(programs: Judged) -> list[str]:
 def as_text(plan: Mapping[str, Any]) -> str:
     """The same for people; of a study those phases alone that its parts do not have."""
     config, machine, programs = plan["config"], plan["hardware"], plan["programs"]
-    about = [config["family"], f"{plan['parameters'] / 1e9:.3f} B parameters"]
-    name = plan["model"]
+    about = [plan["model"], config["family"], f"{plan['parameters'] / 1e9:.3f} B parameters"]
     if plan["hub_id"]:
-        about += [plan["prompt_format"], plan["licence"], plan["gate"] or "nothing to accept"]
-        name += f" ({plan['hub_id']})" * (plan["hub_id"] != name)
+        about += [plan["hub_id"], plan["prompt_format"], plan["licence"]]
+        about.append(plan["gate"] or "nothing to accept")
     sizes = [f"{key} {value}" for key, value in config.items() if type(value) is int and value]
     lines = [
-        f"{name}: {', '.join(about)}",
+        ", ".join(dict.fromkeys(about)),
         f"config: {', '.join(sizes)}",
         f"hardware {machine['name']}: {machine['devices']} x {_KINDS[machine['kind']]} of "
         f"{_gib(machine['device_bytes'])} GiB, {_gib(machine['usable_bytes'])} of them usable",
@@ -79,11 +73,15 @@ def as_text(plan: Mapping[str, Any]) -> str:
         for phase in new:
             parts = " + ".join(f"{_gib(size)} {part}" for part, size in phase["parts"].items())
             lines.append(f"  {phase['name']:<{width}}{_gib(phase['total']):>8} = {parts}")
-        shown += new
         lines += [] if program["fits"] else _way_out(program)
-    lines += ["", _says(programs, machine["name"])]
+        shown += new
+    fit = ", ".join(fitting(programs)) or "nothing"
+    lines += ["", f"on {machine['name']}, as configured or with the flags that are named: {fit}"]
     if plan["study_seconds"] is not None:
-        lines.append(f"a study as configured takes about {plan['study_seconds'] / 60:.0f} minutes")
+        lines.append(
+            f"a study as configured takes about {plan['study_seconds'] / 60:.0f} minutes, by this "
+            "machine's rate of matmuls"
+        )
     return "\n".join(lines + [f"note: {note}" for note in plan["notes"]]) + "\n"
 
 
@@ -91,21 +89,11 @@ def _way_out(program: Mapping[str, Any]) -> list[str]:
     """A line a flag with what it saves, in the order in which they are added, and the end of it."""
     quoted = [re.sub(r"=(.*\(.*)", r'="\1"', flag) for flag in program["flags"]]  # for a shell
     lines = [f"  {flag} saves {_gib(n)} GiB" for flag, n in zip(quoted, program["saved"])]
-    if not program["rescued"]:
-        why = "with all of these it still takes" if lines else "no flag helps: it takes"
-        return [*lines, f"  {why} {_gib(program['peak_with_flags'])} GiB"]
-    variable = program["environment"]
-    lines += [f"  {variable} in the environment lets it have them"] * bool(variable)
-    return [*lines, f"  so it fits: {_gib(program['peak_with_flags'])} GiB"]
-
-
-def _says(programs: Judged, machine: str) -> str:
-    plain = [one["program"] for one in programs if one["fits"]]
-    flagged = [name for name in fitting(programs) if name not in plain]
-    ways = {"as configured": plain, "with the flags named there": flagged}
-    said = "; ".join(f"{how}: {', '.join(names)}" for how, names in ways.items() if names)
-    one_run = ". Parts of one run have one configuration: give all of them the same flags"
-    return f"fits {said}{one_run * (len(flagged) > 1)}" if said else f"nothing fits {machine}"
+    if variable := program["environment"]:
+        lines.append(f"  {variable} in the environment lets it have them")
+    how = "so it fits" if program["rescued"] else "with all of these it still takes"
+    how = how if lines else "no flag helps: it takes"
+    return [*lines, f"  {how}: {_gib(program['peak_with_flags'])} GiB"]
 
 
 def _notes(model: KnownModel, machine: Hardware, run: RunConfig, programs: Judged) -> list[str]:
