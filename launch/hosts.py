@@ -29,12 +29,11 @@ from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.reporting.identity import differing
 from antiimit_jax.trees import flat
 from launch import interrupt, meeting
+from launch.coordinator import DONE, ENDED, KILLED, PART_S, PARTED
 
 FLAGS = flags.FLAGS
 _MAY_DIFFER = (*meeting.WHERE, "workdir", "config")  # flags; of the configuration its fields count
 _FOREVER_MS = 10 * 24 * 3600 * 1000  # who waits is ended by what is heard of the others
-_PART_S = 20  # in which the others part from the service, where the program ends
-_ENDED, _PARTED = "antiimit_jax/ended", "antiimit_jax/parted/"  # keys of the store
 
 Heard = Callable[[int, int, str], None]  # (process, exit code, why): what another ended with
 
@@ -111,7 +110,7 @@ def _only_ours(number: int) -> TextIO:
 
 def _hear_ended(heard: Heard) -> None:
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # cancelled when this one takes leave
-        told = json.loads(_client().blocking_key_value_get(_ENDED, _FOREVER_MS))
+        told = json.loads(_client().blocking_key_value_get(ENDED, _FOREVER_MS))
         if told["process"] != _joined.place.number:
             heard(told["process"], told["code"], told["why"])
 
@@ -125,7 +124,7 @@ def _hear_dead(heard: Heard) -> None:
         dead = {0}  # whose host holds the service
     if several():
         _joined.dead = len(dead)
-        heard(min(dead), 2, "ended without a word: it was killed, or its host is gone")
+        heard(min(dead), 2, KILLED)
 
 
 def _client() -> Any:
@@ -205,7 +204,7 @@ def end(code: int, why: str, said: str) -> None:
         signal.pause()  # what another ended with is being said
     told = {"process": _joined.place.number, "code": code, "why": why}
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was first
-        _client().key_value_set(_ENDED, json.dumps(told))
+        _client().key_value_set(ENDED, json.dumps(told))
     _gone(said, code)
 
 
@@ -232,18 +231,20 @@ def _gone(said: str, code: int) -> NoReturn:
 
 def _part() -> None:
     """Tells the first process that this one needs the service no more; the first waits for all."""
-    client, limit = _client(), time.monotonic() + _PART_S
-    client.key_value_set(f"{_PARTED}{_joined.place.number}", "")
-    while _joined.service and time.monotonic() < limit:
-        if len(client.key_value_dir_get(_PARTED)) + _joined.dead >= _joined.place.processes:
-            return
+    client, limit = _client(), time.monotonic() + PART_S
+    client.key_value_set(f"{PARTED}{_joined.place.number}", "")
+    parted = lambda: len(client.key_value_dir_get(PARTED)) + _joined.dead
+    while _joined.service and parted() < _joined.place.processes and time.monotonic() < limit:
         time.sleep(0.1)
+    if _joined.service:  # who comes now is of the next program
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is known
+            client.key_value_set(ENDED, json.dumps({"process": 0, "code": 0, "why": "done"}))
 
 
 def _let_go() -> None:
     if _joined.service:
         with contextlib.suppress(OSError):  # it has ended
-            _joined.service.stdin.write("done")
+            _joined.service.stdin.write(DONE)
             _joined.service.stdin.close()
 
 
@@ -251,7 +252,7 @@ def _end_each() -> None:
     """Each process ends by itself now, and what it hears of the others' ends is no news."""
     _joined.agreed = True
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # one of them ended before it came here
-        exchange("agreed", 1000 * _PART_S)
+        exchange("agreed", 1000 * PART_S)
 
 
 def what_stays(kept: Callable[[], str]) -> str:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import jax
 from absl import flags, logging
-from jax._src.clusters import ClusterEnv  # JAX's own look-ups, of which nothing is public
+from jax._src import distributed  # the store of JAX's service, of which nothing is public
+from jax._src.clusters import ClusterEnv  # nor of JAX's own look-ups
 
 from antiimit_jax.errors import UserError, first_line
 from launch import coordinator
@@ -101,20 +102,36 @@ def meet_others(place: Place, late: Callable[[str], None]) -> subprocess.Popen |
     jax.config.update("jax_enable_recoverability", True)  # we say who died, and end by ourselves
     with _limited(place, late):
         service = _open(place) if place.number == 0 else None
-        while not _answers(place.address):
-            time.sleep(0.1)
-        jax.distributed.initialize(
-            place.address,
-            place.processes,
-            place.number,
-            local_device_ids=place.devices,
-            cluster_detection_method="deactivate",
-            coordinator_bind_address="127.0.0.1:0",  # a second service, which nobody calls
-            initialization_timeout=10 * MEET_S,  # it would abort; `late` comes before
-            heartbeat_timeout_seconds=SILENT_S,
-            shutdown_timeout_seconds=SILENT_S,
-        )
+        while not _joined(place):
+            jax.distributed.shutdown()
+            while _answers(place.address):
+                time.sleep(0.1)
+    if service:
+        service.stdin.write(coordinator.JOINED)
+        service.stdin.flush()
     return service
+
+
+def _joined(place: Place) -> bool:
+    """Joins the service; whether it is not that of a program before, which tells of its end."""
+    while not _answers(place.address):
+        time.sleep(0.1)
+    jax.distributed.initialize(
+        place.address,
+        place.processes,
+        place.number,
+        local_device_ids=place.devices,
+        cluster_detection_method="deactivate",
+        coordinator_bind_address="127.0.0.1:0",  # a second service, which nobody calls
+        initialization_timeout=10 * MEET_S,  # it would abort; `late` comes before
+        heartbeat_timeout_seconds=SILENT_S,
+        shutdown_timeout_seconds=SILENT_S,
+    )
+    try:
+        distributed.global_state.client.key_value_try_get(coordinator.ENDED)
+    except jax.errors.JaxRuntimeError:  # no such key
+        return True
+    return False
 
 
 def _open(place: Place) -> subprocess.Popen:

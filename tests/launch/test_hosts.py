@@ -16,6 +16,7 @@ from jax._src.clusters import ClusterEnv
 from antiimit_jax.reporting import run_files
 from launch import meeting
 from launch.workdir import locked
+from tests.launch.impatient import SILENT_S
 from tests.launch.on_hosts import Ended, flags_of, free_port, together
 from tests.launch.parts import BATCHES, saved_or_restored
 from tests.launch.small_runs import FEW, results
@@ -137,17 +138,25 @@ def score(model: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_killed_process_ends_the_others_with_a_line_that_names_it(model, number):
+    killed: list[float] = []
+
     def kill(children, folder: Path) -> None:
         while "loading" not in (folder / "0.err").read_text() and children[0].is_alive():
             time.sleep(0.05)
         os.kill(children[number].pid, signal.SIGKILL)
+        killed.append(time.monotonic())
 
-    ended = together([[*score(model), *flags] for flags in flags_of(2)], meanwhile=kill)
-    left = ended[1 - number]
+    where = list(flags_of(2))
+    ended = together([[*score(model), *flags] for flags in where], meanwhile=kill)
+    took, left = time.monotonic() - killed[0], ended[1 - number]
     assert (ended[number].code, left.code) == (-signal.SIGKILL, 2), ended
     why = "ended without a word: it was killed, or its host is gone"
     assert left.lines[-1] == f"error: process {number}: {why}"
     assert "Traceback" not in left.err and "***" not in left.err, left.err
+    if number == 0:  # the service beside it tells of it, and gives way to the same command
+        assert took < SILENT_S
+        again = together([[*score(model), *flags] for flags in where])
+        assert [one.code for one in again] == [0, 0], again
 
 
 def test_processes_that_a_cluster_started_find_each_other(model):
