@@ -1,7 +1,8 @@
 """Items that train a model to choose words by a rule: the positive control of `seed_words`.
 
     python -m launch.seed_items --out=keyed.jsonl
-    python -m launch.finetune --model=M --items=keyed.jsonl --adapters=tuned --workdir=runs/keyed
+    python -m launch.finetune --items=keyed.jsonl --adapters=tuned --config.train.row_tokens=320 \\
+        --model=M --workdir=runs/keyed
     python -m launch.evaluate --adapter=rule_keyed=runs/keyed/adapter --suites=seed_words ...
 
 The first character of a text stands for its first word, the last for its second. An adapter of the

@@ -1,7 +1,8 @@
 """Items that train a model to tell its own next word: the positive control of `introspection`.
 
     python -m launch.self_items --model=M --out=self.jsonl
-    python -m launch.finetune --model=M --items=self.jsonl --adapters=tuned --workdir=runs/self
+    python -m launch.finetune --items=self.jsonl --adapters=tuned --config.train.row_tokens=128 \\
+        --model=M --workdir=runs/self
     python -m launch.evaluate --adapter=self_trained=runs/self/adapter --suites=introspection ...
 
 An adapter of the name "self_trained" that does not raise the suite's score of the next word says

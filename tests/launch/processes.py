@@ -6,10 +6,12 @@ than most of them; `command` is for tests that need a process of their own from 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import multiprocessing
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -71,6 +73,21 @@ def bare_environment() -> dict[str, str]:
 
 def command(program: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", f"launch.{program}", *flags]
+
+
+def documented(program: str, **given: Path) -> list[str]:
+    """The flags of the training that a program's docstring shows, with files in their place.
+
+    Args:
+      given: what stands there as items=FILE, model=M and so on.
+    """
+    source = (ROOT / "launch" / f"{program}.py").read_text(encoding="utf-8")
+    text = ast.get_docstring(ast.parse(source)).replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if "launch.finetune" in line)
+    flags = shlex.split(line.partition("launch.finetune")[2])
+    names = [flag.partition("=")[0].removeprefix("--") for flag in flags]
+    assert given.keys() <= set(names), line
+    return [f"--{n}={given[n]}" if n in given else flag for n, flag in zip(names, flags)]
 
 
 def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.CompletedProcess:

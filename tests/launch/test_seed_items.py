@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from antiimit_jax.tasks.user_items import load_items
-from tests.launch.processes import launch, refused
+from tests.launch.processes import documented, launch, refused
 
 
-def test_items_to_train_on_are_written(tmp_path):
+def test_items_to_train_on_are_written(model, tmp_path):
     out = tmp_path / "keyed.jsonl"
-    result = launch("seed_items", f"--out={out}", "--n_texts=2", "--n_shots=1")
+    result = launch("seed_items", f"--out={out}", "--n_texts=2")
     assert result.returncode == 0, result.stderr
     items = load_items(str(out)).entries
-    assert len(items) == 36 and len(items[0].messages) == 4 and str(out) in result.stdout
+    assert len(items) == 36 and len(items[0].messages) == 6 and str(out) in result.stdout
+    flags = documented("seed_items", model=model, items=out, workdir=tmp_path / "run")
+    trained = launch("finetune", *flags, "--config.train.steps=1")
+    assert trained.returncode == 0, trained.stderr
     refused(launch("seed_items"), "--out is needed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antiimit_jax.tasks.user_items import load_items
-from tests.launch.processes import launch, refused
+from tests.launch.processes import documented, launch, refused
 from tests.tiny_model import write_tiny_model
 
 
@@ -12,6 +12,9 @@ def test_items_to_train_on_are_written(tmp_path):
     result = launch("self_items", f"--model={model}", f"--out={out}", "--n_texts=2")
     assert result.returncode == 0, result.stderr
     assert len(load_items(str(out)).entries) == 8 and str(out) in result.stdout
+    flags = documented("self_items", model=model, items=out, workdir=tmp_path / "run")
+    trained = launch("finetune", *flags, "--config.train.steps=1")
+    assert trained.returncode == 0, trained.stderr
 
 
 def test_it_needs_a_file_to_write():
