@@ -13,6 +13,9 @@ def test_items_to_train_on_are_written(model, tmp_path):
     items = load_items(str(out)).entries
     assert len(items) == 36 and len(items[0].messages) == 6 and str(out) in result.stdout
     flags = documented("seed_items", model=model, items=out, workdir=tmp_path / "run")
-    trained = launch("finetune", *flags, "--config.train.steps=1")
+    one = [f"--config.train.{name}=1" for name in ("steps", "groups", "rows", "accumulate")]
+    trained = launch(
+        "finetune", *flags, *one, "--config.train.anchor_tokens=0", "--config.train.eval_every=0"
+    )
     assert trained.returncode == 0, trained.stderr
     refused(launch("seed_items"), "--out is needed")

@@ -13,7 +13,10 @@ def test_items_to_train_on_are_written(tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(load_items(str(out)).entries) == 8 and str(out) in result.stdout
     flags = documented("self_items", model=model, items=out, workdir=tmp_path / "run")
-    trained = launch("finetune", *flags, "--config.train.steps=1")
+    one = [f"--config.train.{name}=1" for name in ("steps", "groups", "rows", "accumulate")]
+    trained = launch(
+        "finetune", *flags, *one, "--config.train.anchor_tokens=0", "--config.train.eval_every=0"
+    )
     assert trained.returncode == 0, trained.stderr
 
 
