@@ -43,7 +43,8 @@ def study_seconds(
     """
     bases = sum(stage.kind == "base" for stage in left)
     times = lambda program: program.of_base * bases if program.of_base else len(left)
-    read = sum(work.tokens(program) * times(program) for program in run.programs())
+    asked = [(program, many) for program in run.programs() if (many := times(program))]
+    read = sum(work.tokens(program) * many for program, many in asked)  # counting takes a while
     forward = speed.seconds / speed.tokens / _PASSES * speed.slower  # of a token
     training = speed.seconds * sum(steps) + _PER_ADAPTER * len(steps)
     return training + forward * read + _PER_STAGE * len(left)

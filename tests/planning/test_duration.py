@@ -44,6 +44,12 @@ def test_steps_and_tokens_are_counted_for_what_is_left(work):
     assert seconds([BASE, tuned], []) == pytest.approx(2 * once + of_base + 40)
 
 
+def test_what_nobody_is_asked_is_not_counted(work, monkeypatch):
+    """Counting means packing all that suites ask, which fine-tuning alone need not wait for."""
+    monkeypatch.setattr(type(work), "tokens", None)
+    assert study_seconds(RUN, [], [5], work, StepSpeed(3.0, 1)) == pytest.approx(5 * 3.0 + 10)
+
+
 def test_evaluation_in_a_slower_dtype_takes_so_much_longer(work):
     stages = [BASE, adapter_stage("tuned", 0)]
     alike, slower = (
