@@ -7,8 +7,8 @@
 
 Hardware: v2-8 v3-8 v4-8 v5e-1 v5e-4 v5e-8 v5p-8 v6e-1 v6e-4 v6e-8 (TPUs); a100-40 a100-80 h100 h200
 rtx3090 rtx4090 l4 a10 t4 v100 v100-32 (GPUs); cpu-24g and the like. The plan holds for the
-configuration that is given: --config and its fields count. Programs of one run have one
-configuration: give all of them the flags of each. Where nothing fits the exit code is 1.
+configuration that is given: --config and its fields, --suites and --against. Programs of one run
+have one configuration: give all of them the flags of each. Where nothing fits the exit code is 1.
 """
 
 import sys
@@ -27,6 +27,7 @@ from antiimit_jax.processor import kept_gflops
 from launch import cli
 
 cli.define_config()
+cli.define_suites()
 flags.DEFINE_string("hardware", None, "Where it shall run, such as v3-8, a100-40 or cpu-24g.")
 flags.DEFINE_bool("list", False, "Print all named models instead.")
 flags.DEFINE_bool("table", False, "Print which machine holds which model instead (minutes).")

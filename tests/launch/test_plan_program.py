@@ -28,7 +28,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     (folder / "model.safetensors").unlink()
     given = (
         f"--model={folder}",
-        "--config.suites=('drift',)",
+        "--suites=drift",
         "--config.train.rows=1",
         "--config.train.groups=1",
         "--config.train.anchor_weight=0.0",
