@@ -79,9 +79,10 @@ class _Common:
         """What counts as saying a word in this run."""
         return Scoring(forms=self.forms, terminators=self.terminators)
 
-    def programs(self) -> list[Program]:
-        """What its suites ask of a model."""
-        asked = [name for name in self.suites if hasattr(SUITES[name], "programs")]
+    def programs(self, *, second: bool = False) -> list[Program]:
+        """What its suites ask of a model; of a second one, what those do that ask it too."""
+        marks = ("programs", "ASKS_OTHER") if second else ("programs",)
+        asked = [name for name in self.suites if all(hasattr(SUITES[name], mark) for mark in marks)]
         of = lambda name: SUITES[name].programs(self.of(name), self.eval_seed, self.rule)
         return [program for name in asked for program in of(name)]
 

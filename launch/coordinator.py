@@ -15,8 +15,10 @@ from jaxlib import _jax
 
 COMMAND = "import sys; from launch.coordinator import serve; serve(*sys.argv[1:])"  # python -c
 JOINED, DONE = "joined;", "done;"  # what process 0 says on the standard input
-ENDED, PARTED = "antiimit_jax/ended", "antiimit_jax/parted/"  # keys of the service's store
-PART_S = 20  # in which the others part from the service, where the program ends
+ENDS = "antiimit_jax/end/"  # keys of the service's store that tell of an end
+ENDED, OVER = f"{ENDS}ended", f"{ENDS}over"  # what a process ended with; that all is over
+PARTED = "antiimit_jax/parted/"  # the processes that need the service no more
+PART_S = 20  # in which they part, where the program ends
 KILLED = "ended without a word: it was killed, or its host is gone"
 _SOON = 2.0  # seconds for the others to take leave
 
@@ -36,22 +38,27 @@ def serve(address: str, processes: str, seconds: str) -> None:
     )
     print("ready", flush=True)
     said = sys.stdin.read()
-    if said == JOINED:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            _tell_of_death(address.rpartition(":")[2], int(processes))
-    else:  # who never joined left others waiting for all to come
-        time.sleep(_SOON if said.endswith(DONE) else _SOON + 1.5 * float(seconds))
+    if said.endswith(DONE):
+        time.sleep(_SOON)
+    elif said != JOINED or not _told_of_death(address, int(processes)):
+        time.sleep(_SOON + 1.5 * float(seconds))  # till the others have ended by themselves
     service.shutdown()
 
 
-def _tell_of_death(port: str, processes: int) -> None:
+def _told_of_death(address: str, processes: int) -> bool:
     """Says in the place of process 0 that it is dead, and lets the others take leave."""
+    how = {"shutdown_on_destruction": False, "missed_heartbeat_callback": lambda *why: None}
     client = _jax.get_distributed_runtime_client(
-        f"127.0.0.1:{port}", 0, init_timeout=PART_S, shutdown_on_destruction=False
+        address.replace("[::]", "127.0.0.1"), 0, init_timeout=PART_S, **how
     )
-    client.connect()
-    client.key_value_set(ENDED, json.dumps({"process": 0, "code": 2, "why": KILLED}))
+    try:
+        client.connect()
+    except jax.errors.JaxRuntimeError:
+        return False
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is known what another ended with
+        client.key_value_set(ENDED, json.dumps({"process": 0, "code": 2, "why": KILLED}))
     limit = time.monotonic() + PART_S
     while len(client.key_value_dir_get(PARTED)) < processes - 1 and time.monotonic() < limit:
         time.sleep(0.1)
     time.sleep(_SOON)
+    return True

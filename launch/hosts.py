@@ -2,8 +2,8 @@
 
 All processes run the same program on the same data and so take the same decisions. Process 0 alone
 keeps and tells what is found (`parallel.keeps`); the others work in private copies of its run's
-folder and say only why they end. What one process ends with, all end with: it tells the others, and
-of one that dies without a word they learn by its heartbeat.
+folder and say only why they end. What one process ends with, all end with: it tells the others. Of
+one that dies without a word they learn by its heartbeat, of process 0 by the service beside it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from antiimit_jax.errors import UserError, first_line
 from antiimit_jax.reporting.identity import differing
 from antiimit_jax.trees import flat
 from launch import interrupt, meeting
-from launch.coordinator import DONE, ENDED, KILLED, PART_S, PARTED
+from launch.coordinator import DONE, ENDED, KILLED, OVER, PART_S, PARTED
 
 FLAGS = flags.FLAGS
 _MAY_DIFFER = (*meeting.WHERE, "workdir", "config")  # flags; of the configuration its fields count
@@ -49,6 +49,8 @@ class _Joined:
     dead = 0  # processes
     agreed = False  # that all end now, each by itself
     ending = threading.Lock()
+    left = threading.Event()  # this process needs to hear no more
+    listeners: list[threading.Thread] = []
 
 
 _joined = _Joined()
@@ -90,7 +92,9 @@ def _join(place: meeting.Place, heard: Heard) -> None:
     if not parallel.keeps():
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # until the process ends
     for listen in (_hear_ended, _hear_dead):
-        threading.Thread(target=listen, args=(heard,), daemon=True).start()
+        thread = threading.Thread(target=listen, args=(heard,), daemon=True)
+        thread.start()
+        _joined.listeners.append(thread)
     given = FLAGS.get_key_flags_for_module(sys.argv[0])
     same = {flag.name: flag.value for flag in given if flag.name not in _MAY_DIFFER}
     agree({"program": Path(sys.argv[0]).stem, "flag": same})
@@ -109,9 +113,10 @@ def _only_ours(number: int) -> TextIO:
 
 
 def _hear_ended(heard: Heard) -> None:
+    own = _joined.place.number
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # cancelled when this one takes leave
         told = json.loads(_client().blocking_key_value_get(ENDED, _FOREVER_MS))
-        if told["process"] != _joined.place.number:
+        if told["process"] != own:
             heard(told["process"], told["code"], told["why"])
 
 
@@ -119,7 +124,7 @@ def _hear_dead(heard: Heard) -> None:
     client, everyone = _client(), set(range(_joined.place.processes))
     try:
         while several() and not (dead := everyone - client.get_live_nodes(list(everyone)).keys()):
-            time.sleep(1)
+            _joined.left.wait(1)
     except jax.errors.JaxRuntimeError:
         dead = {0}  # whose host holds the service
     if several():
@@ -191,7 +196,10 @@ def leave() -> None:
     _end_each()
     _part()
     _joined.place = None
+    _joined.left.set()
     jax.distributed.shutdown()
+    for listener in _joined.listeners:  # one that still waits in JAX would abort the interpreter
+        listener.join(PART_S)
     _let_go()
 
 
@@ -230,15 +238,17 @@ def _gone(said: str, code: int) -> NoReturn:
 
 
 def _part() -> None:
-    """Tells the first process that this one needs the service no more; the first waits for all."""
+    """Tells the first process that this one needs the service no more.
+
+    The first waits for all; then who comes to the service is of another program.
+    """
     client, limit = _client(), time.monotonic() + PART_S
     client.key_value_set(f"{PARTED}{_joined.place.number}", "")
     parted = lambda: len(client.key_value_dir_get(PARTED)) + _joined.dead
     while _joined.service and parted() < _joined.place.processes and time.monotonic() < limit:
         time.sleep(0.1)
-    if _joined.service:  # who comes now is of the next program
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is known
-            client.key_value_set(ENDED, json.dumps({"process": 0, "code": 0, "why": "done"}))
+    if _joined.service:
+        client.key_value_set(OVER, "")
 
 
 def _let_go() -> None:

@@ -103,7 +103,10 @@ def meet_others(place: Place, late: Callable[[str], None]) -> subprocess.Popen |
     with _limited(place, late):
         service = _open(place) if place.number == 0 else None
         while not _joined(place):
-            jax.distributed.shutdown()
+            try:
+                jax.distributed.shutdown()
+            except jax.errors.JaxRuntimeError:  # the service is gone
+                distributed.global_state.client = None
             while _answers(place.address):
                 time.sleep(0.1)
     if service:
@@ -128,10 +131,9 @@ def _joined(place: Place) -> bool:
         shutdown_timeout_seconds=SILENT_S,
     )
     try:
-        distributed.global_state.client.key_value_try_get(coordinator.ENDED)
-    except jax.errors.JaxRuntimeError:  # no such key
-        return True
-    return False
+        return not distributed.global_state.client.key_value_dir_get(coordinator.ENDS)
+    except jax.errors.JaxRuntimeError:  # it just went
+        return False
 
 
 def _open(place: Place) -> subprocess.Popen:

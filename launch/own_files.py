@@ -54,12 +54,17 @@ def _asked(held: UserFile) -> Iterator[tuple[int, tuple[Message, ...], tuple[str
             yield number, _REQUEST, tuple(dict.fromkeys((first.word, entry.word)))
 
 
-def check_against(config: RunConfig, lm: LanguageModel) -> None:
-    """Raises UserError where there is no such second model, or no suite that would ask it."""
+def check_asked(config: RunConfig) -> None:
+    """Raises UserError where there is a second model, and no suite that would ask it."""
     asking = [name for name, suite in SUITES.items() if hasattr(suite, "ASKS_OTHER")]
-    if not set(asking) & set(config.suites):
+    if config.against and not set(asking) & set(config.suites):
         hint = f"add {', '.join(asking)} to --suites"
         raise UserError(f"--against={config.against}: no suite asks a second model; {hint}")
+
+
+def check_against(config: RunConfig, lm: LanguageModel) -> None:
+    """Raises UserError where there is no such second model, or no suite that would ask it."""
+    check_asked(config)
     adapter = check_second(config.against, lm)
     if adapter and not adapter.made_for(config.model):
         cli.say(f"note: --against was made for {adapter.base_model}, not {config.model}")

@@ -1,9 +1,4 @@
-"""What a suite's programs make a model read, before any model is there: batches and tokens.
-
-Lengths depend on a tokenizer. Where the model's own is not at hand (nothing is downloaded), the
-embedded model's stands in: with its 49,152 tokens it cuts text no coarser than larger vocabularies
-do, so that shapes come out alike or a little larger.
-"""
+"""What a suite's programs make a model read, before any model is there: batches and tokens."""
 
 import functools
 from collections.abc import Sequence

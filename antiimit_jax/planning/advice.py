@@ -6,6 +6,7 @@ those before it, what saves nothing is left out, and the first sum that fits is 
 
 import dataclasses
 import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiimit_jax.models.config import ModelConfig
@@ -34,7 +35,7 @@ def with_mesh(run: RunConfig, cfg: ModelConfig, machine: Hardware) -> RunConfig:
 def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware) -> dict[str, Any]:
     """What a program takes as configured, and with changes where that does not fit; in bytes."""
     estimate = getattr(estimator, program)
-    phases = estimate(run)
+    phases = fewest = estimate(run)
     need, saved = peak(phases), {}
     least = need
     hopeless = estimator.weights("bfloat16", machine.devices, run.quantize) > machine.at_most
@@ -42,11 +43,10 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
         if least <= machine.at_most:
             break
         changed = from_dict(nested(flat(to_dict(run)) | {field: value}))
-        if (now := peak(estimate(changed))) < least:
+        smaller = estimate(changed)
+        if (now := peak(smaller)) < least:
             saved[f"--config.{field}={value}"] = least - now
-            run, least = changed, now
-    if saved and splits(run.mesh):  # "auto" would choose anew
-        saved.setdefault(f"--config.mesh={run.mesh}", 0)
+            run, least, fewest = changed, now, smaller
     variable = f"XLA_PYTHON_CLIENT_MEM_FRACTION={GPU_SHARE_AT_MOST}"
     return {
         "program": program,
@@ -60,8 +60,21 @@ def judge(program: str, run: RunConfig, estimator: Estimator, machine: Hardware)
         "flags": list(saved),
         "saved": list(saved.values()),
         "peak_with_flags": least,
+        "phase_with_flags": max(fewest, key=lambda name: sum(fewest[name].values())),
         "environment": variable if machine.usable < least <= machine.at_most else "",
     }
+
+
+def joint_flags(programs: Sequence[Mapping[str, Any]], run: RunConfig) -> list[str]:
+    """Flags with which all programs fit that can, since those of one run have one configuration.
+
+    No change makes a program larger. A mesh that was found for the run is named as well, where they
+    leave it as it is: with other flags "auto" might find another.
+    """
+    flags = dict.fromkeys(flag for one in programs if one["rescued"] for flag in one["flags"])
+    if flags and splits(run.mesh) and not any("config.mesh=" in flag for flag in flags):
+        flags[f"--config.mesh={run.mesh}"] = None
+    return list(flags)
 
 
 def _changes(program: str, run: RunConfig, machine: Hardware) -> list[tuple[str, Any]]:
@@ -80,7 +93,10 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[tuple[str,
         "train.anchor_tokens": min(run.train.anchor_tokens, 64),
         "lora.rank": min(run.lora.rank, 8),
     }
-    others = {"evaluate": ("train.", "lora."), "finetune": ("drift", "suites")}.get(program, ("-",))
+    others = {
+        "evaluate": ("train.", "lora."),
+        "finetune": ("drift.", "suites", "precision.", "scoring.", "residual."),
+    }.get(program, ("-",))
     return [
         (field, value)
         for field, value in changes.items()

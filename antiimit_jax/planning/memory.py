@@ -78,7 +78,11 @@ def peak(phases: Phases) -> int:
 
 
 def estimator_of(model: KnownModel, run: RunConfig, kind: str, devices: int) -> "Estimator":
-    """That of a model and its tokenizer, or of the tokenizer that stands in.
+    """That of a model and its tokenizer.
+
+    Where that is not at hand (nothing is downloaded), the embedded model's stands in: with its
+    49,152 tokens it cuts text no coarser than larger vocabularies do, so that shapes come out alike
+    or a little larger.
 
     Raises:
       UserError: an adapter or a quantisation that does not fit the model; a tokenizer that cannot
@@ -102,6 +106,7 @@ class Estimator:
         """
         self.cfg, self.work, self._on_cpu, self._devices = cfg, work, kind == "cpu", devices
         self._known: dict[Any, int] = {}
+        self._batches: dict[Any, dict[str, Tree]] = {}  # of training steps
 
     @functools.cache
     def weights(self, dtype: str, shards: int = 1, quantize: str = "none") -> int:
@@ -118,17 +123,20 @@ class Estimator:
         if run.against and (Path(run.against).expanduser() / CONFIG_FILE).is_file():
             resident["second adapter"] = n_bytes(abstract_adapter(self.cfg, run.lora))
         elif run.against:
-            cfg = find_known(run.against, flag="against").cfg
-            second = Estimator(cfg, self.work, "", self._devices)
+            second = self._second(run.against)
             resident |= second._resident(0, run, "second model")
-        phases = {}
+        phases, of_second = {}, run.programs(second=True)
         for program in run.programs():
             parts = self._asked(program, run)
-            if second and program.weights == "own":
+            if second and program.weights == "own" and program in of_second:
                 most = second._asked(program, run)["temporaries"]
                 parts["temporaries"] = max(parts["temporaries"], most)
             phases[program.name] = resident | parts
         return phases or {"nothing": resident}
+
+    @functools.cache
+    def _second(self, name: str) -> "Estimator":
+        return Estimator(find_known(name, flag="against").cfg, self.work, "", self._devices)
 
     def finetune(self, run: RunConfig) -> Phases:
         """The one phase of `launch.finetune`, on each device that takes part."""
@@ -207,7 +215,10 @@ class Estimator:
 
     def _step(self, run: RunConfig, optimizer: Optimizer, state: Tree, params: Tree) -> int:
         """What a training step sets aside, its batch included."""
-        cfg, batch = self.cfg, make_batch(step_terms(run, self.work), 0)
+        drawn = run.train, run.forms, run.seed
+        if drawn not in self._batches:
+            self._batches[drawn] = make_batch(step_terms(run, self.work), 0)
+        cfg, batch = self.cfg, self._batches[drawn]
         rows, shards = mesh_sizes(run.mesh, self._devices)
         devices = make_mesh(jax.local_devices()[: rows * shards], shards)
         mesh = step_mesh(run.train.accumulate, devices)

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antiimit_jax.models.config import ModelConfig
 from antiimit_jax.models.known import FACTS, KnownModel, n_params
 from antiimit_jax.models.sharding import bytes_of_one
 from antiimit_jax.models.weights import abstract_params
 from antiimit_jax.parallel import AUTO, mesh_sizes
+from antiimit_jax.planning.advice import joint_flags
 from antiimit_jax.planning.hardware import GIB, Hardware
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.trees import n_bytes
@@ -32,21 +34,22 @@ def as_dict(
       run: with the mesh that is planned for; `mesh` is as it was asked for.
       seconds: of a study as configured, where the machine's speed is known.
     """
+    fits = any(program["rescued"] for program in programs)
     return {
         "model": model.name,
         **{fact: getattr(model.entry, fact, None) for fact in ("hub_id", "prompt_format", *FACTS)},
         "parameters": n_params(model.cfg),
         "config": dataclasses.asdict(model.cfg),
         "hardware": dataclasses.asdict(machine) | {"usable_bytes": machine.usable},
+        "own_tokenizer": model.tokenizer is not None,
         "programs": list(programs),
+        "flags": joint_flags(programs, run),
         "study_seconds": seconds,
-        "notes": _notes(model, machine, run, programs) + _mesh_notes(model, machine, run, mesh),
+        "notes": [
+            *_notes(model, machine, run, programs, fits),
+            *_mesh_notes(model, machine, run, mesh, fits),
+        ],
     }
-
-
-def fitting(programs: Judged) -> list[str]:
-    """The programs that fit as they are or with flags."""
-    return [one["program"] for one in programs if one["fits"] or one["rescued"]]
 
 
 def as_text(plan: Mapping[str, Any]) -> str:
@@ -56,10 +59,11 @@ def as_text(plan: Mapping[str, Any]) -> str:
     if plan["hub_id"]:
         about += [plan["hub_id"], plan["prompt_format"], plan["licence"]]
         about.append(plan["gate"] or "nothing to accept")
-    sizes = [f"{key} {value}" for key, value in config.items() if type(value) is int and value]
+    usual = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+    told = [f"{key} {str(v)[:60]}" for key, v in config.items() if v != usual[key]]
     lines = [
         ", ".join(dict.fromkeys(about)),
-        f"config: {', '.join(sizes)}",
+        f"config: {', '.join(told)}",
         f"hardware {machine['name']}: {machine['devices']} x {_KINDS[machine['kind']]} of "
         f"{_gib(machine['device_bytes'])} GiB, {_gib(machine['usable_bytes'])} of them usable",
     ]
@@ -75,8 +79,10 @@ def as_text(plan: Mapping[str, Any]) -> str:
             lines.append(f"  {phase['name']:<{width}}{_gib(phase['total']):>8} = {parts}")
         lines += [] if program["fits"] else _way_out(program)
         shown += new
-    fit = ", ".join(fitting(programs)) or "nothing"
-    lines += ["", f"on {machine['name']}, as configured or with the flags that are named: {fit}"]
+    fitting = ", ".join(one["program"] for one in programs if one["rescued"])
+    how = ", with ".join(filter(None, [fitting, " ".join(_quoted(plan["flags"]))]))
+    name = machine["name"]
+    lines += ["", f"{name} runs {how}" if fitting else f"nothing fits {name}"]
     if plan["study_seconds"] is not None:
         lines.append(
             f"a study as configured takes about {plan['study_seconds'] / 60:.0f} minutes, by this "
@@ -87,19 +93,26 @@ def as_text(plan: Mapping[str, Any]) -> str:
 
 def _way_out(program: Mapping[str, Any]) -> list[str]:
     """A line a flag with what it saves, in the order in which they are added, and the end of it."""
-    quoted = [re.sub(r"=(.*\(.*)", r'="\1"', flag) for flag in program["flags"]]  # for a shell
-    lines = [f"  {flag} saves {_gib(n)} GiB" for flag, n in zip(quoted, program["saved"])]
+    flags = zip(_quoted(program["flags"]), program["saved"])
+    lines = [f"  {flag} saves {_gib(size)} GiB" for flag, size in flags]
     if variable := program["environment"]:
         lines.append(f"  {variable} in the environment lets it have them")
     how = "so it fits" if program["rescued"] else "with all of these it still takes"
     how = how if lines else "no flag helps: it takes"
-    return [*lines, f"  {how}: {_gib(program['peak_with_flags'])} GiB"]
+    left = f"{_gib(program['peak_with_flags'])} GiB in `{program['phase_with_flags']}`"
+    return [*lines, f"  {how}: {left}"]
 
 
-def _notes(model: KnownModel, machine: Hardware, run: RunConfig, programs: Judged) -> list[str]:
+def _quoted(flags: Sequence[str]) -> list[str]:
+    return [re.sub(r"=(.*\(.*)", r'="\1"', flag) for flag in flags]  # for a shell
+
+
+def _notes(
+    model: KnownModel, machine: Hardware, run: RunConfig, programs: Judged, fits: bool
+) -> list[str]:
     published, kind = model.entry, machine.kind
     slow = not machine.bfloat16 and "bfloat16" in str(programs)
-    wide = run.quantize == "none" and not fitting(programs)
+    wide = run.quantize == "none" and not fits
     notes = [
         published and published.note,
         published and "the shape is the published one; a loaded model's own config.json decides",
@@ -117,7 +130,9 @@ def _notes(model: KnownModel, machine: Hardware, run: RunConfig, programs: Judge
     return [note for note in notes if note]
 
 
-def _mesh_notes(model: KnownModel, machine: Hardware, run: RunConfig, mesh: str) -> list[str]:
+def _mesh_notes(
+    model: KnownModel, machine: Hardware, run: RunConfig, mesh: str, fits: bool
+) -> list[str]:
     """Which parallel design a run uses and why, and what it costs that sizes do not divide."""
     if (n := machine.devices) == 1:
         return []
@@ -138,7 +153,7 @@ def _mesh_notes(model: KnownModel, machine: Hardware, run: RunConfig, mesh: str)
         f"{n} does not divide all sizes: of shared weights each device holds {_gib(more)} GiB "
         f"more than its part, in {held}"
     )
-    return [design, undivided] if more > GIB / 100 else [design]
+    return [design] * fits + [undivided] * (more > GIB / 100)
 
 
 def _gib(size: int) -> str:

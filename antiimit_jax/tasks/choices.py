@@ -10,10 +10,11 @@ inspect-evals 0.28 read them, `sad/download_data.py`):
       choices_wrong: [a spoon, Tuesday]
 
 There is one right choice. Other keys are ignored, and values taken as they are written, so that an
-unquoted `no` is a text too.
+unquoted `no` is a text too. Keys that YAML would merge (`<<`) are not.
 """
 
 import dataclasses
+import re
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from antiimit_jax.json_files import read_text
 from antiimit_jax.tasks.user_items import MOST_WORDS
 
 _HINT = "give YAML with samples, each with body, choices_right and choices_wrong"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN = "Answer: ("  # how the answer begins; the letter of an option follows
 
 
@@ -53,7 +55,7 @@ def load_questions(path: str, faults: list[str] | None = None) -> list[Question]
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{file}: {where}not valid YAML ({error.problem}); {_HINT}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{file}: not valid YAML ({first_line(error)}); {_HINT}") from error
     samples = _values(tree).get("samples")
     if not isinstance(samples, yaml.SequenceNode) or not samples.value:
@@ -98,8 +100,13 @@ def _asked(question: Question, cluster: str) -> Iterator[dict[str, Any]]:
 
 
 def _values(node: Any) -> dict[str, Any]:
+    """What a mapping holds by name; None where a name is there twice."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return {key.value: value for key, value in pairs if isinstance(key, yaml.ScalarNode)}
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if isinstance(key, yaml.ScalarNode):
+            values[key.value] = None if key.value in values else value
+    return values
 
 
 def _texts(node: Any) -> list[str]:
@@ -112,6 +119,8 @@ def _texts(node: Any) -> list[str]:
 def _question(node: Any) -> Question | str:
     """A sample's question, or what keeps it from being one."""
     values = _values(node)
+    if twice := [name for name, node in values.items() if node is None]:
+        return f"{quoted(twice[0])} is there twice"
     body, right, wrong = (values.get(key) for key in ("body", "choices_right", "choices_wrong"))
     right, wrong = _texts(right), _texts(wrong)
     if not isinstance(body, yaml.ScalarNode) or not body.value.strip():
@@ -123,4 +132,6 @@ def _question(node: Any) -> Question | str:
     options = [*right, *wrong]
     if twice := [option for option in options if options.count(option) > 1]:
         return f"option {quoted(twice[0])} is there twice"
+    if any(_SURROGATE.search(text) for text in (body.value, *options)):
+        return "not valid Unicode"
     return Question(body=body.value, right=right[0], wrong=tuple(wrong))

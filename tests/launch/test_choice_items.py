@@ -69,6 +69,12 @@ def test_the_suite_reads_letters_by_their_exact_probability(tmp_path):
         ("samples:\n- {body: x, choices_right: [a, b], choices_wrong: [c]}", ("line 2", "2 texts")),
         ("samples:\n- {body: x, choices_right: [a], choices_wrong: []}", ("choices_wrong",)),
         ("samples:\n- {body: x, choices_right: [a], choices_wrong: [b, a]}", ("twice",)),
+        ('samples:\n- {body: "\\U00FFFFFF"}', ("not valid YAML",)),
+        (
+            'samples:\n- {body: "\\ud800", choices_right: [a], choices_wrong: [b]}',
+            ("line 2", "not valid Unicode"),
+        ),
+        ("samples:\n- {body: x, body: y}", ("line 2", "is there twice")),
         ("samples: &a [*a]", ("line 1", "no body")),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from launch.workdir import locked
 from tests.launch.impatient import SILENT_S
 from tests.launch.on_hosts import Ended, flags_of, free_port, together
 from tests.launch.parts import BATCHES, saved_or_restored
+from tests.launch.processes import ROOT, bare_environment, command
 from tests.launch.small_runs import FEW, results
 
 SMALL = [f"--config.{name}={value}" for name, value in FEW.items() if name != "suites"]
@@ -157,6 +159,17 @@ def test_a_killed_process_ends_the_others_with_a_line_that_names_it(model, numbe
         assert took < SILENT_S
         again = together([[*score(model), *flags] for flags in where])
         assert [one.code for one in again] == [0, 0], again
+        assert not any("Traceback" in one.err or "***" in one.err for one in again), again
+
+
+def test_processes_of_their_own_end_in_order_when_all_is_done(model):
+    """Not forked ones, which leave no interpreter behind that a thread could disturb."""
+    argv = [command(*score(model), *flags) for flags in flags_of(2)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(one, cwd=ROOT, env=bare_environment(), **pipes) for one in argv]
+    (out, err), rest = [one.communicate(timeout=120) for one in started]
+    assert [one.returncode for one in started] == [0, 0], (err, rest)
+    assert json.loads(out) and "Traceback" not in err and rest == ("", "")
 
 
 def test_processes_that_a_cluster_started_find_each_other(model):

@@ -37,7 +37,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     result = launch("plan", *given, "--hardware=cpu-5g")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
-    assert plan["config"]["hidden_size"] == 512
+    assert plan["config"]["hidden_size"] == 512 and plan["own_tokenizer"]
     programs = {program["program"]: program for program in plan["programs"]}
     assert set(programs) == {"evaluate", "finetune", "study"}
     tight = programs["evaluate"]
@@ -46,11 +46,14 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
     assert again.returncode == 0, again.stderr
     repeated = json.loads(again.stdout)["programs"][0]
     assert repeated["fits"] and repeated["peak"] == tight["peak_with_flags"]
-    assert programs["study"]["rescued"] and programs["study"]["flags"]
+    assert programs["study"]["rescued"] and set(programs["study"]["flags"]) <= set(plan["flags"])
+    assert set(tight["flags"]) <= set(plan["flags"]) and tight["phase_with_flags"] == "drift"
     assert plan["study_seconds"] > 60
+    told = launch("plan", *given[:-1], "--hardware=cpu-5g")
+    assert "\ncpu-5g runs evaluate, finetune, study, with --config." in told.stdout
     nothing = launch("plan", *given[:-1], "--hardware=cpu-1g")
-    assert nothing.returncode == 1 and "\non cpu-1g, as configured or with" in nothing.stdout
-    assert "named: nothing\n" in nothing.stdout and "rate of matmuls" in nothing.stdout
+    assert nothing.returncode == 1 and "\nnothing fits cpu-1g\n" in nothing.stdout
+    assert "rate of matmuls" in nothing.stdout
     assert "error" not in nothing.stderr
 
 
@@ -61,6 +64,7 @@ def test_a_folder_with_a_config_alone_is_planned_and_the_flags_named_are_underst
         (("--model=quen2-7b", "--hardware=v4-8"), ("quen2-7b", "did you mean", "qwen2-7b")),
         (("--model=qwen2-7b",), ("--hardware",)),
         (("--hardware=v4-8", "--mesh=data:3,model:1"), ("data:3,model:1", "data:4,model:1")),
+        (("--hardware=v4-8", "--suites=drift", "--against=M"), ("--against=M", "introspection")),
         (("--hardware=v4-8", "--mesh=rows:2"), ("mesh = 'rows:2'", "as data:2,model:4")),
     ],
 )

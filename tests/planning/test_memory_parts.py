@@ -22,7 +22,7 @@ from antiimit_jax.models.known import n_params
 from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.models.lora import init_adapter, train_mask
 from antiimit_jax.models.weights import abstract_params, find_model, load_params
-from antiimit_jax.planning.advice import judge
+from antiimit_jax.planning.advice import joint_flags, judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator, peak
 from antiimit_jax.results import BASE
@@ -151,9 +151,15 @@ def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(f
     both = estimator.evaluate(dataclasses.replace(run, against=str(folder)))
     second = {"second model (float32)": estimator.weights("float32")}
     assert both == {name: parts | second for name, parts in alone.items()}
-    wider = str(write_tiny_model(folder.parent / "wider", hidden_size=512, scale=0.0))
-    larger = estimator.evaluate(dataclasses.replace(run, against=wider))["drift, own answers"]
-    assert larger["temporaries"] > alone["drift, own answers"]["temporaries"]
+    of_self = {"tasks": ["token_count"], "n_other": 2, "near": "none"}
+    asked = from_dict({"suites": ["drift", "introspection"], "introspection": of_self}).on("cpu")
+    asked = dataclasses.replace(asked, drift=run.drift)
+    wider = str(write_tiny_model(folder.parent / "wider", vocab_size=98304, scale=0.0))
+    small, larger = (
+        estimator.evaluate(dataclasses.replace(asked, against=name)) for name in ("", wider)
+    )
+    grows = {n: larger[n]["temporaries"] > small[n]["temporaries"] for n in small}
+    assert grows == {"drift": False, "drift, own answers": False, "introspection": True}
     with pytest.raises(UserError, match="--against=no-such-model: not in the catalog"):
         estimator.evaluate(dataclasses.replace(run, against="no-such-model"))
 
@@ -181,7 +187,7 @@ def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folde
     assert easy["fits"] and not easy["flags"]
 
 
-def test_what_needs_more_than_jax_takes_names_the_variable_and_a_split_mesh_its_flag(run, folder):
+def test_what_needs_more_than_jax_takes_names_the_variable(run, folder):
     cfg, _ = load_params(find_model(str(folder)))
 
     class Halves(Estimator):
@@ -193,18 +199,28 @@ def test_what_needs_more_than_jax_takes_names_the_variable_and_a_split_mesh_its_
         def weights(self, *how):
             return 0
 
-    def judged(share: float, mesh: str = "data:8,model:1") -> dict:
+    def judged(share: float) -> dict:
         machine = dataclasses.replace(find_hardware("a100-40"), device_bytes=2, share=share)
-        one = dataclasses.replace(run, mesh=mesh)
-        return judge("evaluate", one, Halves(cfg, None, "gpu"), machine)
+        return judge("evaluate", run, Halves(cfg, None, "gpu"), machine)
 
     assert judged(1.0)["fits"] and not judged(1.0)["environment"]
     easy, tight = judged(0.6), judged(0.3)
     assert not easy["fits"] and easy["rescued"] and not easy["environment"]
     assert tight["rescued"] and "MEM_FRACTION" in tight["environment"]
     assert easy["flags"] == ["--config.dtype=bfloat16"] and easy["saved"] == [1]
-    split = judged(0.6, "data:2,model:4")["flags"]  # which "auto" would choose anew
-    assert split == ["--config.dtype=bfloat16", "--config.mesh=data:2,model:4"]
+
+
+def test_programs_of_one_run_have_one_set_of_flags(run):
+    """Each field once; a mesh that was found is named where the flags leave it as it is."""
+    half, rows, mesh = "--config.dtype=bfloat16", "--config.train.rows=1", "data:2,model:4"
+    one = lambda flags, rescued=True: {"flags": flags, "rescued": rescued}
+    copied, split = (dataclasses.replace(run, mesh=name) for name in ("data:8,model:1", mesh))
+    assert joint_flags([one([]), one([])], split) == []
+    assert joint_flags([one([half]), one([half, rows])], copied) == [half, rows]
+    assert joint_flags([one([half]), one([rows], rescued=False)], copied) == [half]
+    assert joint_flags([one([half]), one([])], split) == [half, f"--config.mesh={mesh}"]
+    shared = "--config.mesh=data:1,model:8"
+    assert joint_flags([one([half]), one([half, shared])], split) == [half, shared]
 
 
 def test_weights_that_fill_a_device_are_hopeless(run, smollm2):

@@ -22,7 +22,7 @@ def notes(planned: str, asked: str = AUTO, fits: bool = True, **changes: int) ->
     """Of a plan for eight devices with such a mesh; `changes` are of the model's shape."""
     model = find_known("qwen2-7b")
     model = dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, **changes))
-    programs = [{"program": name, "fits": fits, "rescued": fits} for name in PROGRAMS]
+    programs = [{"program": name, "fits": fits, "rescued": fits, "flags": []} for name in PROGRAMS]
     run = dataclasses.replace(RunConfig(), mesh=planned)
     return "; ".join(as_dict(model, find_hardware("v3-8"), run, programs, mesh=asked)["notes"])
 
@@ -36,7 +36,8 @@ def test_copies_run_under_pmap_where_they_fit_and_a_mesh_takes_what_does_not():
     assert "(jax.jit on a mesh), as --mesh=data:2,model:4 says" in asked
     some = notes("data:2,model:1", "data:2,model:1")
     assert "2 of 8 devices hold a copy each, as --mesh=data:2,model:1 says" in some
-    assert "quantize=int8" in notes("data:8,model:1", fits=False) and "int8" not in copied
+    nothing = notes("data:8,model:1", fits=False)
+    assert "quantize=int8" in nothing and "int8" not in copied and "8 devices" not in nothing
 
 
 @pytest.mark.parametrize("changes", [{}, {"vocab_size": 152_065, "hidden_size": 3585}])
