@@ -80,7 +80,9 @@ def as_text(plan: Mapping[str, Any]) -> str:
         lines += [] if program["fits"] else _way_out(program)
         shown += new
     fitting = ", ".join(one["program"] for one in programs if one["rescued"])
-    how = ", with ".join(filter(None, [fitting, " ".join(_quoted(plan["flags"]))]))
+    variable = next((one["environment"] for one in programs if one["environment"]), "")
+    given = [*_quoted(plan["flags"]), variable and f"and {variable} in the environment"]
+    how = ", with ".join(filter(None, [fitting, " ".join(given).strip().removeprefix("and ")]))
     name = machine["name"]
     lines += ["", f"{name} runs {how}" if fitting else f"nothing fits {name}"]
     if plan["study_seconds"] is not None:
@@ -98,7 +100,7 @@ def _way_out(program: Mapping[str, Any]) -> list[str]:
     if variable := program["environment"]:
         lines.append(f"  {variable} in the environment lets it have them")
     how = "so it fits" if program["rescued"] else "with all of these it still takes"
-    how = how if lines else "no flag helps: it takes"
+    how = how if lines else "no flag helps; it takes"
     left = f"{_gib(program['peak_with_flags'])} GiB in `{program['phase_with_flags']}`"
     return [*lines, f"  {how}: {left}"]
 
