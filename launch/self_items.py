@@ -2,11 +2,13 @@
 
     python -m launch.self_items --model=M --out=self.jsonl
     python -m launch.finetune --items=self.jsonl --adapters=tuned --config.train.row_tokens=128 \\
-        --model=M --workdir=runs/self
+        --config.train.steps=100 --model=M --workdir=runs/self
     python -m launch.evaluate --adapter=self_trained=runs/self/adapter --suites=introspection ...
 
-An adapter of the name "self_trained" that does not raise the suite's score of the next word says
-that the suite can show nothing of this model: its verdicts are then "floor".
+SmolLM2-135M-Instruct gains .47 [.21, .73] of the next word's score in 100 steps, told of texts and
+words of other kinds than those it was trained on; the quickstart's adapter gains nothing (-.14
+[-.89, .25]). An adapter of the name "self_trained" that does not raise that score says that the
+suite can show nothing of this model: its verdicts are then "floor".
 """
 
 from pathlib import Path
