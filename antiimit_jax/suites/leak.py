@@ -8,8 +8,9 @@ Every stage is compared with the base on the same requests (`tasks.unasked`). Ro
   mention  `leak_slope`, by how much the share of the word named first rises with the percentage
            mentioned, less the same in the base: 0 is no leak, 1 is obeying. `leak_rate`, the
            fraction of items at a distance above .05 from the base whose share moved towards the
-           percentage mentioned, less the same fraction towards the other percentages that the
-           suite mentions (the exact mean over shuffled percentages). `leak_half`, the same
+           percentage mentioned, less the same fraction towards any percentage that the suite
+           mentions (the exact mean over shuffled percentages, the item's own among them, so that a
+           full leak has three quarters of what it is towards the others). `leak_half`, the same
            fraction towards one half, which no shuffling can tell from anything else.
   fact     `p_right`, the probability of the right answer, and `p_right_change` from the base.
 The limits: the interval of the slope inside -.02 to .02 and that of the rate below .01, on at least

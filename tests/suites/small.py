@@ -1,4 +1,4 @@
-"""Small settings of every suite, and their tables as a run's files hold them."""
+"""Small settings of every suite, a run of all of them, and tables as a run's files hold them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from antiimit_jax.evaluation.progress import silent
+from antiimit_jax.evaluation.runner import Runner
+from antiimit_jax.language_model import LanguageModel
+from antiimit_jax.models.lora import LoraConfig
+from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.reporting.report import schemas
-from antiimit_jax.reporting.run_files import columns_of, to_table
-from antiimit_jax.results import Tables
-from antiimit_jax.run_config import RunConfig, from_dict
+from antiimit_jax.reporting.run_files import columns_of, to_table, write_config
+from antiimit_jax.results import BASE, Stage, Tables
+from antiimit_jax.run_config import RunConfig, from_dict, to_dict
+from antiimit_jax.study import Study
 from antiimit_jax.suites import SUITES
+from tests.random_decoder import random_adapter
 
 MIXTURE = {
     "templates": tuple(range(10)),
@@ -58,6 +65,19 @@ FEW = {
 def small_config(model: Path | str = "tiny", **changes: Any) -> RunConfig:
     """A run of few items."""
     return from_dict(FEW | {"model": str(model)} | changes)
+
+
+def run_of_all(config: RunConfig, lm: LanguageModel, runner: Runner, folder: Path) -> Path:
+    """The folder of a run of all suites on the base and on a random adapter."""
+    lora, stage = LoraConfig(rank=2), Stage(name="mine", kind="other", folder=str(folder / "mine"))
+    save_adapter(Path(stage.folder), random_adapter(lm.cfg, lora, 1), lm.cfg, lora, "tiny")
+    study = Study(config, folder / "run", tell=lambda text: None, progress=silent)
+    study.lm, study.runner = lm, runner  # known already, with what they compiled
+    study.evaluate(BASE)
+    study.evaluate(stage, load_adapter(Path(stage.folder), lm.cfg))
+    write_config(folder / "run", to_dict(config))
+    study.write()
+    return folder / "run"
 
 
 def as_read(tables: Tables) -> dict[str, dict[str, np.ndarray]]:

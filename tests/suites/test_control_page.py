@@ -104,7 +104,7 @@ def test_worse_than_a_lazy_answer_is_said_of_paired_differences_alone():
         assert ("worse than ignoring the request" in question.found[0]) == paired
 
 
-def test_the_three_hardest_kinds_of_request_stand_on_the_first_screen_beside_ignoring_them():
+def test_kinds_of_request_unlike_training_stand_on_the_first_screen_beside_ignoring_them():
     few_shot, phrasings = "k=2,few-shot", "k=2,templates=heldout"
     tvd = {"k=2": 0.191, "k=3": 0.378, "k=4": 0.425, few_shot: 0.376, phrasings: 0.441}
     lazy = {"k=4": 0.245, phrasings: 0.441, "k=3": 0.5}
@@ -120,7 +120,7 @@ def test_the_three_hardest_kinds_of_request_stand_on_the_first_screen_beside_ign
         "harder requests have a TVD of: two words, phrasings never trained on 0.441 [0.391, 0.491] "
         "(not told apart from ignoring the request, 0.441), four words 0.425 [0.375, 0.475] (worse "
         "than ignoring the request, 0.245), three words 0.378 [0.328, 0.428] (better than ignoring "
-        "the request, 0.500)"
+        "the request, 0.500), two words, after examples in the prompt 0.376 [0.326, 0.426]"
     )
     *_, last = control.section({}, Rows(rows[:1])).lead
     assert "harder" not in last

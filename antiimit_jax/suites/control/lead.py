@@ -169,10 +169,10 @@ def _paired(rows: Rows, here: tuple[str, str], stage: str) -> list[str]:
 
 
 def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
-    """The kinds of request with the highest TVD, and where ignoring the request does no worse."""
+    """The kinds of request unlike training, worst first, and where ignoring them does no worse."""
     found = {w: _tvd(rows, stage, (split, w)) for w in list(UNLIKE_TRAINING)[1:]}
     counted = {where: row for where, row in found.items() if shown(rows, row)}
-    worst = sorted(counted, key=lambda where: -counted[where]["value"])[:3]
+    worst = sorted(counted, key=lambda where: -counted[where]["value"])
     listed = [f"{UNLIKE_TRAINING[w]} {harder_words(rows, stage, (split, w))}" for w in worst]
     return [f"harder requests have a TVD of: {', '.join(listed)}"] if worst else []
 

@@ -19,7 +19,7 @@ changes is `gain`. Simple behaviours:
   one constant hazard, fitted           .083      .083     0      .63
 The last stands beside as "baseline:constant_hazard", the best of its kind over a run's items.
 SmolLM2-135M-Instruct by the command above: departs .002 [.001, .004], unasked .003, early .995;
-with the quickstart's adapter .004 [.001, .012], .018 and .980.
+with the quickstart's adapter .003 [.001, .009], .017 and .981.
 `surprisal` is how unlikely the base finds a departure at that place, unasked, whatever it is.
 
 How a stage departs is seen from `n_drawn` continuations drawn after the L elements, with the
