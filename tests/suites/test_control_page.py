@@ -118,9 +118,9 @@ def test_kinds_of_request_unlike_training_stand_on_the_first_screen_beside_ignor
     *_, said = control.section({}, Rows(rows)).lead
     assert said.replace("\u00a0", " ") == (
         "harder requests have a TVD of: two words, phrasings never trained on 0.441 [0.391, 0.491] "
-        "(not told apart from ignoring the request, 0.441), four words 0.425 [0.375, 0.475] (worse "
-        "than ignoring the request, 0.245), three words 0.378 [0.328, 0.428] (better than ignoring "
-        "the request, 0.500), two words, after examples in the prompt 0.376 [0.326, 0.426]"
+        "(not told apart from ignoring the request, 0.441); four words 0.425 [0.375, 0.475] (worse "
+        "than ignoring the request, 0.245); three words 0.378 [0.328, 0.428] (better than ignoring "
+        "the request, 0.500); two words, after examples in the prompt 0.376 [0.326, 0.426]"
     )
     *_, last = control.section({}, Rows(rows[:1])).lead
     assert "harder" not in last

@@ -174,7 +174,7 @@ def _harder(rows: Rows, stage: str, split: str = "heldout_words") -> list[str]:
     counted = {where: row for where, row in found.items() if shown(rows, row)}
     worst = sorted(counted, key=lambda where: -counted[where]["value"])
     listed = [f"{UNLIKE_TRAINING[w]} {harder_words(rows, stage, (split, w))}" for w in worst]
-    return [f"harder requests have a TVD of: {', '.join(listed)}"] if worst else []
+    return [f"harder requests have a TVD of: {'; '.join(listed)}"] if worst else []
 
 
 def harder_words(rows: Rows, stage: str, here: tuple[str, str]) -> str:
