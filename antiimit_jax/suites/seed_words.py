@@ -27,7 +27,9 @@ the seed score of "train" less that of "test". Known models on test seeds (tests
 SmolLM2-135M-Instruct with the quickstart's adapter mostly says words that are not rare (rare ones
 have .005), thinly spread: after the 192 paths that `most_paths` allows, .12 of the probability
 (median of 180 requests) is unvisited; of the base, which begins sentences, .61. A request takes as
-long as matmuls of 130 GFLOP there, .3 s at 400 GFLOP/s: that is what paths take.
+long as matmuls of 130 GFLOP there, .3 s at 400 GFLOP/s: that is what paths take. Where a model has
+made up its mind few are needed: an adapter trained to say one pair after every text leaves .001
+after 4 paths, in .05 s at 480 GFLOP/s.
 """
 
 import dataclasses
