@@ -43,7 +43,7 @@ _NAMES = {
     dict: "an object",
     None: "null",
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_json(file: Path, shape: Shape = OBJECT, *, hint: str = "fetch it again") -> Any:
@@ -206,7 +206,7 @@ def _problem(value: Any, shape: Shape, where: str, depth: int) -> str:
         wanted = " or ".join(_NAMES.get(_kind(one)) or _texts(one) for one in shapes)
         return f"{at}{wanted} expected, {quoted(value)} found"
     if isinstance(value, str):
-        return f"{at}not valid Unicode" if _SURROGATE.search(value) else ""
+        return f"{at}not valid Unicode" if SURROGATE.search(value) else ""
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"{at}a number beyond all bounds"
     if not isinstance(value, (list, dict)):
@@ -237,7 +237,7 @@ def _key_faults(value: dict[str, Any], shape: dict[Any, Shape]) -> str:
         return f"lacks keys {', '.join(missing)}"
     if unknown:
         return f"has unknown keys {', '.join(unknown[:6])}"
-    return "a key is not valid Unicode" if any(map(_SURROGATE.search, value)) else ""
+    return "a key is not valid Unicode" if any(map(SURROGATE.search, value)) else ""
 
 
 def _kind(shape: Shape) -> Any:

@@ -61,8 +61,8 @@ class Work:
         return counted * (SEARCH_ROUNDS if program.kind == "top_words" else 1)
 
     def _texts(self, program: Program) -> list[tuple[Sequence[int], int]]:
-        how = self.tokenizer, self.prompt_format
-        return [neutral_tokens(how[0], t.messages, t.text, how[1]) for t in program.asks]
+        tokenizer, style = self.tokenizer, self.prompt_format
+        return [neutral_tokens(tokenizer, t.messages, t.text, style) for t in program.asks]
 
     def _prompts(self, asks: Sequence[Ask]) -> list[Prompt]:
         return [build_prompt(self.tokenizer, ask.messages, self.prompt_format) for ask in asks]

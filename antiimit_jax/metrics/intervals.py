@@ -63,7 +63,7 @@ Kind = Literal["smooth", "proportion", "biased", "jackknife"]
 
 
 class Scale(NamedTuple):
-    """A scale on which an interval is computed, and the way back, which keeps the bounds."""
+    """A scale on which an interval is computed, and its inverse, which keeps the bounds."""
 
     to: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]

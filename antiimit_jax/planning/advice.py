@@ -96,7 +96,7 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> list[tuple[str,
     others = {
         "evaluate": ("train.", "lora."),
         "finetune": ("drift.", "suites", "precision.", "scoring.", "residual."),
-    }.get(program, ("-",))
+    }.get(program, ())
     return [
         (field, value)
         for field, value in changes.items()

@@ -31,7 +31,7 @@ from antiimit_jax.planning.hardware import GIB
 from antiimit_jax.run_config import RunConfig
 from antiimit_jax.scoring.asks import Program
 from antiimit_jax.scoring.differences import differences
-from antiimit_jax.scoring.generate import sampled
+from antiimit_jax.scoring.generate import Draws, sampled
 from antiimit_jax.scoring.lexicon_search import following
 from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
@@ -50,13 +50,18 @@ Phases = dict[str, dict[str, int]]  # name -> bytes by kind
 _EVALUATING, _TRAINING = int(0.65 * GIB), int(0.9 * GIB)
 
 
+def _drawn(decoder: Decoder, variables: Tree, ends: jax.Array, batch: Draws) -> jax.Array:
+    """Continuations at some temperature; greedy ones set aside no more."""
+    return sampled(decoder, variables, ends, np.float32(1), batch)
+
+
 _FUNCTIONS = {  # what runs for each kind of program
     "words": word_log_probs,
     "first_tokens": next_token_probs,
     "top_words": continuations,
     "lexicon_words": following,
     "texts": differences,
-    "generate": lambda *given: sampled(*given[:3], np.float32(1), given[3]),  # at a temperature
+    "generate": _drawn,
 }
 
 

@@ -48,6 +48,7 @@ def as_dict(
         "notes": [
             *_notes(model, machine, run, programs, fits),
             *_mesh_notes(model, machine, run, mesh, fits),
+            *(["the time is by this machine's rate of matmuls"] if seconds is not None else []),
         ],
     }
 
@@ -81,15 +82,12 @@ def as_text(plan: Mapping[str, Any]) -> str:
         shown += new
     fitting = ", ".join(one["program"] for one in programs if one["rescued"])
     variable = next((one["environment"] for one in programs if one["environment"]), "")
-    given = [*_quoted(plan["flags"]), variable and f"and {variable} in the environment"]
-    how = ", with ".join(filter(None, [fitting, " ".join(given).strip().removeprefix("and ")]))
+    given = [" ".join(_quoted(plan["flags"])), variable and f"{variable} in the environment"]
+    how = ", with ".join(filter(None, [fitting, " and ".join(filter(None, given))]))
     name = machine["name"]
     lines += ["", f"{name} runs {how}" if fitting else f"nothing fits {name}"]
     if plan["study_seconds"] is not None:
-        lines.append(
-            f"a study as configured takes about {plan['study_seconds'] / 60:.0f} minutes, by this "
-            "machine's rate of matmuls"
-        )
+        lines.append(f"a study as configured takes about {plan['study_seconds'] / 60:.0f} minutes")
     return "\n".join(lines + [f"note: {note}" for note in plan["notes"]]) + "\n"
 
 

@@ -14,7 +14,6 @@ unquoted `no` is a text too. Keys that YAML would merge (`<<`) are not.
 """
 
 import dataclasses
-import re
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,11 +22,10 @@ from typing import Any
 import yaml
 
 from antiimit_jax.errors import UserError, first_line, quoted
-from antiimit_jax.json_files import read_text
+from antiimit_jax.json_files import SURROGATE, read_text
 from antiimit_jax.tasks.user_items import MOST_WORDS
 
 _HINT = "give YAML with samples, each with body, choices_right and choices_wrong"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN = "Answer: ("  # how the answer begins; the letter of an option follows
 
 
@@ -132,6 +130,6 @@ def _question(node: Any) -> Question | str:
     options = [*right, *wrong]
     if twice := [option for option in options if options.count(option) > 1]:
         return f"option {quoted(twice[0])} is there twice"
-    if any(_SURROGATE.search(text) for text in (body.value, *options)):
+    if any(SURROGATE.search(text) for text in (body.value, *options)):
         return "not valid Unicode"
     return Question(body=body.value, right=right[0], wrong=tuple(wrong))

@@ -75,8 +75,8 @@ def command(program: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", f"launch.{program}", *flags]
 
 
-def documented(program: str, **given: Path) -> list[str]:
-    """The flags of the training that a program's docstring shows, with files in their place.
+def trained_as_documented(program: str, **given: Path) -> subprocess.CompletedProcess:
+    """One small step of the training that a program's docstring shows, with files in their place.
 
     Args:
       given: what stands there as items=FILE, model=M and so on.
@@ -87,7 +87,12 @@ def documented(program: str, **given: Path) -> list[str]:
     flags = shlex.split(line.partition("launch.finetune")[2])
     names = [flag.partition("=")[0].removeprefix("--") for flag in flags]
     assert given.keys() <= set(names), line
-    return [f"--{n}={given[n]}" if n in given else flag for n, flag in zip(names, flags)]
+    flags = [f"--{n}={given[n]}" if n in given else flag for n, flag in zip(names, flags)]
+    small = dict.fromkeys(("steps", "groups", "rows", "accumulate"), 1)
+    small |= {"anchor_tokens": 0, "eval_every": 0}
+    return launch(
+        "finetune", *flags, *(f"--config.train.{name}={value}" for name, value in small.items())
+    )
 
 
 def launch(program: str, *flags: str, timeout: int = 300) -> subprocess.CompletedProcess:

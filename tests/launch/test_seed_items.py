@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antiimit_jax.tasks.user_items import load_items
-from tests.launch.processes import documented, launch, refused
+from tests.launch.processes import launch, refused, trained_as_documented
 
 
 def test_items_to_train_on_are_written(model, tmp_path):
@@ -12,10 +12,7 @@ def test_items_to_train_on_are_written(model, tmp_path):
     assert result.returncode == 0, result.stderr
     items = load_items(str(out)).entries
     assert len(items) == 36 and len(items[0].messages) == 6 and str(out) in result.stdout
-    flags = documented("seed_items", model=model, items=out, workdir=tmp_path / "run")
-    one = [f"--config.train.{name}=1" for name in ("steps", "groups", "rows", "accumulate")]
-    trained = launch(
-        "finetune", *flags, *one, "--config.train.anchor_tokens=0", "--config.train.eval_every=0"
-    )
+    files = dict(model=model, items=out, workdir=tmp_path / "run")
+    trained = trained_as_documented("seed_items", **files)
     assert trained.returncode == 0, trained.stderr
     refused(launch("seed_items"), "--out is needed")
