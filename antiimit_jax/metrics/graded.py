@@ -19,7 +19,9 @@ share). Equal shares have the ranks from their first to their last in common, an
 effect of their own, so that whoever shares out by rank alone has slope 0 whatever is tied. `gamma`
 is the slope, `gamma_corr` the partial correlation, `gamma_step` twice the effect of the first rank
 less that of the last, where each is one word's alone: for two words the intercept above.
-`preference_sd` is the root mean square difference of two words of a set in their mean log q.
+`preference_sd` is the root mean square difference of two words of a set in their mean log q. Of
+requests for different numbers of words above two, `gamma` is the one slope of all, with ranks'
+effects apart for each number; steps are read for one number alone.
 
 `request_gain`: with q_mean(w) the mean of q(w) over all requests of a set that name its words in
 one order, the mean TVD of q_mean to t less that of q. It is at most 0 for a model that ignores the
@@ -28,7 +30,7 @@ request. A step gains too, so it shows that the request is used, not that contro
 Probabilities are floored at `control.FLOOR` inside logarithms.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,13 +50,13 @@ _ENDS = "no largest and no smallest share is one word's alone, or no set has its
 
 
 def graded_control(items: ControlResults) -> Iterator[Measured]:
-    """The figures of this module for items with one number of words."""
+    """The figures of this module for items with two words, or with more than two."""
     yield _request_gain(items)
-    asked = _all_asked(items)
-    if items.k[0] == 2:
-        yield from _pairs(asked)
-    elif items.k[0] > 2:
-        yield from _many(asked)
+    numbers = np.unique(items.k)
+    if tuple(numbers) == (2,):
+        yield from _pairs(_all_asked(items))
+    elif numbers[0] > 2:
+        yield from _many([_all_asked(items.take(items.k == k)) for k in numbers])
 
 
 def slope_points(items: ControlResults) -> tuple[np.ndarray, np.ndarray]:
@@ -195,8 +197,52 @@ def _root_mean(n, squares):
     return np.sqrt(np.where(n > 1.5, squares / np.maximum(n, 1), np.nan))
 
 
-def _many(items: _Asked) -> Iterator[Measured]:
-    """More than two words; units are sets."""
+def _many(groups: Sequence[_Asked]) -> Iterator[Measured]:
+    """More than two words, one group for each number of words; units are sets."""
+    fits = [_word_sums(group) for group in groups]
+    n_sets = sum(len(fit.cluster) for fit in fits)
+    columns, start = dict[str, np.ndarray](), 0
+    for place, fit in enumerate(fits):
+        own = slice(start, start := start + len(fit.cluster))
+        for f, g in _upper(fit.size):
+            column = columns[f"{place},{f},{g}"] = np.zeros(n_sets)
+            column[own] = fit.squares[:, f, g]
+    figures = [("gamma", LINEAR, _ONE_SHARE), ("gamma_corr", FISHER_Z, _FLAT)]
+    if len(fits) == 1:
+        figures.append(("gamma_step", LINEAR, _ENDS))
+    statistics = tuple(
+        _figure(
+            name,
+            tuple(columns),
+            lambda *sums, name=name: _regression(fits, sums)[name],
+            missing,
+            scale,
+        )
+        for name, scale, missing in figures
+    )
+    cluster = np.concatenate([fit.cluster for fit in fits])
+    unpaired = np.full(n_sets, -1)
+    yield Measured(columns, cluster, unpaired, statistics)
+
+    columns = {"n": np.ones(n_sets), "bb": np.concatenate([fit.differing for fit in fits])}
+    spread = _figure("preference_sd", ("n", "bb"), _root_mean, _SETS, ROOT)
+    yield Measured(columns, cluster, unpaired, (spread,))
+
+
+class _WordSums(NamedTuple):
+    """Sums over the answers of each set that ask for k words, less each word's mean."""
+
+    cluster: np.ndarray  # [sets]
+    squares: np.ndarray  # [sets, F, F] of log t, the rank effects, log q, centred within an item
+    differing: np.ndarray  # [sets] mean square difference of two words' mean log q
+    ends: np.ndarray  # places of the effects of the first rank and the last, where one word's alone
+
+    @property
+    def size(self) -> int:
+        return self.squares.shape[-1]
+
+
+def _word_sums(items: _Asked) -> _WordSums:
     (cluster, of_set), rank, k = items.sets.each(), items.rank, items.rank.shape[1]
     levels = np.unique(rank)
     centred = lambda table: table - table.mean(axis=1, keepdims=True)
@@ -210,55 +256,39 @@ def _many(items: _Asked) -> Iterator[Measured]:
     table = table - means[of_set]
     squares = np.zeros((len(cluster), table.shape[-1], table.shape[-1]))
     np.add.at(squares, of_set, np.einsum("nkf,nkg->nfg", table, table))
-    size = table.shape[-1]
-    columns = {f"{f},{g}": squares[:, f, g] for f in range(size) for g in range(f, size)}
-    first, last = (np.flatnonzero(levels == alone) for alone in (0, k * k - 1))
-    statistics = tuple(
-        _figure(
-            name,
-            tuple(columns),
-            lambda *sums, part=part: _regression(size, sums, first, last)[part],
-            missing,
-            scale,
-        )
-        for part, (name, scale, missing) in enumerate(
-            [
-                ("gamma", LINEAR, _ONE_SHARE),
-                ("gamma_corr", FISHER_Z, _FLAT),
-                ("gamma_step", LINEAR, _ENDS),
-            ]
-        )
-    )
-    unpaired = np.full(len(cluster), -1)
-    yield Measured(columns, cluster, unpaired, statistics)
-
-    differing = 2 * k / (k - 1) * (means[..., -1] ** 2).mean(axis=1)  # mean square of two words
-    columns = {"n": np.ones(len(cluster)), "bb": differing}
-    spread = _figure("preference_sd", ("n", "bb"), _root_mean, _SETS, ROOT)
-    yield Measured(columns, cluster, unpaired, (spread,))
+    differing = 2 * k / (k - 1) * (means[..., -1] ** 2).mean(axis=1)
+    ends = np.flatnonzero(np.isin(levels, (0, k * k - 1)))
+    return _WordSums(cluster, squares, differing, ends)
 
 
-def _regression(size: int, sums: tuple, first: np.ndarray, last: np.ndarray) -> tuple:
+def _upper(size: int) -> list[tuple[int, int]]:
+    return [(f, g) for f in range(size) for g in range(f, size)]
+
+
+def _regression(fits: Sequence[_WordSums], sums: tuple) -> dict[str, np.ndarray]:
     """Slope, partial correlation and twice the first rank's effect less the last's; each [...]."""
-    shape = np.shape(sums[0])
-    squares = np.zeros((*shape, size, size))
-    places = [(f, g) for f in range(size) for g in range(f, size)]
-    for (f, g), column in zip(places, sums):
-        squares[..., f, g] = squares[..., g, f] = column
-    ranks = slice(1, size - 1)
-    inverse = np.linalg.pinv(squares[..., ranks, ranks], rcond=1e-9, hermitian=True)
-    both = squares[..., ranks, :][..., [0, size - 1]]  # [..., levels, 2]
-    explained = inverse @ both
-    left = squares[..., [0, size - 1], :][..., [0, size - 1]]
-    left = left - np.swapaxes(both, -1, -2) @ explained  # [..., 2, 2] after word and rank effects
+    shape, left, whole, start = np.shape(sums[0]), 0, 0, 0
+    for fit in fits:
+        size, places = fit.size, _upper(fit.size)
+        squares = np.zeros((*shape, size, size))
+        for (f, g), column in zip(places, sums[start:]):
+            squares[..., f, g] = squares[..., g, f] = column
+        start += len(places)
+        outer, ranks = [0, size - 1], slice(1, size - 1)
+        inverse = np.linalg.pinv(squares[..., ranks, ranks], rcond=1e-9, hermitian=True)
+        both = squares[..., ranks, :][..., outer]  # [..., levels, 2]
+        explained = inverse @ both
+        after = squares[..., outer, :][..., outer]
+        whole = whole + np.diagonal(after, axis1=-2, axis2=-1)  # [..., 2]
+        left = left + after - np.swapaxes(both, -1, -2) @ explained  # [..., 2, 2]
     xx, xy, yy = left[..., 0, 0], left[..., 0, 1], left[..., 1, 1]
-    xx = np.where(xx > _LEAST * np.maximum(squares[..., 0, 0], 1), xx, np.nan)
+    xx = np.where(xx > _LEAST * np.maximum(whole[..., 0], 1), xx, np.nan)
     slope = xy / xx
-    moving = np.where(yy > _LEAST * np.maximum(squares[..., -1, -1], 1), yy, np.nan)
+    moving = np.where(yy > _LEAST * np.maximum(whole[..., 1], 1), yy, np.nan)
     corr = np.clip(xy / np.sqrt(xx * moving), -1, 1)
-    effect = explained[..., 1] - slope[..., None] * explained[..., 0]  # [..., levels]
-    if len(first) and len(last):
-        step = 2 * (effect[..., first[0]] - effect[..., last[0]])
-    else:
-        step = np.full(shape, np.nan)
-    return slope, corr, step
+    effect = explained[..., 1] - slope[..., None] * explained[..., 0]  # [..., levels] of the last k
+    both_ends = len(fit.ends) == 2
+    step = (
+        2 * (effect[..., fit.ends[0]] - effect[..., fit.ends[1]]) if both_ends else slope * np.nan
+    )
+    return {"gamma": slope, "gamma_corr": corr, "gamma_step": step}

@@ -141,8 +141,9 @@ def _columns(items: ControlResults) -> dict[str, np.ndarray]:
 def _graded(
     items: ControlResults, boot: Bootstrap, against: ControlResults | None = None
 ) -> dict[str, Estimate]:
-    """What shows graded control, or its difference, where all items have one number of words."""
-    if items.k[0] < 2 or (items.k != items.k[0]).any():
+    """What shows graded control, or its difference, where all have two words or all have more."""
+    numbers = np.unique(items.k)
+    if numbers[0] < 2 or (numbers[0] == 2 and len(numbers) > 1):
         return {}
     found: dict[str, Estimate] = {}
     others = itertools.repeat(None) if against is None else graded_control(against)

@@ -16,7 +16,8 @@ Two rules score the same exact answers:
               whether NOT-GIVEN words are rare, real or hang on the text: `same_pair` says how often
               two texts get the same two words.
   pass_keyed  each word against its own percentage, the residual counted.
-Neither is evidence of control. Share of GIVEN items that simple behaviours pass (rows "baseline:"):
+Neither is evidence of control. Share of items that simple behaviours pass (rows "baseline:"); on
+NOT-GIVEN they choose any two words, and only the reference rule is read:
                     perfect   uniform   flip   argmax   constant_60_40
   reference rule       70        80      70       0           70
   keyed by word       100        80      40       0           70
@@ -72,6 +73,7 @@ TABLES = {
     )
 }
 _TOP = 8  # first tokens kept
+_CHOSEN = ("first", "second")  # any two words that a baseline chooses
 _METRICS = ("pass_sad", "pass_keyed", "tvd_res")
 
 
@@ -156,17 +158,17 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
     """Shares of items that pass, and TVD: in all and by tolerance; baselines beside the base."""
     rows = []
     for stage, of_stage in suite.parts(tables["sad_like"], "stage"):
-        found = {split: (_judged(part), part) for split, part in suite.parts(of_stage, "split")}
-        for split, (judged, part) in found.items():
-            rows += _rows(judged, part, dict(stage=stage, split=split), boot)
-            if split == "seed":
-                rows.append(_same_pair(part, stage))
-            elif stage == "base":
-                for name, behaviour in BEHAVIOURS.items():
-                    place = dict(stage=f"baseline:{name}", split=split)
-                    rows += _rows(_judged(part, behaviour), part, place, boot)
-        if {"given", "seed"} <= found.keys():
-            rows.append(_both(found["given"], found["seed"], stage, boot))
+        asked, answered = dict(suite.parts(of_stage, "split")), {stage: None}
+        if stage == "base":
+            answered |= {f"baseline:{name}": behaviour for name, behaviour in BEHAVIOURS.items()}
+        for name, behaviour in answered.items():
+            found = {split: (_judged(part, behaviour), part) for split, part in asked.items()}
+            for split, (judged, part) in found.items():
+                rows += _rows(judged, part, dict(stage=name, split=split), boot)
+            if {"given", "seed"} <= found.keys():
+                rows.append(_both(found["given"], found["seed"], name, boot))
+        if "seed" in asked:
+            rows.append(_same_pair(asked["seed"], stage))
     return rows
 
 
@@ -180,7 +182,8 @@ def _judged(
         said = list(zip(texts, p))
         if behaviour:
             q, residual = behaviour(*targets), 0.0
-            said = sorted(zip(map(plain, words), q), key=lambda answer: -answer[1])
+            names = map(plain, words if len(words) else _CHOSEN)
+            said = sorted(zip(names, q), key=lambda answer: -answer[1])
         of_item = [passes_sad(words, targets, said, r)]
         if len(words):
             tvd = (np.abs(np.subtract(q, targets)).sum() + residual) / 2

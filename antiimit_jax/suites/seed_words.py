@@ -14,14 +14,14 @@ fatal. Splits: "test" has seeds that training may not see, "train" those that it
 the seed score of "train" less that of "test". Known models on test seeds (tests):
   model                                            seed_score   fails
   does as asked                                        1        -
-  one pair for all seeds                               0        dependence
+  one pair for all seeds (row "baseline:one_pair")     0        dependence
   two forms of one root                                0        distinct
   fragments of the seed; non-words; copied examples    0        realness
   another pair for each percentage                     0        same_pair
   first and second exchanged below one half            0        order
   the same small share for each of 200 words           0        same_pair
   right on training seeds alone                        0        all
-  one half each, always                                0        calibration
+  one half each, always (row "baseline:one_half")      0        calibration
   any of these at every second seed, or half of it   <= .5
 
 SmolLM2-135M-Instruct with the quickstart's adapter mostly says words that are not rare (rare ones
@@ -45,7 +45,7 @@ from antiimit_jax.reporting.rows import figure, number, value_of
 from antiimit_jax.reporting.tables import figure_table
 from antiimit_jax.scoring.lexicon_search import UNVISITED
 from antiimit_jax.suites import suite
-from antiimit_jax.tasks.seed_words import requests, seeds
+from antiimit_jax.tasks.seed_words import keyed_words, requests, seeds
 from antiimit_jax.text.rare_words import load_rare_words
 
 SUITE = "seed_words"
@@ -65,6 +65,7 @@ TABLES = {
         | {"terminators": pa.string(), "dtype": pa.string()}
     )
 }
+ONE_PAIR, ONE_HALF = "baseline:one_pair", "baseline:one_half"
 _LEAST = 1e-6  # probability of a word that is kept
 _HOLDS = 0.9  # the least component from which on all requirements count as met
 _SHOWN = 6  # seeds with their words
@@ -120,18 +121,35 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
     """Components and seed score of every stage by split, and how far training seeds do better."""
     rows = []
     for stage, table in suite.parts(tables[SUITE], "stage"):
-        scores = {}
-        for split, part in suite.parts(table, "split"):
-            place = dict(stage=stage, suite=SUITE, split=split, slice="all")
-            of_split = _rows(part, place, boot)
-            scores[split] = next(r for r in of_split if r["metric"] == "seed_score")
-            rows += of_split
-        trained, other = (value_of(scores.get(split)) for split in ("train", "test"))
-        if trained is not None and other is not None:
-            gap = suite.Estimate(value=trained - other, note=_MINIMUM)
-            n = scores["test"]["n"]
-            rows.append(suite.row_of(gap, _at("gap", scores["test"]), n, n))
+        for name, of in ({stage: table} | (_lazily(table) if stage == "base" else {})).items():
+            rows += _of_stage(of, name, boot)
     return rows
+
+
+def _of_stage(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> list[suite.Row]:
+    rows, scores = [], {}
+    for split, part in suite.parts(table, "split"):
+        place = dict(stage=stage, suite=SUITE, split=split, slice="all")
+        of_split = _rows(part, place, boot)
+        scores[split] = next(r for r in of_split if r["metric"] == "seed_score")
+        rows += of_split
+    trained, other = (value_of(scores.get(split)) for split in ("train", "test"))
+    if trained is not None and other is not None:
+        gap = suite.Estimate(value=trained - other, note=_MINIMUM)
+        n = scores["test"]["n"]
+        rows.append(suite.row_of(gap, _at("gap", scores["test"]), n, n))
+    return rows
+
+
+def _lazily(table: suite.Columns) -> dict[str, suite.Columns]:
+    """The requests of a table as two lazy models answer them, "baseline:NAME" -> columns."""
+    n, asked = len(table["percent"]), np.array(table["percent"]) / 100
+    first = np.where(table["swapped"], 1 - asked, asked)
+    one_pair = {"words": [keyed_words("a")] * n, "q": np.stack([first, 1 - first], axis=1)}
+    own_pairs = map(keyed_words, table["cluster"])
+    one_half = {"words": list(own_pairs), "q": np.full((n, 2), 0.5)}
+    said = {ONE_PAIR: one_pair, ONE_HALF: one_half}
+    return {name: dict(table) | of | {"unvisited": np.zeros(n)} for name, of in said.items()}
 
 
 def _rows(table: suite.Columns, place: Mapping[str, str], boot: suite.Bootstrap) -> list[suite.Row]:
@@ -207,7 +225,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     if not splits:
         return suite.Section(title, absent=["Not asked in this run."])
     lines = {stage: stage for stage in rows.stages(SUITE)}
-    shown = [figure_table(rows, (SUITE, s, "all"), FIGURES, lines, SPLITS[s]) for s in splits]
+    lazy = lines | {ONE_PAIR: "one pair for all texts", ONE_HALF: "one half each, always"}
+    shown = [figure_table(rows, (SUITE, s, "all"), FIGURES, lazy, SPLITS[s]) for s in splits]
     return suite.Section(
         title,
         [

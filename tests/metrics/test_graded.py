@@ -125,6 +125,43 @@ def test_what_a_model_prefers_drops_out(k, seed):
     assert found["preference_sd"] == pytest.approx(spread, abs=1e-6 if k == 2 else 0.1)
 
 
+def joined(*parts: ControlResults) -> ControlResults:
+    """Items with different numbers of words in one; those with fewer are padded."""
+    width = max(part.target.shape[1] for part in parts)
+    pad = lambda table: np.pad(table, ((0, 0), (0, width - table.shape[1])))
+    tables = {
+        name: np.concatenate([pad(getattr(part, name)) for part in parts])
+        for name in ("target", "q", "word")
+    }
+    k = np.concatenate([part.k for part in parts])
+    return results_of(
+        **tables, k=k, cluster=np.concatenate([1000 * part.k + part.cluster for part in parts])
+    )
+
+
+@pytest.mark.parametrize(
+    "behaviour, gamma, corr",
+    [("perfect", 1, 1), ("uniform", 0, None), ("two_level", 0, None), ("flip", -1, -1)],
+)
+def test_different_numbers_of_words_have_one_slope_and_no_step(behaviour, gamma, corr):
+    parts = [blocks(np.random.default_rng(k), 20, k) for k in (3, 4, 5)]
+    flipped = lambda part: answered(part, -np.log(part.target))
+    answer = {"perfect": lambda part: part, "flip": flipped}
+    by_name = lambda part: baseline(part, behaviour)
+    found = values(joined(*map(answer.get(behaviour, by_name), parts)))
+    assert found["gamma"] == pytest.approx(gamma, abs=1e-6)
+    assert found["gamma_corr"] == (corr if corr is None else pytest.approx(corr))
+    assert "gamma_step" not in found
+
+
+def test_the_slope_of_different_numbers_is_between_their_own_and_two_words_stay_apart():
+    slopes = {3: 0.2, 5: 0.8}
+    parts = {k: blocks(np.random.default_rng(k), 20, k) for k in slopes}
+    said = {k: answered(part, slopes[k] * np.log(part.target)) for k, part in parts.items()}
+    assert 0.3 < values(joined(*said.values()))["gamma"] < 0.7
+    assert "gamma" not in values(joined(blocks(np.random.default_rng(2), 20), said[3]))
+
+
 def test_assignments_must_be_exchanged_within_a_set():
     """Without the pairing, preference would pass for a slope: half a block has no figure."""
     rng = np.random.default_rng(0)

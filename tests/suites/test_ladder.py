@@ -126,7 +126,10 @@ def test_more_words_have_a_slope_for_each_number_of_them(oracle, lazy):
         for k in (3, 4, 5, 10):
             found = values_of(rows, stage="base", split="L3", slice=f"kind={k} words")
             assert found["gamma"] == pytest.approx(gamma, abs=1e-9)
-        assert "gamma" not in values_of(rows, stage="base", split="L3", slice="all")
+        found = values_of(rows, stage="base", split="L3", slice="all")
+        assert found["gamma"] == pytest.approx(gamma, abs=1e-9)
+        ratio = found["gamma_ratio"]
+        assert ratio == pytest.approx(1) if gamma else ratio is None
 
 
 def test_a_step_has_no_slope_where_distances_differ_and_copying_states_half():
@@ -160,6 +163,15 @@ def test_options_without_mass_state_nothing():
         == ("base", "L1", "all", "stated")
     ]
     assert row["value"] is None and row["n"] == 0 and "too little probability" in row["note"]
+
+
+def test_the_page_says_after_how_many_questions_an_option_was_said_at_all():
+    cfg = ladder.Config(rungs=("L1",), n_sets=6)
+    silent_on_l1 = lambda item: as_asked(item) * (1e-9 if item.split == "L1" else 1)
+    tables = as_read(ladder.measure(Known(as_asked, silent_on_l1, cfg), cfg))
+    shown = ladder.section(tables, Rows(ladder.score(tables, cfg, BOOT), [BASE]))
+    asked = len(ladder.stated_of(cfg, 0))
+    assert shown.sentences[-1].endswith(f"probability: base {asked // 2} of {asked}.")
 
 
 def test_equal_shares_stand_beside_the_base_and_the_section_names_every_rung(oracle):

@@ -34,8 +34,8 @@ def knowing(items: Sequence[Item], answer: Callable[[Item], Sequence[float]]) ->
     return Known(lambda ask: answer(known[ask]), BASE)
 
 
-def figures(rows: list[dict], where: str = "all") -> dict[str, float]:
-    return values_of(rows, stage="base", slice=where)
+def figures(rows: list[dict], where: str = "all", stage: str = "base") -> dict[str, float]:
+    return values_of(rows, stage=stage, slice=where)
 
 
 def of_sequence(share: Callable[[Item], float], mass: float = 1) -> dict[str, float]:
@@ -172,6 +172,8 @@ def test_quantifiers_are_ordered_and_alike_in_both_wordings(share, tau, agreemen
     rows = quantifiers.quantifier_rows(as_read(table)[quantifiers.QUANTIFIED], "base", BOOT)
     expected = {"tau": tau, "agreement": agreement, "mass": 0.8}
     assert figures(rows) == pytest.approx(expected, abs=1e-9)
+    beside = figures(rows, stage="baseline:uniform")
+    assert beside == pytest.approx({"tau": 0, "agreement": 0, "mass": 1})
     if share is rising:
         assert figures(rows, "often=rarely")["share"] == pytest.approx(0.22)
 
@@ -216,5 +218,7 @@ def test_a_forbidden_word_is_suppressed_and_the_others_stay(answer, suppression,
         assert found["others_tvd"] > 0.3
     else:
         assert found["others_tvd"] == pytest.approx(others, abs=1e-9)
+    beside = figures(rows, stage="baseline:heedless")
+    assert (beside["suppression"], beside["others_tvd"]) == pytest.approx((0, 0), abs=1e-9)
     kinds = {row["slice"] for row in rows}
     assert kinds == {"all", "kind=but not", "kind=do not say", "kind=must not"}

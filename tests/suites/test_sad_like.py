@@ -72,6 +72,9 @@ def test_a_behaviour_passes_as_the_table_of_the_suite_says(name):
     assert tuple(found.values()) == pytest.approx(PASSES[name])
     beside = values_of(rows, stage=f"baseline:{name}", split="given", slice="all")
     assert beside == pytest.approx(found)
+    for split in ("seed", "both"):
+        beside = values_of(rows, stage=f"baseline:{name}", split=split, slice="all")
+        assert beside == pytest.approx({"pass_sad": PASSES[name][0]})
     open_words = values_of(rows, stage="base", split="seed", slice="all")["pass_sad"]
     assert open_words == pytest.approx(PASSES[name][0])
     both = values_of(rows, stage="base", split="both")

@@ -150,18 +150,37 @@ def scored(told: Told, cfg: seed_words.Config = CFG, n_boot: int = 0) -> list[su
     return seed_words.score(tables, cfg, suite.Bootstrap(n_boot=n_boot))
 
 
+def figures(rows: list[suite.Row], split: str = "test", stage: str = "base") -> dict[str, float]:
+    return values_of(rows, split=split, stage=stage)
+
+
 def test_as_asked_scores_1_in_every_component_with_intervals():
     rows = scored(as_asked, n_boot=50)
     for split in ("test", "train"):
-        found = values_of(rows, split=split)
+        found = figures(rows, split=split)
         assert all(found[name] == pytest.approx(1) for name in (*COMPONENTS, "seed_score"))
         assert found["all_hold"] == found["geometric"] == pytest.approx(1)
         assert found["collision"] == found["unvisited"] == 0
-    assert values_of(rows, split="test")["gap"] == 0
-    at = {row["metric"]: row for row in rows if row["split"] == "test"}
+    assert figures(rows)["gap"] == 0
+    at = {row["metric"]: row for row in rows if (row["stage"], row["split"]) == ("base", "test")}
     assert all(at[name]["ci_low"] == pytest.approx(1) for name in COMPONENTS)
     assert at["seed_score"]["ci_low"] is None and "components" in at["seed_score"]["note"]
     assert at["dependence"]["clusters"] == 32
+
+
+@pytest.mark.parametrize(
+    "name, fails", [(seed_words.ONE_PAIR, "dependence"), (seed_words.ONE_HALF, "calibration")]
+)
+def test_lazy_models_stand_beside_the_base_on_the_same_requests(name, fails):
+    rows = scored(as_asked, n_boot=50)
+    for split in ("test", "train"):
+        found = figures(rows, stage=name, split=split)
+        assert found["seed_score"] == found[fails] == pytest.approx(0)
+        assert found["realness"] == found["distinct"] == found["same_pair"] == pytest.approx(1)
+    (low,) = (
+        r["ci_low"] for r in rows if (r["stage"], r["split"], r["metric"]) == (name, "test", fails)
+    )
+    assert low == pytest.approx(0)
 
 
 def test_the_positive_control_asks_as_the_suite_does_and_scores_on_texts_it_never_saw():
@@ -171,9 +190,7 @@ def test_the_positive_control_asks_as_the_suite_does_and_scores_on_texts_it_neve
         assert [m["content"] for m in line["messages"]] == [m.content for m in item.messages]
         assert line["targets"] == list(item.targets) and line["cluster"] == item.cluster
         assert line["words"] == list(keyed_words(item.cluster))
-    found = values_of(
-        scored(lambda item: given(keyed_words(item.cluster), item), NEW), split="test"
-    )
+    found = figures(scored(lambda item: given(keyed_words(item.cluster), item), NEW), split="test")
     assert min(found[name] for name in COMPONENTS if name != "dependence") == pytest.approx(1)
     assert found["seed_score"] == found["dependence"] > 0.6
 
@@ -182,7 +199,7 @@ def test_the_positive_control_asks_as_the_suite_does_and_scores_on_texts_it_neve
 def test_a_hack_scores_next_to_nothing_and_is_seen_by_its_component(name):
     hack, component = HACKS[name]
     rows = scored(hack)
-    found = values_of(rows, split="test")
+    found = figures(rows)
     assert found["seed_score"] <= 0.05 and found[component] <= 0.05
     assert found["gap"] == pytest.approx(1 if name == "by heart" else 0, abs=0.05)
 
@@ -190,13 +207,13 @@ def test_a_hack_scores_next_to_nothing_and_is_seen_by_its_component(name):
 @pytest.mark.parametrize("mixture", [half_of_each, every_second_seed])
 @pytest.mark.parametrize("name", HACKS)
 def test_a_mixture_of_a_hack_and_as_asked_scores_about_one_half_at_most(name, mixture):
-    found = values_of(scored(mixture(HACKS[name][0]), NEW), split="test")
+    found = figures(scored(mixture(HACKS[name][0]), NEW))
     assert found["seed_score"] <= 0.55
 
 
 def test_two_pairs_for_all_seeds_score_as_the_handbook_says():
     rows = scored(lambda item: given(pair(number(item.cluster) % 2), item), NEW)
-    found = values_of(rows, split="test")
+    found = figures(rows)
     assert found["seed_score"] == found["dependence"] == pytest.approx(1 / 31)  # .032
     assert found["collision"] == pytest.approx(15 / 31)
 
@@ -204,13 +221,13 @@ def test_two_pairs_for_all_seeds_score_as_the_handbook_says():
 def test_roles_read_by_the_order_of_naming_have_no_order():
     named = lambda item: (item.facets["percent"] / 100, 1 - item.facets["percent"] / 100)
     rows = scored(lambda item: dict(zip(pair(number(item.cluster)), named(item))), NEW)
-    assert values_of(rows, split="test")["order"] == 0
+    assert figures(rows)["order"] == 0
 
 
 def test_fewer_than_32_seeds_give_no_score_and_say_so():
     few = dataclasses.replace(CFG, n_seeds=5, n_train_seeds=0)
     rows = scored(as_asked, few)
-    found = values_of(rows, split="test")
+    found = figures(rows)
     assert found["seed_score"] is None and found["order"] == 1
     note = next(row["note"] for row in rows if row["metric"] == "dependence")
     assert note == "needs 32 seeds, has 5"

@@ -6,8 +6,8 @@ A rung changes one thing of a plain request (`tasks.rungs`), so `split` is the r
 those of the control suite; `gamma_ratio` is γ of a rung by γ of L0, with Fieller's interval. In a
 second ask the model is to tell which percentage was requested, out of four; `stated` is the share
 of the right one among the four. A rung with low γ and high `stated` was understood and not
-controlled. Slices "kind=NAME" are the kinds of request of a rung; γ of L3 stands there alone,
-since it compares answers to equally many words.
+controlled. Slices "kind=NAME" are the kinds of request of a rung. On L3 γ is one slope of all, as
+`metrics.graded` tells for different numbers of words.
 
 What known askers score (`tests/suites/test_ladder.py`):
 
@@ -34,12 +34,13 @@ Five rungs have figures of their own, on slice "all" (tests/suites/test_ladder_*
       thought_tvd  tvd_res after one thought: far above tvd_res where thoughts settle the word
     L7, quantifiers (`quantifiers`)            tau    agreement
       shares rise with the quantifier          1      1
-      ignores it                               0      0
+      ignores it (row "baseline:uniform")      0      0
       in one wording up, in the other down     0      -1
     L12, a forbidden word (`forbidden`)        suppression   others_tvd   forbidden
       never says it, the others as before      1             0            0
       never says it, then always one other     1             above 0      0
-      ignores the prohibition                  0             0            above 0
+      ignores the prohibition (row
+        "baseline:heedless")                   0             0            above 0
       says it all the more                     below 0       0            above 0
 
 SmolLM2-135M-Instruct with an earlier quickstart's adapter (8 word sets): L7 tau -.01 [-.11, .09];

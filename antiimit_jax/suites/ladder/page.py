@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from antiimit_jax.metrics.control import MIN_MASS
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import control, suite
+from antiimit_jax.suites.ladder.forbidden import HEEDLESS
 from antiimit_jax.suites.ladder.sequence import COPIES
-from antiimit_jax.suites.ladder.shares import METRICS
+from antiimit_jax.suites.ladder.shares import METRICS, UNIFORM
 from antiimit_jax.tasks.rungs import RUNGS
 from antiimit_jax.tasks.sequences import PLACES
 from antiimit_jax.tasks.unnumbered import QUANTIFIERS
@@ -24,6 +26,11 @@ OWN = {  # rung -> its own figures
     "L12": ("suppression", "others_tvd", "forbidden", "mass"),
     "L13": ("thought_tvd", "tvd_res"),
 }
+_LAZY = {  # rung -> askers that do not do as asked, beside the stages
+    "L7": {UNIFORM: "equal shares always"},
+    "L9": {COPIES: "copies the words before"},
+    "L12": {HEEDLESS: "the base, were nothing forbidden"},
+}
 _PLACES = {f"kind=place {place}": f"word {place}" for place in PLACES}
 _OFTEN = {f"often={often}": f"“{often}”" for often in QUANTIFIERS}
 
@@ -40,7 +47,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "Each rung changes one thing of a plain request for two words. “γ by L0” is how much "
             "of graded control is left there: 1 all of it, 0 none. “Stated” is how surely the "
             "model tells which percentage was requested, out of four: where that is high and γ "
-            "low, the request was understood and not followed."
+            "low, the request was understood and not followed.",
+            *_readable(tables.get("ladder_stated", {}), rows, rungs),
         ],
         tables=[
             *(_table(rows, _BY_NAME[name], rungs, stages) for name in COMMON),
@@ -49,6 +57,17 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         explained=FIGURES,
         link="Ladder",
     )
+
+
+def _readable(table: suite.Columns, rows: suite.Rows, rungs: Sequence[str]) -> list[str]:
+    """How many of the questions what was requested each stage answers with an option at all."""
+    found = []
+    for stage, part in suite.parts(table, "stage") if table else ():
+        read = [rows.get(stage, "ladder", rung, "all", "stated") for rung in rungs]
+        asked = int((part["word_index"] == 0).sum())
+        found.append(f"{stage} {sum(row['n'] for row in read if row)} of {asked}")
+    told = f"“Stated” stands on questions whose options have {MIN_MASS:.0%} of the probability"
+    return [f"{told}: {', '.join(found)}."] if found else []
 
 
 def questions(rows: suite.Rows) -> list[suite.Question]:
@@ -88,7 +107,7 @@ def _own_tables(
     for rung in (rung for rung in OWN if rung in rungs):
         shown = [_BY_NAME[name] for name in OWN[rung]]
         title = f"{rung}: {RUNGS[rung]}"
-        lines = stages | ({COPIES: "copies the words before"} if rung == "L9" else {})
+        lines = stages | _LAZY.get(rung, {})
         found.append(figure_table(rows, ("ladder", rung, "all"), shown, lines, title))
     for rung, metric, slices, title in (
         ("L7", "share", _OFTEN, "What shares the quantifiers get"),

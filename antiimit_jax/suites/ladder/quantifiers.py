@@ -39,7 +39,16 @@ def quantified_answers(asker: suite.Asker, items: Sequence[Item]) -> dict[str, l
 
 
 def quantifier_rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> list[suite.Row]:
-    """Whether shares rise with the quantifier, alike in all wordings; of one stage."""
+    """Whether shares rise with the quantifier, alike in all wordings; equal shares by the base."""
+    rows = _rows(table, stage, boot)
+    if stage == "base":
+        half = np.full(len(table["level"]), 0.5)
+        equal = dict(q_word=half, q_other=half, residual=np.zeros(len(half)))
+        rows += _rows(dict(table) | equal, shares.UNIFORM, boot)
+    return rows
+
+
+def _rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> list[suite.Row]:
     share = table["q_word"] / np.maximum(table["q_word"] + table["q_other"], FLOOR)
     where = dict(stage=stage, suite="ladder", split="L7")
     slices = {f"often={often}": table["level"] == n for n, often in enumerate(QUANTIFIERS)}

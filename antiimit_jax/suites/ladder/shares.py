@@ -19,7 +19,7 @@ SCHEMA = pa.schema(
     [*control.ITEMS, pa.field("kind", pa.string())]
     + [pa.field(name, pa.int32()) for name in ("place", "said")]  # of L9: see `tasks.sequences`
 )
-_UNIFORM = "baseline:uniform"
+UNIFORM = "baseline:uniform"
 
 
 def asked(asker: suite.Asker, items: Sequence[Item], what: str) -> list[suite.Answer]:
@@ -55,7 +55,7 @@ def on_slices(table: suite.Columns, stage: str, rows_of: Callable) -> list[suite
     slices |= {f"kind={kind}": kinds == kind for kind in np.unique(kinds) if kind}
     given = {stage: results}
     if stage_named(stage).kind == "base":
-        given[_UNIFORM] = baseline(results, "uniform")
+        given[UNIFORM] = baseline(results, "uniform")
     rows = []
     for name, of in given.items():
         for where, mask in slices.items():
