@@ -1,4 +1,4 @@
-# make study | make glance | make test | make lint | make test-large | make install | make board | make benchmark
+# make study | make glance | make full | make test | make lint | make test-large | make install | make board | make benchmark
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
@@ -13,13 +13,22 @@ RELEASED_VERSION := 3.7.2
 include launch/allocator.env
 export $(shell cut -d= -f1 launch/allocator.env)
 
-.PHONY: study glance test test-large lint install board benchmark
+.PHONY: study glance full test test-large lint install board benchmark
 
 study: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 glance: .venv/installed
 	$(BIN)/python -m launch.study --config=configs/glance.py --workdir=runs/glance $(ARGS)
+
+# Hours; what was done already is not done again.
+full: .venv/installed
+	$(BIN)/python -m launch.study --config=configs/full.py --workdir=runs/full $(ARGS)
+	$(BIN)/python -m launch.study --config=configs/narrow.py --workdir=runs/narrow $(ARGS)
+	$(BIN)/python -m launch.study --config=configs/broad.py --workdir=runs/broad $(ARGS)
+	$(BIN)/python -m launch.evaluate --config=runs/narrow/config.json --workdir=runs/narrow \
+		--adapter=broad_0=runs/broad/adapter --adapter=broad_1=runs/broad/adapter@1 \
+		--adapter=broad_2=runs/broad/adapter@2
 
 test: .venv/installed-test $(RELEASED:%=.venv/tokenizers/%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30

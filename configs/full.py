@@ -4,7 +4,7 @@
 
 It says at its start how long it takes here, and the same command goes on where it stopped. The two
 arms of the study, adapters of a narrow and of a broad training, are runs of `control` and `ladder`
-alone; the narrow one trains just as this file does:
+alone; the narrow one trains just as this file does. `make full` runs this file and both arms:
 
     python -m launch.study --config=configs/narrow.py --workdir=runs/narrow
     python -m launch.study --config=configs/broad.py --workdir=runs/broad

@@ -1,12 +1,12 @@
 """A run's folder on several hosts: the first process works in it, each other in a private copy."""
 
 import contextlib
-import io
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -31,27 +31,30 @@ def copied(workdir: Path | None) -> Iterator[Path]:
     private = Path(tempfile.mkdtemp(prefix="antiimit_jax_"))
     hosts.use_copy(private)
     try:
-        with tarfile.open(fileobj=io.BytesIO(_received())) as archive:
-            archive.extractall(private, filter="data")
+        with tempfile.TemporaryFile(dir=private) as sent:
+            _receive(sent)
+            with tarfile.open(fileobj=sent) as archive:
+                archive.extractall(private, filter="data")
         yield private
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
 
 def _send(workdir: Path) -> None:
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        for path in sorted(workdir.iterdir()):
-            if path.name not in (".lock", "tensorboard"):  # nothing is decided by them
-                archive.add(path, path.name)
-    sent = np.frombuffer(whole.getbuffer(), np.uint8)
-    hosts.exchange(str(sent.size))
-    for start in range(0, sent.size, _CHUNK):
-        multihost_utils.broadcast_one_to_all(sent[start : start + _CHUNK])
+    with tempfile.TemporaryFile() as whole:
+        with tarfile.open(fileobj=whole, mode="w") as archive:
+            for path in sorted(workdir.iterdir()):
+                if path.name not in (".lock", "tensorboard"):  # nothing is decided by them
+                    archive.add(path, path.name)
+        hosts.exchange(str(whole.tell()))
+        whole.seek(0)
+        while chunk := whole.read(_CHUNK):
+            multihost_utils.broadcast_one_to_all(np.frombuffer(chunk, np.uint8))
 
 
-def _received() -> bytes:
+def _receive(into: IO[bytes]) -> None:
     size = int(hosts.exchange("")[0])
-    sizes = [min(_CHUNK, size - start) for start in range(0, size, _CHUNK)]
-    chunks = [multihost_utils.broadcast_one_to_all(np.zeros(n, np.uint8)) for n in sizes]
-    return b"".join(chunk.tobytes() for chunk in chunks)
+    for start in range(0, size, _CHUNK):
+        room = np.zeros(min(_CHUNK, size - start), np.uint8)
+        into.write(multihost_utils.broadcast_one_to_all(room).tobytes())
+    into.seek(0)
