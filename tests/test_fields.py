@@ -99,6 +99,12 @@ def test_a_wrong_value_is_named_by_its_path(group, field, wrong):
         from_dict(nested({f"{group}.{field}": wrong}))
 
 
+def test_names_in_one_text_are_a_list_of_them_as_flags_give_it():
+    assert from_dict({"ladder": {"rungs": ("L7, L9", "L12")}}).ladder.rungs == ("L7", "L9", "L12")
+    with pytest.raises(UserError, match="ladder.rungs holds 'L99': one of"):
+        from_dict({"ladder": {"rungs": ("L7,L99",)}})
+
+
 def test_no_whole_number_is_without_end():
     """A slip of the finger is refused at once, not after hours of work or where memory ends."""
     for name, (field, _) in leaves(RunConfig()).items():
