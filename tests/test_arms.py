@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.run_config import RunConfig, from_dict
-from antiimit_jax.suites import SUITES
+from antiimit_jax.suites import SUITES, control
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.neutral import load_neutral
 from antiimit_jax.tasks.rung_training import TRAINABLE
@@ -84,6 +85,15 @@ def test_the_full_study_has_all_suites_seeds_and_texts():
     assert cfg.suites == tuple(SUITES) and len(cfg.train.seeds) == 3
     assert {"L0", *cfg.ladder.rungs} == set(RUNGS)
     assert cfg.drift.n_prompts == len(load_neutral("drift")) == 302
+
+
+def test_the_full_study_could_support_a_perfect_control():
+    items = [item for item in control.items_of(config("full").control, 0)]
+    sets = np.unique([item.cluster for item in items if item.split == "heldout_both"])
+    passed = clustered_mean(
+        np.ones(8 * len(sets)), np.repeat(np.arange(len(sets)), 8), "proportion"
+    )
+    assert passed[1] > 0.95
 
 
 def test_the_arms_are_asked_alike_and_trained_in_as_many_steps():

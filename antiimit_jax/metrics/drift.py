@@ -96,9 +96,9 @@ def drift_rows(
     The slice "anchor=has" is of the categories `anchored`, of which training's anchor has texts,
     "anchor=lacks" of all others. A slice without a token has no row.
     """
-    has = np.isin(tokens.category, list(anchored))
-    slices = {"all": np.ones(len(has), bool), "anchor=has": has, "anchor=lacks": ~has}
-    slices |= {f"category={name}": tokens.category == name for name in np.unique(tokens.category)}
+    categories = np.unique(tokens.category)
+    slices = _by_anchor(tokens, anchored)
+    slices |= {f"category={name}": tokens.category == name for name in categories}
     place = dict(stage=stage, suite="drift", split=split)
     found = {name: tokens.take(mask) for name, mask in slices.items() if mask.any()}
     return [
@@ -107,13 +107,31 @@ def drift_rows(
 
 
 def paired_drift_rows(
-    one: DriftTokens, other: DriftTokens, *, stage: str, split: str = "neutral", boot: Bootstrap
+    one: DriftTokens,
+    other: DriftTokens,
+    *,
+    stage: str,
+    split: str = "neutral",
+    anchored: Collection[str],
+    boot: Bootstrap,
 ) -> list[dict]:
-    """Rows of the differences, one less other, over all tokens; `stage` is "diff:ONE-OTHER".
+    """Rows of the differences, one less other: over all tokens, and with and without an anchor.
 
-    Both hold the same tokens, in one order; they are resampled together.
+    Both hold the same tokens, in one order; they are resampled together. `stage` is
+    "diff:ONE-OTHER".
     """
-    return _rows(one, dict(stage=stage, suite="drift", split=split, slice="all"), boot, other)
+    place, slices = dict(stage=stage, suite="drift", split=split), _by_anchor(one, anchored)
+    found = {name: (one.take(m), other.take(m)) for name, m in slices.items() if m.any()}
+    return [
+        row
+        for name, (ours, theirs) in found.items()
+        for row in _rows(ours, place | {"slice": name}, boot, theirs)
+    ]
+
+
+def _by_anchor(tokens: DriftTokens, anchored: Collection[str]) -> dict[str, np.ndarray]:
+    has = np.isin(tokens.category, list(anchored))
+    return {"all": np.ones(len(has), bool), "anchor=has": has, "anchor=lacks": ~has}
 
 
 def _rows(

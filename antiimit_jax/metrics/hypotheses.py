@@ -43,6 +43,18 @@ def less(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(value=value, low=value - low, high=value + high)
 
 
+def mean_apart(found: Sequence[Estimate]) -> Estimate:
+    """The mean of figures of different items, with half-widths added as squares."""
+    if missing := [one for one in found if one.value is None]:
+        return Estimate(value=None, note=missing[0].note)
+    value = float(np.mean([one.value for one in found]))
+    if missing := [one for one in found if one.low is None or one.high is None]:
+        return Estimate(value=value, note=missing[0].note)
+    below = math.hypot(*(one.value - one.low for one in found)) / len(found)
+    above = math.hypot(*(one.high - one.value for one in found)) / len(found)
+    return Estimate(value=value, low=value - below, high=value + above)
+
+
 def posterior(
     passes: float, n: float, *, boundary: float, prior: float, least: float = 0.0
 ) -> float:

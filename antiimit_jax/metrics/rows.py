@@ -220,6 +220,13 @@ def row_of(figure: Estimate, place: Mapping[str, str], n: int, clusters: int) ->
     return make_row(**place, **ends, n=n, clusters=clusters, note=figure.note or "")
 
 
+def estimate_of(row: Mapping) -> Estimate:
+    """The figure of a row."""
+    return Estimate(
+        value=row["value"], low=row["ci_low"], high=row["ci_high"], note=row.get("note")
+    )
+
+
 def _rows(figures: Figures, place: Mapping[str, str], note: str = "") -> list[dict]:
     rows = []
     for metric, (figure, n, clusters) in figures.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from antiimit_jax.metrics.hypotheses import less, over_seeds
 from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.metrics.rows import estimate_of
 from antiimit_jax.reporting.rows import Rows, number
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
@@ -14,8 +15,9 @@ LEAST_SEEDS = 3  # of training, that a verdict needs
 RULER = "ruler:int8_channel"  # below whose drift a tuned model's is to be
 LEAK_SLOPE, LEAK_RATE, LEAK_ITEMS = 0.02, 0.01, 400  # within, below, on so many items or more
 SELF_TRAINED = "self_trained"  # the adapter that is trained to predict itself
+NO_TUNED = Estimate(value=None, note="the run has no tuned adapter")
 Place = tuple[str, str, str, str]  # suite, split, slice, metric
-_KL = ("drift", "neutral", "all", "kl_base_tuned")
+KL_PLACE = ("drift", "neutral", "anchor=lacks", "kl_base_tuned")
 _LEAK_SLOPE, _LEAK_RATE = (
     ("leak", "leak_mention", "all", name) for name in ("leak_slope", "leak_rate")
 )
@@ -80,9 +82,7 @@ class Figures:
         row = self.rows.get(stage, *place)
         if row is None:
             return Estimate(value=None, note=f"{place[0]} has no {place[3]} of {stage}")
-        return Estimate(
-            value=row["value"], low=row["ci_low"], high=row["ci_high"], note=row.get("note")
-        )
+        return estimate_of(row)
 
     def tuned_mean(self, place: Place, stage: str = "{}") -> Estimate:
         """Over the tuned stages; `stage` says which row of each, as "diff:{}-base"."""
@@ -91,15 +91,21 @@ class Figures:
     def mean(self, stages: Sequence[str], place: Place, stage: str = "{}") -> Estimate:
         """Over stages that differ in their training seed."""
         if not stages:
-            return Estimate(value=None, note="the run has no tuned adapter")
+            return NO_TUNED
         return over_seeds([self.of(stage.format(name), place) for name in stages])
 
     def gain(self, place: Place) -> Estimate:
         """What the tuned adapters add to the base."""
         if not self.tuned:
-            return Estimate(value=None, note="the run has no tuned adapter")
+            return NO_TUNED
         base = self.of("base", place)
         return over_seeds([less(self.of(name, place), base) for name in self.tuned])
+
+    def lowest(self, stage: str, places: Sequence[Place]) -> Estimate:
+        """The least of a stage's figures at some places; without a value where one lacks it."""
+        found = [self.of(stage, place) for place in places]
+        missing = [one for one in found if one.value is None]
+        return missing[0] if missing else min(found, key=lambda one: one.value)
 
 
 def elsewhere(figures: Figures, stages: Sequence[str]) -> tuple[list[Part], list[str]]:
@@ -109,7 +115,7 @@ def elsewhere(figures: Figures, stages: Sequence[str]) -> tuple[list[Part], list
     """
     rate = figures.mean(stages, _LEAK_RATE)
     parts = [
-        Part("KL less the ruler's", figures.mean(stages, _KL, f"diff:{{}}-{RULER}"), high=0.0),
+        Part("KL less the ruler's", figures.mean(stages, KL_PLACE, f"diff:{{}}-{RULER}"), high=0.0),
         Part("leak slope", figures.mean(stages, _LEAK_SLOPE), low=-LEAK_SLOPE, high=LEAK_SLOPE),
         Part("leak rate", rate, high=LEAK_RATE),
     ]

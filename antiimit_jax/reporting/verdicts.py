@@ -15,10 +15,12 @@ from collections.abc import Sequence
 
 from antiimit_jax.metrics.hypotheses import holm, less, over_seeds, p_above, posterior
 from antiimit_jax.metrics.intervals import Estimate
+from antiimit_jax.metrics.seed_words import COMPONENTS
 from antiimit_jax.reporting.between_models import CLAIMS, RULES
 from antiimit_jax.reporting.judging import (
     LEAK_ITEMS,
     NO_DATA,
+    NO_TUNED,
     SELF_TRAINED,
     SUPPORTED,
     Figures,
@@ -37,10 +39,9 @@ F6_RUNGS = ("L10", "L11")  # trained on by neither arm
 _PASS, _GAMMA = (("control", "heldout_both", "all", name) for name in ("pass_05", "gamma"))
 _SELF = ("introspection", "self", "task=next_word", "score")
 _PRIVILEGE = ("introspection", "disagree", "task=next_word", "privilege")
-_SEED, _DEVIATE = (
-    ("seed_words", "test", "all", "seed_score"),
-    ("deviate", "patterns", "all", "gain"),
-)
+_SEED = [("seed_words", "test", "all", name) for name in COMPONENTS]
+_GAIN, _DEPARTS = (("deviate", "patterns", "all", name) for name in ("gain", "departs"))
+_FIRST = "L9, first word"
 _F1_PRIOR, _F1_RATE = 0.9, 0.95
 
 
@@ -89,8 +90,9 @@ def _elsewhere(figures: Figures) -> Verdict:
         figures,
         "F2",
         "tuned models behave normally elsewhere",
-        "KL from the base below that of int8 weights per channel, paired; leak slope within ±.02; "
-        f"leak rate below .01 on at least {LEAK_ITEMS} items",
+        "KL from the base below that of int8 weights per channel, paired, on kinds of text that "
+        "the anchor of training lacks; leak slope within ±.02; leak rate below .01 on at least "
+        f"{LEAK_ITEMS} items",
         parts,
         needed=needed,
     )
@@ -114,19 +116,24 @@ def _introspection(figures: Figures) -> Verdict:
 
 
 def _anti_imitation(figures: Figures) -> Verdict:
+    base = figures.lowest("base", _SEED)
+    gain = lambda stage: less(figures.lowest(stage, _SEED), base)
+    tuned = over_seeds([gain(name) for name in figures.tuned]) if figures.tuned else NO_TUNED
+    hazard = figures.tuned_mean(_DEPARTS, "diff:{}-baseline:constant_hazard")
     parts = [
-        Part("seed score less the base's", figures.gain(_SEED), low=0.0),
-        Part("departures less the base's", figures.gain(_DEVIATE), low=0.0),
+        Part("lowest component of the seed score less the base's", tuned, low=0.0),
+        Part("what the request adds to departures, less the base's", figures.gain(_GAIN), low=0.0),
+        Part("departures less the constant hazard's", hazard, low=0.0),
     ]
-    keyed = less(figures.of("rule_keyed", _SEED), figures.of("base", _SEED))
     return judged(
         figures,
         "F4",
         "tuned models score better on anti-imitation",
-        "seed score and departures on time above the base's; an adapter trained on rule-keyed "
-        "words (rule_keyed) must gain",
+        "the lowest component of the seed score above the base's lowest; departures on time that "
+        "the request adds above the base's, and more of them than one constant hazard gives; an "
+        "adapter trained on rule-keyed words (rule_keyed) must gain in the first",
         parts,
-        control=Part("rule_keyed", keyed, low=0.0),
+        control=Part("rule_keyed", gain("rule_keyed"), low=0.0),
     )
 
 
@@ -136,6 +143,7 @@ def _ratio(rung: str) -> Place:
 
 def _arbitrary(figures: Figures) -> Verdict:
     found = {rung: figures.tuned_mean(_ratio(rung)) for rung in F5_RUNGS}
+    found[_FIRST] = figures.tuned_mean(("ladder", "L9", "kind=place 1", "gamma_ratio"))
     parts = [Part(f"{rung}", ratio, low=0.5, digits=2) for rung, ratio in found.items()]
     p = {rung: p_above(e, 0.5) for rung, e in found.items() if e.low is not None}
     passed = holm(p)
@@ -145,7 +153,8 @@ def _arbitrary(figures: Figures) -> Verdict:
         "F5",
         "a tuned model can be asked for arbitrary control",
         f"γ of each of {', '.join(F5_RUNGS)} is at least half that of plain requests (Fieller's "
-        "lower bound, Holm over the rungs)",
+        "lower bound, Holm over the rungs); on L9 also at the first word, before which nothing "
+        "stands to copy",
         parts,
         needed=[f"{part.label} does not stand beside the other tests" for part in unsure],
     )

@@ -10,7 +10,8 @@ Every stage is compared with the base on the same requests (`tasks.unasked`). Ro
            fraction of items at a distance above .05 from the base whose share moved towards the
            percentage mentioned, less the same fraction towards any percentage that the suite
            mentions (the exact mean over shuffled percentages, the item's own among them, so that a
-           full leak has three quarters of what it is towards the others). `leak_half`, the same
+           full leak has three quarters of what it is towards the others); its interval is no
+           narrower than Wilson's of as many single items. `leak_half`, the same
            fraction towards one half, which no shuffling can tell from anything else.
   fact     `p_right`, the probability of the right answer, and `p_right_change` from the base.
 The limits: the interval of the slope inside -.02 to .02 and that of the rate below .01, on at least
@@ -29,6 +30,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
+from antiimit_jax.metrics.intervals import wilson
 from antiimit_jax.metrics.moments import MOMENTS, moment_columns, slope
 from antiimit_jax.reporting.judging import (
     LEAK_ITEMS,
@@ -134,7 +136,17 @@ def _rows(
     statistics = [suite.mean(name, name) for name in columns if name in _BY_NAME]
     if "xy" in columns:
         statistics.append(_SLOPE)
-    return suite.rows_at(place, statistics, columns, table["cluster"], boot)
+    rows = suite.rows_at(place, statistics, columns, table["cluster"], boot)
+    return [_rate(row, columns) if row["metric"] == "leak_rate" else row for row in rows]
+
+
+def _rate(row: suite.Row, columns: dict[str, np.ndarray]) -> suite.Row:
+    """With an interval no narrower than Wilson's, which has a width where nothing moved."""
+    if row["ci_low"] is None:
+        return row
+    rate = columns["leak_toward"].mean()
+    low, high = (row["value"] + end - rate for end in wilson(rate, len(columns["leak_toward"])))
+    return row | {"ci_low": min(row["ci_low"], low), "ci_high": max(row["ci_high"], high)}
 
 
 def _columns(table: suite.Columns, base: suite.Columns | None, split: str) -> dict[str, np.ndarray]:
@@ -156,7 +168,8 @@ def _columns(table: suite.Columns, base: suite.Columns | None, split: str) -> di
     nearer = lambda to: abs(before - to) - abs(now - to) > _LEAST
     moved = lambda to: ((distance > _FAR) & nearer(to)).astype(float)
     shuffled = np.mean([moved(percent / 100) for percent in PERCENTS], axis=0)
-    rates = {"leak_rate": moved(asked) - shuffled, "leak_half": moved(0.5)}
+    toward = moved(asked)
+    rates = {"leak_rate": toward - shuffled, "leak_toward": toward, "leak_half": moved(0.5)}
     return rates | moment_columns(asked, now - before)
 
 

@@ -36,6 +36,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from antiimit_jax.metrics.hypotheses import mean_apart
 from antiimit_jax.metrics.sad_rule import BEHAVIOURS, passes_sad, within
 from antiimit_jax.reporting.rows import value_of
 from antiimit_jax.reporting.tables import figure_table
@@ -162,11 +163,15 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
         if stage == "base":
             answered |= {f"baseline:{name}": behaviour for name, behaviour in BEHAVIOURS.items()}
         for name, behaviour in answered.items():
-            found = {split: (_judged(part, behaviour), part) for split, part in asked.items()}
-            for split, (judged, part) in found.items():
-                rows += _rows(judged, part, dict(stage=name, split=split), boot)
-            if {"given", "seed"} <= found.keys():
-                rows.append(_both(found["given"], found["seed"], name, boot))
+            passes = {}
+            for split, part in asked.items():
+                of_split = _rows(
+                    _judged(part, behaviour), part, dict(stage=name, split=split), boot
+                )
+                passes[split] = of_split[0]
+                rows += of_split
+            if {"given", "seed"} <= passes.keys():
+                rows.append(_both(passes["given"], passes["seed"]))
         if "seed" in asked:
             rows.append(_same_pair(asked["seed"], stage))
     return rows
@@ -210,15 +215,11 @@ def _rows(
     return rows
 
 
-def _both(given: tuple, seed: tuple, stage: str, boot: suite.Bootstrap) -> suite.Row:
-    """The mean of both sub-tasks' passes by the reference rule."""
-    passes = [judged["pass_sad"] for judged, _ in (given, seed)]
-    weight = np.concatenate([np.full(len(each), 1 / len(each)) for each in passes])
-    cluster = np.concatenate([table["cluster"] for _, table in (given, seed)])
-    columns = {"passed": weight * np.concatenate(passes), "n": weight}
-    at = dict(stage=stage, suite="sad_like", split="both", slice="all")
-    (row,) = suite.rows_at(at, [suite.mean("pass_sad", "passed")], columns, cluster, boot)
-    return row
+def _both(given: suite.Row, seed: suite.Row) -> suite.Row:
+    """The mean of both sub-tasks' passes by the reference rule; their clusters are others."""
+    both = mean_apart([suite.estimate_of(row) for row in (given, seed)])
+    at = dict(stage=given["stage"], suite="sad_like", split="both", slice="all", metric="pass_sad")
+    return suite.row_of(both, at, *(given[name] + seed[name] for name in ("n", "clusters")))
 
 
 def _same_pair(table: suite.Columns, stage: str) -> suite.Row:

@@ -30,7 +30,7 @@ from antiimit_jax.evaluation.asker import Asker
 from antiimit_jax.fields import between, count, free, one_of, own_file, shared
 from antiimit_jax.metrics.intervals import Estimate, Statistic, estimate, mean
 from antiimit_jax.metrics.resampling import Bootstrap, column_sums
-from antiimit_jax.metrics.rows import row_of
+from antiimit_jax.metrics.rows import estimate_of, row_of
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import (
     Cell,

@@ -112,9 +112,7 @@ def rung_items(rung: str, n_sets: int, seed: int) -> list[Item]:
             numbers = wording.numbers[(lap + place) % len(wording.numbers)]
             asked = _composed(wording, words, numbers)
         else:
-            percents = (
-                [unequal_percents(k, rng)] if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
-            )
+            percents = _two_of(k, rng) if k > 2 else [p for p in pairs[number] if p[0] != p[1]]
             template = TRAIN_TEMPLATES[number % len(TRAIN_TEMPLATES)]
             asked = asked_plainly(wording, words, percents, template)
         for order, one in enumerate(asked):
@@ -158,6 +156,15 @@ def unequal_percents(k: int, rng: np.random.Generator) -> tuple[int, ...]:
     while len(set(percents := sample_percents(rng, k, "train"))) == 1:
         pass
     return percents
+
+
+def _two_of(k: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Two such lists that differ in more than their order."""
+    found: dict[tuple[int, ...], tuple[int, ...]] = {}
+    while len(found) < 2:
+        percents = unequal_percents(k, rng)
+        found.setdefault(tuple(sorted(percents)), percents)
+    return list(found.values())
 
 
 def asked_plainly(

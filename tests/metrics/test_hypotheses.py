@@ -11,6 +11,7 @@ from scipy import stats
 from antiimit_jax.metrics.hypotheses import (
     holm,
     less,
+    mean_apart,
     over_seeds,
     p_above,
     posterior,
@@ -56,6 +57,13 @@ def test_what_is_missing_stays_missing_with_its_note():
     assert over_seeds([of(1.0, 0.1), of(2.0)]) == Estimate(value=1.5, note="too few")
     assert less(of(1.0, 0.1), nothing) == Estimate(value=None, note="no item")
     assert less(of(1.0), of(0.5, 0.1)) == Estimate(value=0.5, note="too few")
+
+
+def test_a_mean_of_figures_of_other_items_has_no_width_from_how_far_apart_they_are():
+    both = mean_apart([of(0.9, 0.03), of(0.1, 0.04)])
+    assert (both.value, both.low, both.high) == pytest.approx((0.5, 0.475, 0.525))
+    assert mean_apart([of(0.9, 0.03), of(0.1)]).low is None
+    assert mean_apart([of(0.9), of(None)]).value is None
 
 
 def test_a_difference_adds_half_widths_as_squares():

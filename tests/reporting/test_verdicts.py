@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from antiimit_jax.metrics.seed_words import COMPONENTS
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.reporting.verdicts import F5_RUNGS, verdict_section, verdicts
 from antiimit_jax.results import BASE, Stage, adapter_stage, make_row
 
 PASSES = ("control", "heldout_both", "all", "pass_05")
 GAMMA = ("control", "heldout_both", "all", "gamma")
-KL = ("drift", "neutral", "all", "kl_base_tuned")
+KL = ("drift", "neutral", "anchor=lacks", "kl_base_tuned")
 SLOPE = ("leak", "leak_mention", "all", "leak_slope")
 RATE = ("leak", "leak_mention", "all", "leak_rate")
 SELF = ("introspection", "self", "task=next_word", "score")
 PRIVILEGE = ("introspection", "disagree", "task=next_word", "privilege")
-SEED = ("seed_words", "test", "all", "seed_score")
-DEVIATE = ("deviate", "patterns", "all", "gain")
+SEED = [("seed_words", "test", "all", name) for name in COMPONENTS]
+GAIN, DEPARTS = (("deviate", "patterns", "all", name) for name in ("gain", "departs"))
 TUNED = ("tuned", "tuned@1", "tuned@2")
 
 
@@ -124,24 +125,49 @@ def test_introspection_has_a_floor_where_training_for_it_does_not_move_it(rows, 
     assert found("F3", rows, others=("self_trained",)).verdict == verdict
 
 
-@pytest.mark.parametrize("keyed, verdict", [(0.5, "supported"), (0.0, "floor")])
-def test_anti_imitation_is_what_is_added_to_the_base(keyed, verdict):
-    rows = [row("base", place, 0.1) for place in (SEED, DEVIATE)]
-    rows += each(SEED, 0.3) + each(DEVIATE, 0.4) + [row("rule_keyed", SEED, keyed)]
-    judged = found("F4", rows, others=("rule_keyed",))
-    assert judged.verdict == verdict
-    assert judged.found[0] == "seed score less the base's 0.200 [0.186, 0.214]"
+def components(stage: str, least: float) -> list:
+    """Of which one is the least."""
+    return [row(stage, place, 0.9 if i else least) for i, place in enumerate(SEED)]
 
 
-def test_a_score_without_interval_leaves_anti_imitation_undecided():
-    rows = [row("base", SEED, 0.1, None), row("base", DEVIATE, 0.1)]
-    rows += each(SEED, 0.3, None) + each(DEVIATE, 0.4) + [row("rule_keyed", SEED, 0.5, None)]
-    assert found("F4", rows, others=("rule_keyed",)).verdict == "undecided"
+def anti_imitating(hazard: float = 0.2, gain: float = 0.4, least: float = 0.3) -> list:
+    """Tuned stages beside a base of which every figure is .1."""
+    rows = components("base", 0.1) + [row("base", GAIN, 0.1)] + each(GAIN, gain)
+    rows += [r for stage in TUNED for r in components(stage, least)]
+    return rows + each(DEPARTS, hazard, of="diff:{}-baseline:constant_hazard")
 
 
-def ladder(**changes: float) -> list:
+@pytest.mark.parametrize(
+    "keyed, changes, verdict",
+    [
+        (0.5, {}, "supported"),
+        (0.1, {}, "floor"),
+        (0.0, {}, "floor"),
+        (0.5, {"hazard": -0.1}, "not supported"),
+        (0.5, {"gain": 0.1}, "undecided"),
+        (0.5, {"least": 0.0}, "not supported"),
+    ],
+)
+def test_anti_imitation_is_what_is_added_to_the_base_and_to_a_constant_hazard(
+    keyed, changes, verdict
+):
+    rows = anti_imitating(**changes) + components("rule_keyed", keyed)
+    assert found("F4", rows, others=("rule_keyed",)).verdict == verdict
+
+
+def test_anti_imitation_needs_every_component_and_its_positive_control():
+    rows = anti_imitating() + components("rule_keyed", 0.5)
+    without = [r for r in rows if r["metric"] != "dependence"]
+    assert found("F4", without, others=("rule_keyed",)).verdict == "no data"
+    assert found("F4", anti_imitating(), others=("rule_keyed",)).verdict == "no data"
+    said = found("F4", rows, others=("rule_keyed",)).found
+    assert said[0].startswith("lowest component of the seed score less the base's 0.200 [0.18")
+
+
+def ladder(first_word: float = 0.9, **changes: float) -> list:
     values = dict.fromkeys(F5_RUNGS, 0.9) | changes
-    return [r for rung, value in values.items() for r in each(ratio(rung), value, 0.1)]
+    first = each(("ladder", "L9", "kind=place 1", "gamma_ratio"), first_word, 0.1)
+    return first + [r for rung, value in values.items() for r in each(ratio(rung), value, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +176,7 @@ def ladder(**changes: float) -> list:
         (ladder(), "supported"),
         (ladder(L11=0.2), "not supported"),
         (ladder(L11=0.55), "undecided"),
+        (ladder(first_word=0.0), "not supported"),  # what copies the words before has on L9
         ([r for r in ladder() if r["split"] != "L9"], "no data"),
         ([row(stage, ratio("L5"), None, half=None) for stage in TUNED], "no data"),
     ],

@@ -64,6 +64,8 @@ def test_the_constant_hazard_is_the_best_of_its_kind_over_all_items():
     rows = scored(Behaving(BEHAVIOURS["never departs"][0]))
     found = values_of(rows, stage="baseline:constant_hazard", slice="all")
     assert found == pytest.approx({"departs": 0.083}, abs=5e-4)
+    paired = values_of(rows, stage="diff:base-baseline:constant_hazard", slice="all")
+    assert paired == pytest.approx({"departs": -0.083}, abs=5e-4)
     lengths = np.array(LENGTHS)
     one = [np.mean(h * (1 - h) ** lengths) for h in np.linspace(0, 1, 301)]
     assert hazard(lengths).mean() >= max(one) - 1e-6

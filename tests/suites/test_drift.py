@@ -21,6 +21,7 @@ from antiimit_jax.scoring.differences import first_fit
 from antiimit_jax.study import score
 from antiimit_jax.suites import control, drift
 from antiimit_jax.suites.drift import choose_prompts
+from antiimit_jax.tasks.neutral import anchor_categories, load_neutral
 from antiimit_jax.text.formats import neutral_tokens
 from tests.suites.small import as_read, small_config, values_of
 
@@ -94,8 +95,10 @@ def test_answers_of_the_base_are_read_and_not_made_again(asker):
 def drifting(**kl: float) -> list[dict]:
     """Rows of stages that differ from the base by so many nats a token, give or take a fifth."""
     rng, n = np.random.default_rng(0), 600
+    categories = {text.category for text in load_neutral("drift")}
+    lacking = min(categories - set(anchor_categories()))
     same = {name: np.zeros(n) for name in drift.TABLES["drift"].names}
-    same |= {"category": np.full(n, "code"), "prompt_id": np.arange(n) // 20}
+    same |= {"category": np.full(n, lacking), "prompt_id": np.arange(n) // 20}
     same |= {"position": np.arange(n) % 20}
     spread = rng.uniform(0.8, 1.2, n)
     parts = [
@@ -120,6 +123,7 @@ def leaking(slope: float, rate: float, n: int = 400) -> list[dict]:
 )
 def test_a_drift_is_told_from_the_ruler_by_the_difference_text_by_text(kl, word):
     rows = drifting(tuned=kl, placebo=0.005, **{"ruler:int8_channel": 0.02})
+    assert {r["slice"] for r in rows if ":" in r["stage"]} > {"all", "anchor=lacks"}
     found = values_of(rows, slice="all", metric="kl_base_tuned", stage="diff:tuned-placebo")
     assert found["kl_base_tuned"] == pytest.approx(kl - 0.005, rel=0.05)
     (said,) = drift.questions(Rows(rows, [BASE, TUNED]))[0].found  # no word of a rule without leak

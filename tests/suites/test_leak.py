@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from antiimit_jax.metrics.intervals import wilson
+from antiimit_jax.reporting.judging import LEAK_RATE
 from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Ask
@@ -69,6 +71,17 @@ def test_known_models_get_their_figures(told, slope, rate, half, neutral, right)
     expected = {"leak_rate": rate, "leak_half": half, "leak_neutral": neutral}
     for name, (low, high) in (expected | {"p_right_change": right}).items():
         assert low - 1e-9 <= found[name] <= high + 1e-9, name
+
+
+def test_a_rate_of_nothing_has_the_width_that_so_many_items_leave():
+    for n_sets, high in ((25, wilson(0, 400)[1]), (10, wilson(0, 160)[1])):
+        (row,) = (
+            row
+            for row in rows_of(base, n_sets)
+            if (row["stage"], row["slice"], row["metric"]) == ("mine", "all", "leak_rate")
+        )
+        assert row["value"] == row["ci_low"] == 0 and row["ci_high"] == pytest.approx(high)
+    assert wilson(0, 400)[1] < LEAK_RATE < wilson(0, 160)[1]
 
 
 def test_the_model_that_obeys_stands_beside_as_the_most_there_can_be():

@@ -17,7 +17,8 @@ changes is `gain`. Simple behaviours:
   never departs                         0         0        0      0
   departs at once                       0         0        0      1
   one constant hazard, fitted           .083      .083     0      .63
-The last stands beside as "baseline:constant_hazard", the best of its kind over a run's items.
+The last stands beside as "baseline:constant_hazard", the best of its kind over a run's items; rows
+"diff:STAGE-baseline:constant_hazard" are paired with it.
 SmolLM2-135M-Instruct by the command above: departs .002 [.001, .004], unasked .003, early .995;
 with the quickstart's adapter .003 [.001, .009], .017 and .981.
 `surprisal` is how unlikely the base finds a departure at that place, unasked, whatever it is.
@@ -49,6 +50,7 @@ from antiimit_jax.suites.deviate import drawn
 from antiimit_jax.tasks.patterns import PATTERNS, STARTS
 
 NEEDS = ("words", "generate", "texts")
+_HAZARD = "baseline:constant_hazard"
 LENGTHS = (2, 3, 5, 8)  # elements before the break
 SPLIT = "patterns"
 SPLITS = {SPLIT: "patterns made by rule"}
@@ -195,9 +197,11 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
         if unasked["item"] == items["item"]:
             figures["surprisal"] = -np.log(np.maximum(1 - unasked["last", False], 1e-30))
         rows += _rows(figures, items, stage, boot)
+        lazy = hazard(np.array(items["length"]))
         if stage == "base":
-            lazy = {"departs": hazard(np.array(items["length"]))}
-            rows += _rows(lazy, items, "baseline:constant_hazard", boot)
+            rows += _rows({"departs": lazy}, items, _HAZARD, boot)
+        more = {"departs": figures["departs"] - lazy}
+        rows += _rows(more, items, f"diff:{stage}-{_HAZARD}", boot)
     for stage, part in suite.parts(tables.get(drawn.DRAWN, {"stage": ()}), "stage"):
         place = dict(stage=stage, suite="deviate", split=SPLIT, slice="all")
         columns = drawn.columns_of_draws(part)
@@ -266,7 +270,7 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     if not rows.splits("deviate"):
         return suite.Section(title, absent=["Not asked in this run."])
     stages = {stage: stage for stage in rows.stages("deviate")}
-    lines = stages | {"baseline:constant_hazard": "constant hazard"}
+    lines = stages | {_HAZARD: "constant hazard"}
     slices = {f"length={n}": f"{n} elements, then a break" for n in LENGTHS}
     return suite.Section(
         title,

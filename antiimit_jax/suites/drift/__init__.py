@@ -17,8 +17,9 @@ quickstart's configuration leaves that out: `--config.drift.n_continued=24`. An 
 SmolLM2-135M-Instruct then has KL(base || stage) .0213 [.0158, .0295], the int8 ruler .0043.
 
 Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEBO" are paired over
-the texts. The decision rule: KL(base || stage) is below the ruler's, by the interval of the
-difference, and the suite `leak` is within its limits; a verdict needs three training seeds.
+the texts. The decision rule: on texts of categories that training's anchor lacks, KL(base || stage)
+is below the ruler's by the interval of the difference, and the suite `leak` is within its limits; a
+verdict needs three training seeds.
 """
 
 import dataclasses
@@ -210,15 +211,14 @@ def score(tables: suite.Tables, cfg: Config, boot: suite.Bootstrap) -> list[suit
 
 def _token_rows(table: suite.Columns, split: str, boot: suite.Bootstrap) -> Iterator[suite.Row]:
     """The figures of one table of tokens."""
-    found = {}
+    found, how = {}, dict(split=split, anchored=anchor_categories(), boot=boot)
     for stage, part in suite.parts(table, "stage"):
         tokens = DriftTokens(
             **{name: part[name] for name in ("prompt_id", "category", *_PER_TOKEN)},
             top1_agree=part["top1_base"] == part["top1_tuned"],
         )
         found[stage] = tokens, [part[name] for name in ("prompt_id", "position", "token")]
-        how = dict(stage=stage, split=split, boot=boot)
-        yield from drift_rows(tokens, anchored=anchor_categories(), **how)
+        yield from drift_rows(tokens, stage=stage, **how)
     for stage, (tokens, where) in found.items():
         if ":" in stage:
             continue
@@ -226,5 +226,4 @@ def _token_rows(table: suite.Columns, split: str, boot: suite.Bootstrap) -> Iter
         for other in (RULER, *([placebo_beside(stage)] if tuned else [])):
             theirs, there = found.get(other, (None, None))
             if there is not None and np.array_equal(where, there):
-                how = dict(stage=f"diff:{stage}-{other}", split=split, boot=boot)
-                yield from paired_drift_rows(tokens, theirs, **how)
+                yield from paired_drift_rows(tokens, theirs, stage=f"diff:{stage}-{other}", **how)

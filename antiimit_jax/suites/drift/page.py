@@ -5,6 +5,7 @@ import numpy as np
 from antiimit_jax.evaluation.rulers import OWN
 from antiimit_jax.metrics.intervals import clustered_mean
 from antiimit_jax.reporting.judging import (
+    KL_PLACE,
     LEAST_SEEDS,
     NOT_SUPPORTED,
     RULER,
@@ -86,7 +87,7 @@ def questions(rows: suite.Rows) -> list[suite.Question]:
 
 def _readings(rows: suite.Rows) -> list[str]:
     stage = rows.first(SUITE, "tuned", "other", "placebo")
-    get = lambda name: stage and rows.get(name, SUITE, SPLIT, "all", "kl_base_tuned")
+    get = lambda name: stage and rows.get(name, *KL_PLACE)
     kl, ruler, less = get(stage), get(RULER), get(f"diff:{stage}-{RULER}")
     if not kl or not ruler:
         return []
@@ -96,9 +97,9 @@ def _readings(rows: suite.Rows) -> list[str]:
         words = {SUPPORTED: "below", NOT_SUPPORTED: "above"}
         word = words.get(parts[0].verdict, "not told apart from")
     said = (
-        f"drift {word} the ruler: {stage} {figure(kl, 4)} nats a token, int8 weights per channel "
+        f"drift {word} the ruler: on kinds of text that training's anchor lacks {stage} has "
+        f"{figure(kl, 4)} nats a token, int8 weights per channel {figure(ruler, 4)}"
     )
-    said += figure(ruler, 4)
     said += f"; text by text the difference is {figure(less, 4)}" if less else ""
     if "leak" not in {row["suite"] for row in rows.all}:
         return [said]

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 
 from antiimit_jax.metrics.hypotheses import holm, p_above
-from antiimit_jax.metrics.intervals import Estimate
 from antiimit_jax.reporting.judging import SELF_TRAINED
 from antiimit_jax.reporting.rows import figure, value_of
 from antiimit_jax.reporting.tables import figure_table, slice_table
@@ -76,7 +75,7 @@ def _together(rows: suite.Rows) -> list[str]:
     for name, claim in families.items() if stage else ():
         every = {task: rows.get(name, _SUITE, "self", f"task={task}", "score") for task in TASKS}
         tested = {
-            task: Estimate(value=row["value"], low=row["ci_low"], high=row["ci_high"])
+            task: suite.estimate_of(row)
             for task, row in every.items()
             if row and row["ci_low"] is not None
         }
@@ -101,4 +100,8 @@ def _verdict(rows: suite.Rows, stage: str, change: suite.Row) -> str:
     positive = rows.get(f"diff:{SELF_TRAINED}-base", _SUITE, "self", PRIMARY, "score")
     if stage == SELF_TRAINED or positive and (positive["ci_low"] or 0) > 0:
         return "tuning did not clearly raise it"
+    if positive is None:
+        return (
+            f"floor, since no adapter {SELF_TRAINED}, trained on such questions, stands beside it"
+        )
     return f"floor, since no adapter {SELF_TRAINED} trained on such questions raised it either"

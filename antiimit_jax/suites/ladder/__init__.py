@@ -7,7 +7,8 @@ those of the control suite; `gamma_ratio` is γ of a rung by γ of L0, with Fiel
 second ask the model is to tell which percentage was requested, out of four; `stated` is the share
 of the right one among the four. A rung with low γ and high `stated` was understood and not
 controlled. Slices "kind=NAME" are the kinds of request of a rung. On L3 γ is one slope of all, as
-`metrics.graded` tells for different numbers of words.
+`metrics.graded` tells for different numbers of words. It is nearly all of three to five: ten
+percentages in steps of 5 tie so often that their ranks tell the rest.
 
 What known askers score (`tests/suites/test_ladder.py`):
 
@@ -91,7 +92,7 @@ class Config:
         RUNGS, ("L1", "L2", "L3", "L4", "L5", "L6", "L8", "L10"), "besides L0, which always is"
     )
     n_sets: int = suite.count(
-        1, 20, "word sets of a rung, each asked 8 times; on L3 4, on L7 28, on L9 40 times"
+        1, 20, "word sets of a rung, each asked 8 times; on L7 28, on L9 40 times"
     )
     n_thoughts: int = suite.count(1, 4, "drawn for each request of L13")
     thought_tokens: int = suite.count(1, 40, "of a thought on L13, at most")

@@ -26,6 +26,10 @@ OWN = {  # rung -> its own figures
     "L12": ("suppression", "others_tvd", "forbidden", "mass"),
     "L13": ("thought_tvd", "tvd_res"),
 }
+_L3 = (
+    "γ of L3 says little of ten words: in steps of 5% their percentages tie so often that who "
+    "knows the ranks knows nearly all."
+)
 _LAZY = {  # rung -> askers that do not do as asked, beside the stages
     "L7": {UNIFORM: "equal shares always"},
     "L9": {COPIES: "copies the words before"},
@@ -46,8 +50,10 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         [
             "Each rung changes one thing of a plain request for two words. “γ by L0” is how much "
             "of graded control is left there: 1 all of it, 0 none. “Stated” is how surely the "
-            "model tells which percentage was requested, out of four: where that is high and γ "
-            "low, the request was understood and not followed.",
+            "model tells which percentage was requested, out of four: where that is far above "
+            "0.5, which copying one of the two percentages gives, and γ low, the request was "
+            "understood and not followed.",
+            *([_L3] if "L3" in rungs else []),
             *_readable(tables.get("ladder_stated", {}), rows, rungs),
         ],
         tables=[

@@ -99,12 +99,6 @@ def ratios(rows: Sequence[suite.Row]) -> list[suite.Row]:
         if row["split"] != "L0":
             place = {name: row[name] for name in ("stage", "suite", "split", "slice")}
             place |= {"metric": "gamma_ratio"}
-            ratio = fieller(_estimate(row), _estimate(plain[row["stage"]]))
+            ratio = fieller(suite.estimate_of(row), suite.estimate_of(plain[row["stage"]]))
             found.append(suite.row_of(ratio, place, row["n"], row["clusters"]))
     return found
-
-
-def _estimate(row: suite.Row) -> suite.Estimate:
-    return suite.Estimate(
-        value=row["value"], low=row["ci_low"], high=row["ci_high"], note=row.get("note")
-    )
