@@ -34,7 +34,7 @@ class Known:
         return Answer(q=p, q_low=p, q_high=p, residual=1 - p.sum(), **read, **counts)
 
 
-def of_items(items: Sequence[Item], answer: Callable[[Item], Sequence[float]]) -> Told:
+def by_item(items: Sequence[Item], answer: Callable[[Item], Sequence[float]]) -> Told:
     """What `answer` makes of each of these items, for their asks."""
     known = dict(zip(suite.asks_of(items), items))
     return lambda ask: answer(known[ask])
@@ -44,4 +44,4 @@ def knowing(
     items: Sequence[Item], answer: Callable[[Item], Sequence[float]], stage: Stage = BASE
 ) -> Known:
     """Answers these items by `answer`."""
-    return Known(of_items(items, answer), stage)
+    return Known(by_item(items, answer), stage)
