@@ -5,7 +5,7 @@
 Shares are read on all items, since a shift of mass is not one of share. The comparison starts from
 the weights as the checkpoint stores them, whatever dtype the run computes in.
 
-What is found of a model that does as asked on the default's items when rounding (tests)
+What is found of a model that does as asked on the default's items when rounding (tests):
                                                       precision_error
   changes nothing                                            0
   leaves it half of its mass, or 1e-12, shares as before     0
