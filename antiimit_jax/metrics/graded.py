@@ -19,13 +19,14 @@ share). Equal shares have the ranks from their first to their last in common, an
 effect of their own, so that whoever shares out by rank alone has slope 0 whatever is tied. `gamma`
 is the slope, `gamma_corr` the partial correlation, `gamma_step` twice the effect of the first rank
 less that of the last, where each is one word's alone: for two words the intercept above.
-`preference_sd` is the root mean square difference of two words of a set in their mean log q. Of
+`preference_sd` is the root mean square difference of two words of a set in their mean log q; since
+a set's shares are exchanged end for end alone, the middle words keep a trace of what was asked. Of
 requests for different numbers of words above two, `gamma` is the one slope of all, with ranks'
 effects apart for each number; steps are read for one number alone.
 
 `request_gain`: with q_mean(w) the mean of q(w) over all requests of a set that name its words in
 one order, the mean TVD of q_mean to t less that of q. It is at most 0 for a model that ignores the
-request. A step gains too, so it shows that the request is used, not that control is graded.
+request. A step may gain too, so it shows that the request is used, not that control is graded.
 
 Probabilities are floored at `control.FLOOR` inside logarithms.
 """

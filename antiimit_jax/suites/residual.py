@@ -8,6 +8,13 @@ the asked words hold of it. So nothing is left unexplored, and the shares of one
 A first token is not yet an answer: "I" may begin a refusal or a story. The most probable words, by
 a search over the open vocabulary, stand beside as examples. Rows are `share`, sliced by forms and
 category.
+
+Where known models have their share (tests; all other shares are 0):
+  as asked                               target_words 1
+  in capitals, or on a new line          other_case 1; with lenient forms target_words 1
+  half refuses; half goes on with "ish"  target_words .5, refusal .5; target_words .5, begun .5
+  "I cannot"; in quotes; a number        refusal 1; quotes_markup 1; digits 1
+  another word; a face; blank line; ""   other_words 1; other_signs 1; white_space 1; end_of_turn 1
 """
 
 import dataclasses

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from antiimit_jax.results import Stage
+from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Answer, Ask, Scoring
+from antiimit_jax.suites import suite
+from antiimit_jax.tasks.items import Item
 
 Told = Callable[[Ask], Sequence[float]]  # the probabilities of an ask's words
 
@@ -24,6 +26,22 @@ class Known:
     dtype: str = "float32"
 
     def words(self, asks: Sequence[Ask], *, what: str) -> list[Answer]:
-        q = [np.array(self.told(ask), float) for ask in asks]
-        how = dict(prompt="", prompt_ids=(), form_counts=(2, 2), token_counts=(1, 1))
-        return [Answer(q=p, q_low=p, q_high=p, residual=1 - p.sum(), **how) for p in q]
+        return [self._answer(np.array(self.told(ask), float)) for ask in asks]
+
+    def _answer(self, p: np.ndarray) -> Answer:
+        read = dict(prompt="", prompt_ids=())
+        counts = dict(form_counts=(2,) * len(p), token_counts=(1,) * len(p))
+        return Answer(q=p, q_low=p, q_high=p, residual=1 - p.sum(), **read, **counts)
+
+
+def by_item(items: Sequence[Item], answer: Callable[[Item], Sequence[float]]) -> Told:
+    """What `answer` makes of each of these items, for their asks."""
+    known = dict(zip(suite.asks_of(items), items))
+    return lambda ask: answer(known[ask])
+
+
+def knowing(
+    items: Sequence[Item], answer: Callable[[Item], Sequence[float]], stage: Stage = BASE
+) -> Known:
+    """Answers these items by `answer`."""
+    return Known(by_item(items, answer), stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,13 +12,12 @@ from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.results import BASE
 from antiimit_jax.scoring.asks import Ask
 from antiimit_jax.scoring.generate import Continuation
-from antiimit_jax.suites import suite
 from antiimit_jax.suites.ladder import forbidden, quantifiers, sequence, shares, thinking
 from antiimit_jax.tasks.items import Item
 from antiimit_jax.tasks.rungs import rung_items, two_of_set
 from antiimit_jax.tasks.sequences import at_places
 from antiimit_jax.tasks.unnumbered import forbidding, quantified
-from tests.suites.known import Known
+from tests.suites.known import Known, knowing
 from tests.suites.small import as_read, values_of
 
 BOOT = Bootstrap(n_boot=50)
@@ -26,12 +25,6 @@ REQUESTS = rung_items("L9", 10, 0)
 PLACED = [placed for item in REQUESTS for placed in at_places(item, 0)]
 QUANTIFIED = quantified(10, 0)
 FORBIDDING = forbidding(12, 0)
-
-
-def knowing(items: Sequence[Item], answer: Callable[[Item], Sequence[float]]) -> Known:
-    """Answers these items by `answer`."""
-    known = dict(zip(suite.asks_of(items), items))
-    return Known(lambda ask: answer(known[ask]), BASE)
 
 
 def figures(rows: list[dict], where: str = "all", stage: str = "base") -> dict[str, float]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
-from antiimit_jax.scoring.asks import FirstToken, Scoring
+from antiimit_jax.results import BASE
+from antiimit_jax.scoring.asks import Ask, FirstToken, Scoring
+from antiimit_jax.scoring.top_words import TopWord
 from antiimit_jax.scoring.trie import FormPath, WordQuery
 from antiimit_jax.suites import control, residual, suite
 from antiimit_jax.suites.residual import CATEGORIES, category, partition
+from antiimit_jax.tasks.items import Item
+from tests.suites.known import Known, by_item
 from tests.suites.small import as_read, small_config, values_of
 
 CFG = small_config().residual
@@ -119,3 +127,89 @@ def test_samples_show_prompts_with_their_most_probable_words(asker):
 )
 def test_first_tokens_fall_into_their_category(text, expected):
     assert category(text) == expected
+
+
+Says = dict[tuple[str, str], float]  # (first token, the rest of the answer) -> probability
+ITEMS = control.plain_pairs(CFG.control, 0, CFG.n_items)
+WORDS = sorted({word for item in ITEMS for word in item.words})
+VOCABULARY = [" I", ' "', "\n", " 50", " river", " \U0001f642", ""]
+VOCABULARY += [f" {form}" for word in WORDS for form in (word, word.upper())]
+
+
+def forms(word: str, rule: Scoring) -> list[tuple[str, str]]:
+    lenient = [(f" {word.upper()}", ""), ("\n", word)]
+    return [(f" {word}", ""), *(lenient if rule.forms == "lenient" else [])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer(Known):
+    """Says what `says` holds of an item, in a vocabulary that has all asked words."""
+
+    says: Callable[[Item], Says] = None
+
+    def first_tokens(
+        self, asks: Sequence[Ask], *, what: str, scorings: Sequence[Scoring]
+    ) -> list[FirstToken]:
+        says = by_item(ITEMS, self.says)
+        return [self._begins(ask, says(ask), scorings) for ask in asks]
+
+    def _begins(self, ask: Ask, says: Says, scorings: Sequence[Scoring]) -> FirstToken:
+        p, said = np.zeros(len(VOCABULARY)), []
+        for (first, _), probability in says.items():
+            p[VOCABULARY.index(first)] += probability
+        for rule in scorings:
+            counted = [form for word in ask.words for form in forms(word, rule)]
+            held = dict.fromkeys((VOCABULARY.index(first) for first, _ in counted), 0.0)
+            for form in counted:
+                held[VOCABULARY.index(form[0])] += says.get(form, 0.0)
+            said.append(held)
+        return FirstToken(p=p, said=tuple(said), texts=VOCABULARY)
+
+    def top_words(self, prompts: Sequence, *, what: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(words=[TopWord(" river", 1.0)]) for _ in prompts]
+
+
+def words_as(write: Callable[[str], tuple[str, str]]) -> Callable[[Item], Says]:
+    """The asked words in their shares, each written in one way."""
+    return lambda item: {write(word): t for word, t in zip(item.words, item.targets)}
+
+
+def always(first: str, rest: str = "") -> Callable[[Item], Says]:
+    return lambda item: {(first, rest): 1.0}
+
+
+def halves(*says: Callable[[Item], Says]) -> Callable[[Item], Says]:
+    """Half of the time one, half the other."""
+    return lambda item: {said: p / 2 for half in says for said, p in half(item).items()}
+
+
+as_asked = words_as(lambda word: (f" {word}", ""))
+running_on = words_as(lambda word: (f" {word}", "ish"))
+refusing = always(" I", " cannot")
+
+
+KNOWN = {  # model -> (what it says, shares of strict forms, of lenient forms where they differ)
+    "as asked": (as_asked, {"target_words": 1}, None),
+    "capitals": (words_as(lambda w: (f" {w.upper()}", "")), {"other_case": 1}, {"target_words": 1}),
+    "new line": (words_as(lambda w: ("\n", w)), {"other_case": 1}, {"target_words": 1}),
+    "half refuses": (halves(as_asked, refusing), {"target_words": 0.5, "refusal": 0.5}, None),
+    "half runs on": (halves(as_asked, running_on), {"target_words": 0.5, "begun": 0.5}, None),
+    "refuses": (refusing, {"refusal": 1}, None),
+    "quotes": (words_as(lambda w: (' "', f'{w}"')), {"quotes_markup": 1}, None),
+    "digits": (always(" 50", "%"), {"digits": 1}, None),
+    "another word": (always(" river"), {"other_words": 1}, None),
+    "blank line": (always("\n", "\n"), {"white_space": 1}, None),
+    "face": (always(" \U0001f642"), {"other_signs": 1}, None),
+    "silent": (always(""), {"end_of_turn": 1}, None),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_models_get_their_shares(name):
+    says, strict, lenient = KNOWN[name]
+    asker = Writer(lambda ask: (0.5, 0.5), BASE, says=says)
+    rows = residual.score(as_read(residual.measure(asker, CFG)), CFG, Bootstrap(n_boot=0))
+    for policy, expected in (("strict", strict), ("lenient", lenient or strict)):
+        for kind in CATEGORIES:
+            found = values_of(rows, stage="base", slice=f"forms={policy},category={kind}")
+            assert found["share"] == pytest.approx(expected.get(kind, 0), abs=1e-9), kind

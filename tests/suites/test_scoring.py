@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
 from antiimit_jax.reporting.rows import Rows, figure
-from antiimit_jax.scoring.asks import Scoring
+from antiimit_jax.results import BASE
+from antiimit_jax.run_config import from_dict
+from antiimit_jax.scoring.asks import Answer, Ask, Scoring
 from antiimit_jax.suites import control, scoring, suite
 from antiimit_jax.suites.scoring import RULES
-from tests.suites.small import CONTROL, as_read, small_config
+from tests.suites.known import Known, by_item
+from tests.suites.small import CONTROL, as_read, small_config, values_of
 
 CFG = small_config(control=CONTROL | {"n_items": 160}, scoring={"n_items": 24}).scoring
 
@@ -80,3 +86,77 @@ def test_words_at_a_temperature_are_those_of_a_model_with_its_logits_scaled(
 def test_no_items_no_rows(asker):
     cfg = small_config(scoring={"n_items": 0}).scoring
     assert scoring.measure(asker(), cfg) == {}
+
+
+Way = Callable[[Scoring], bool]  # whether a way of writing counts by a rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer(Known):
+    """Says words by `told`, each in different ways: way -> how often."""
+
+    ways: Mapping[Way, float] = dataclasses.field(default_factory=dict)
+
+    def words(self, asks: Sequence[Ask], *, what: str, scoring: Scoring) -> list[Answer]:
+        counts, often = [way(scoring) for way in self.ways], list(self.ways.values())
+
+        def told(ask: Ask) -> np.ndarray:
+            said = np.outer(often, self.told(ask)) ** (1 / scoring.temperature)
+            return said[counts].sum(axis=0) / said.sum()
+
+        return Known(told, self.stage).words(asks, what=what)
+
+
+def plainly(rule: Scoring) -> bool:
+    return True
+
+
+def in_capitals(rule: Scoring) -> bool:
+    return rule.forms == "lenient"
+
+
+def with_a_full_stop(rule: Scoring) -> bool:
+    return rule.terminators != "narrow"
+
+
+def running_on(rule: Scoring) -> bool:
+    return rule.terminators == "wide"
+
+
+def in_pieces(rule: Scoring) -> bool:
+    return rule.tokenisations > 1
+
+
+KNOWN = {  # model -> (log-odds, those asked being 1; its ways; TVD by rule, in the order of RULES)
+    "as asked": (1, {plainly: 1}, (0, 0, 0, 0, 0, 0.080, 0.082)),
+    "too even": (0.5, {plainly: 1}, (*[0.082] * 5, 0, 0.141)),
+    "one half": (0, {plainly: 1}, [0.209] * 7),
+    "capitals": (1, {in_capitals: 1}, (1, 1, 1, 0, 1, 1, 1)),
+    "full stop": (1, {with_a_full_stop: 1}, (0, 1, 0, 0, 0, 0.080, 0.082)),
+    "running on": (1, {running_on: 1}, (1, 1, 0, 1, 1, 1, 1)),
+    "half in pieces": (1, {plainly: 0.5, in_pieces: 0.5}, (0.5, 0.5, 0.5, 0.5, 0, 0.5, 0.51)),
+}
+
+
+def rows_of_writer(odds: float, ways: Mapping[Way, float]) -> list[dict]:
+    cfg = from_dict({}).scoring
+    told = by_item(control.items_of(cfg.control, 0), lambda item: np.array(item.targets) ** odds)
+    tables = as_read(scoring.measure(Writer(told, BASE, ways=ways), cfg))
+    return scoring.score(tables, cfg, Bootstrap(n_boot=0))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_models_get_their_figures_by_every_rule(name):
+    odds, ways, expected = KNOWN[name]
+    rows = rows_of_writer(odds, ways)
+    by_rule = [values_of(rows, slice=f"scoring={rule}") for rule in RULES]
+    assert [found["tvd_res"] for found in by_rule] == pytest.approx(expected, abs=6e-4)
+    mass = [sum(n for way, n in ways.items() if way(Scoring(**RULES[r][0]))) for r in RULES]
+    assert [found["mass"] for found in by_rule] == pytest.approx(mass)
+
+
+@pytest.mark.parametrize("name, part, most", [("as asked", 0, 0), ("half in pieces", 0.5, 0.475)])
+def test_what_a_known_model_writes_in_other_tokens(name, part, most):
+    rows = rows_of_writer(*KNOWN[name][:2])
+    found = values_of(rows, slice="scoring=tokenisations_8")
+    assert (found["noncanonical"], found["noncanonical_most"]) == pytest.approx((part, most))

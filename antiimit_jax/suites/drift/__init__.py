@@ -20,6 +20,19 @@ Rows "diff:STAGE-ruler:int8_channel" and, of a tuned adapter, "diff:STAGE-PLACEB
 the texts. The decision rule: on texts of categories that training's anchor lacks, KL(base || stage)
 is below the ruler's by the interval of the difference, and the suite `leak` is within its limits; a
 verdict needs three training seeds.
+
+What known models get beside a base that after any text gives six tokens .2, .12, .08, .05, .03 and
+.02, and the other half evenly to all others of 49,152 (tests; none of the six is in a text):
+  model                         KL(base||.)  KL(.||base)  top-1  top-5  entropy  perplexity
+  the base itself                    0            0         1      1       0          0
+  half its mass over all tokens     .144         .131       1      1     2.187      -.333
+  flat: all tokens alike           3.943         .692       0      0     3.943      -.500
+  temperature 1/2                  4.120         .830       1      1    -5.781      6349
+  two commonest exchanged           .041         .041       0      1       0          0
+  half its mass to the sixth        .614        1.312       0     .8    -2.786        1
+  .999 to the commonest            5.205        1.602       1      1    -6.847       999
+Entropy and perplexity are changes from the base, perplexity's in units of the base's own. `kl_task`
+is KL(base||.) here, since what was read does not matter.
 """
 
 import dataclasses
