@@ -55,6 +55,7 @@ FIGURES = (*_OF_CONTROL, *suite.figures("scoring"))
 TABLES = {"scoring": control.ITEMS}
 _METRICS = ("tvd_res", "mass", "mae_share")
 _MANY = "tokenisations_8"
+_NEVER = "no answer has any of the words"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,9 @@ def _noncanonical(
     """What the run's own scoring leaves out: of the words' mass, and at most of one word's q."""
     more, drawn = many.q - own.q, boot.draw(many.cluster, many.shot_set)
     sums = suite.column_sums({"more": more.sum(axis=1), "all": many.q.sum(axis=1)}, drawn)
-    statistic = Statistic(name="noncanonical", columns=("more", "all"), finish=ratio)
+    statistic = Statistic(
+        name="noncanonical", columns=("more", "all"), finish=ratio, missing=_NEVER
+    )
     most = suite.Estimate(value=float(more.max()), note="a maximum has no interval")
     counts = len(more), len(np.unique(many.cluster))
     place = place | {"slice": f"scoring={_MANY}"}
@@ -149,7 +152,7 @@ def _left_out(rows: suite.Rows, split: str) -> list[str]:
             rows.get(stage, "scoring", split, f"scoring={_MANY}", name)
             for name in ("noncanonical", "noncanonical_most")
         ]
-        if all(found):
+        if None not in map(value_of, found):
             all_words, one = map(figure, found)
             parts.append(f"{all_words} of stage “{stage}” (at most {one} for one word)")
     if not parts:
