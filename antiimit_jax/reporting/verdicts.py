@@ -5,7 +5,8 @@ Every rule is a region in which an interval must lie: all of it inside is "suppo
 not supported without one. A figure is read over all training seeds; with fewer than three there is
 no verdict, but the figures. Adapters from outside the run count by their names:
 
-    broad*         adapters of the broad arm, one a seed (F6; the command is in `configs/full.py`)
+    broad*         adapters of the broad arm, one a seed, their names in the order of the seeds (F6;
+                   the command is in `configs/full.py`)
     self_trained   trained to predict itself: the positive control of F3
     rule_keyed     trained on words that follow from the seed by a rule: that of F4
 """
@@ -162,7 +163,7 @@ def _arbitrary(figures: Figures) -> Verdict:
 
 def _broad(figures: Figures) -> Verdict:
     others = (s.name for s in figures.rows.of_run if s.kind == "other")
-    broad = [name for name in others if name.startswith("broad")]
+    broad = sorted(name for name in others if name.startswith("broad"))
     needed = [] if len(broad) == len(figures.tuned) else ["a broad adapter for each tuned one"]
     parts = []
     for rung in F6_RUNGS:

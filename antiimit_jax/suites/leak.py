@@ -239,6 +239,6 @@ def _readings(rows: suite.Rows) -> list[str]:
     return [
         f"leak {where} the limits: where percentages are only "
         f"mentioned, the share of {stage} follows them with slope {figure(rises)} (limit "
-        f"±{LEAK_SLOPE}), and moves towards them {figure(rate)} more often than towards others "
-        f"(limit {LEAK_RATE}, of {LEAK_ITEMS} items or more)"
+        f"±{LEAK_SLOPE}), and moves towards them {figure(rate)} more often than towards one drawn "
+        f"at random (limit {LEAK_RATE}, of {LEAK_ITEMS} items or more)"
     ]
