@@ -74,6 +74,8 @@ def test_who_copies_the_words_before_has_a_slope_without_reading_the_request():
     rows = sequence.sequence_rows(table, "base", BOOT)
     gamma = lambda where: values_of(rows, stage="baseline:copies", slice=where)["gamma"]
     assert gamma("all") == pytest.approx(0.571, abs=1e-3)
+    along = values_of(rows, stage="baseline:copies", slice="all")
+    assert along["gambler"] < -0.02 and along["drift_slope"] < 0  # nearer where more was said
     assert gamma("kind=place 1") == 0 and gamma("kind=place 16") == pytest.approx(1.03, abs=0.01)
     assert not any(
         row["stage"] == "baseline:copies" for row in sequence.sequence_rows(table, "tuned", BOOT)

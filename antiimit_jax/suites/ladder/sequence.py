@@ -50,15 +50,21 @@ def sequence_rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> li
     Args:
       table: of one stage, words drawn from the target.
     """
+    rows = _along(table, stage, boot)
+    if stage == "base":
+        first = table["word_index"] == 0
+        q = copied(table["word_index"], table["place"][first], table["said"][first])
+        copying = dict(table, q=q)
+        rows += [*shares.rung_rows(copying, COPIES, boot), *_along(copying, COPIES, boot)]
+    return rows
+
+
+def _along(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> list[suite.Row]:
     items, first = control.results_of(table), table["word_index"] == 0
     place, said = table["place"][first], table["said"][first]  # [n]
     where = dict(stage=stage, suite="ladder", split="L9", slice="all")
     distance = moment_columns(place.astype(float), tvd_res(items.target, items.q))
     rows = suite.rows_at(where, [_DRIFT], distance, items.cluster, boot)
-    if stage == "base":
-        copying = dict(table, q=copied(table["word_index"], place, said))
-        rows += shares.rung_rows(copying, COPIES, boot)
-
     request = np.array([name.rpartition("/")[0] for name in table["item"][first]])
     missing = items.target[:, 0] * (place - 1) - said  # how many words it is behind
     kept = items.readable.astype(float)
