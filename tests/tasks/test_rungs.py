@@ -49,6 +49,19 @@ def test_a_pair_is_asked_in_both_orders_and_both_assignments_alike_often(rung):
         assert len(counts) == 4 and set(counts.values()) == {2}
 
 
+def test_more_words_are_asked_for_two_lists_of_shares_in_both_orders_and_end_for_end():
+    by_set = collections.defaultdict(list)
+    for item in rung_items("L3", 20, 0):
+        by_set[item.cluster].append((item.words, item.targets))
+    assert collections.Counter(len(asked[0][0]) for asked in by_set.values()) == {
+        k: 5 for k in (3, 4, 5, 10)
+    }
+    for asked in by_set.values():
+        assert len(asked) == 8 and len({tuple(sorted(targets)) for _, targets in asked}) == 2
+        for words, targets in asked:
+            assert (words[::-1], targets) in asked and (words, targets[::-1]) in asked
+
+
 def test_what_is_held_out_is_what_the_rung_is_about():
     words, percents = {}, {}
     for rung in ("L0", "L1", "L2", "L5", "L11"):
