@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from antiimit_jax.reporting.report import Suites, missing_stages, model_name, schemas
-from antiimit_jax.reporting.rows import number, plain_text, visible
+from antiimit_jax.reporting.rows import Rows, number, plain_text, visible
 from antiimit_jax.reporting.run_files import read_run
 from antiimit_jax.results import Cell, Table
 
@@ -16,6 +16,9 @@ WIDTH = 100  # of a line, in characters
 
 def console_table(workdir: str | Path, suites: Suites) -> str:
     """The suites' headlines and an example as text, no escape sequences, a final newline included.
+
+    Where no suite has a headline, what their figures answer.
+
 
     Raises UserError when metrics.json is missing or a file of the run is corrupt.
     """
@@ -32,8 +35,16 @@ def console_table(workdir: str | Path, suites: Suites) -> str:
         found = suite.samples(run.tables) if hasattr(suite, "samples") else []
         wanted = run.rows.subject("control")
         lines += [_sample(sample) for sample in found if sample["stage"] == wanted][:1]
-    lines = lines or [f"{name}: no headline figures in this run"]
-    return ascii_signs(lines)
+    return ascii_signs(lines or _answers(name, run.rows, suites))
+
+
+def _answers(name: str, rows: Rows, suites: Suites) -> list[str]:
+    """What a run without headline figures answers, a paragraph a question."""
+    able = [suite for suite in suites.values() if hasattr(suite, "questions")]
+    answered = [question for suite in able for question in suite.questions(rows) if question.found]
+    told = [f"{name}: {q.asked} {'; '.join(map(plain_text, q.found))}" for q in answered]
+    wrapped = [textwrap.wrap(text, WIDTH, break_on_hyphens=False) for text in told]
+    return list(itertools.chain(*wrapped)) or [f"{name}: no headline figures in this run"]
 
 
 def ascii_signs(lines: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from antiimit_jax.reporting.tensorboard import (
     sample_markdown,
     write_tensorboard,
 )
-from antiimit_jax.results import Cell, Line, Table
+from antiimit_jax.results import Cell, Line, Table, make_row
 from antiimit_jax.suites import SUITES
 
 
@@ -73,6 +73,18 @@ def test_console_text_has_no_escapes_and_says_what_is_absent(hostile_run, bare_r
     assert "not in this run: placebo" in console_table(bare_run, SUITES)
     run_files.write_metrics(tmp_path, {"model": "m"}, [])
     assert console_table(tmp_path, SUITES) == "m: no headline figures in this run\n"
+
+
+def test_a_run_without_headline_says_what_its_suites_answer(tmp_path):
+    place = dict(stage="base", suite="rare_rates", split="rare", slice="all", n=20, clusters=20)
+    rows = [
+        make_row(metric=name, value=value, ci_low=value - 0.1, ci_high=value + 0.1, **place)
+        for name, value in (("log10_error", 1.5), ("log10_bias", 1.0), ("rate_slope", 0.02))
+    ]
+    run_files.write_metrics(tmp_path, {"model": "m"}, rows)
+    text = console_table(tmp_path, SUITES)
+    assert text.startswith("m: Does control reach rare events? base errs by 1.500 [1.400, 1.600]")
+    assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_intervals_are_promised_where_there_are_some(full_run, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from antiimit_jax.metrics.resampling import Bootstrap
+from antiimit_jax.reporting.rows import Rows
 from antiimit_jax.results import BASE, Stage
 from antiimit_jax.scoring.asks import Scoring, TextAnswer
 from antiimit_jax.scoring.generate import Continuation
@@ -64,6 +65,8 @@ def test_the_constant_hazard_is_the_best_of_its_kind_over_all_items():
     rows = scored(Behaving(BEHAVIOURS["never departs"][0]))
     found = values_of(rows, stage="baseline:constant_hazard", slice="all")
     assert found == pytest.approx({"departs": 0.083}, abs=5e-4)
+    (question,) = deviate.questions(Rows(rows, [BASE]))
+    assert question.found == ["base has 0.000, 0.000 of it by the request; a constant hazard 0.083"]
     paired = values_of(rows, stage="diff:base-baseline:constant_hazard", slice="all")
     assert paired == pytest.approx({"departs": -0.083}, abs=5e-4)
     lengths = np.array(LENGTHS)

@@ -44,6 +44,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from antiimit_jax.reporting.rows import figure
 from antiimit_jax.reporting.tables import figure_table, slice_table
 from antiimit_jax.suites import suite
 from antiimit_jax.suites.deviate import drawn
@@ -92,8 +93,7 @@ class Item(NamedTuple):
     @property
     def elements(self) -> list[str]:
         """Those shown, those asked for, and the one that is not to come."""
-        n = _SHOWN + self.length + 1
-        return [PATTERNS[self.pattern](self.start, i) for i in range(n)]
+        return [PATTERNS[self.pattern](self.start, i) for i in range(_SHOWN + self.length + 1)]
 
     def ask(self, position: int, asked: bool) -> suite.Ask:
         """The element at a position from 1 on, after those before it."""
@@ -173,8 +173,7 @@ def measure(asker: suite.Asker, cfg: Config) -> suite.Tables:
     answers = asker.words(asks, what="elements", scoring=_rule(asker.scoring))
     found, rows = dict(zip(asks, answers)), []
     for item in items:
-        cluster = item.cluster
-        place = (asker.stage.name, SPLIT, f"{cluster}/{item.length}", cluster)
+        place = (asker.stage.name, SPLIT, f"{item.cluster}/{item.length}", item.cluster)
         for asked, position in item.steps:
             ask = item.ask(position, asked)
             what = (item.pattern, item.length, asked, position, found[ask].prompt, *ask.words)
@@ -232,13 +231,7 @@ def _figures(items: Mapping) -> dict[str, np.ndarray]:
         items["kept", asked] * (1 - items["last", asked]) for asked in (True, False)
     )
     early, late = 1 - items["kept", True], items["kept", True] * items["last", True]
-    gain = departs - unasked
-    return dict(departs=departs, unasked=unasked, gain=gain, early=early, late=late)
-
-
-def _departures(rows: suite.Rows, stages: Mapping[str, str]) -> suite.Table:
-    title = "Departures drawn where they are due"
-    return figure_table(rows, ("deviate", SPLIT, "all"), FIGURES[_N_EXACT:], stages, title)
+    return dict(departs=departs, unasked=unasked, gain=departs - unasked, early=early, late=late)
 
 
 def hazard(lengths: np.ndarray) -> np.ndarray:
@@ -272,6 +265,8 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
     stages = {stage: stage for stage in rows.stages("deviate")}
     lines = stages | {_HAZARD: "constant hazard"}
     slices = {f"length={n}": f"{n} elements, then a break" for n in LENGTHS}
+    title_drawn, here = "Departures drawn where they are due", ("deviate", SPLIT, "all")
+    departures = figure_table(rows, here, FIGURES[_N_EXACT:], stages, title_drawn)
     return suite.Section(
         title,
         [
@@ -280,10 +275,26 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
             "The constant hazard departs at each element with one chance, the best over all items."
         ],
         tables=[
-            figure_table(rows, ("deviate", SPLIT, "all"), FIGURES[:_N_EXACT], lines),
-            *[table for table in [_departures(rows, stages)] if table.body],
+            figure_table(rows, here, FIGURES[:_N_EXACT], lines),
+            *([departures] if departures.body else []),
             slice_table(rows, ("deviate", SPLIT), FIGURES[0], slices, lines),
         ],
         explained=FIGURES,
         link="Break a pattern",
+    )
+
+
+def questions(rows: suite.Rows) -> list[suite.Question]:
+    """Whether it departs where it is asked to, beside one chance of departing at every element."""
+    stage = rows.subject("deviate")
+    asked = (stage, "departs"), (stage, "gain"), (_HAZARD, "departs")
+    found = [rows.get(name, "deviate", SPLIT, "all", metric) for name, metric in asked]
+    if not all(found):
+        return []
+    departs, gain, lazy = map(figure, found)
+    return suite.question(
+        asked="Can the model go on with a pattern and break it where it is asked to?",
+        by="the exact probability that the first departure is at the required place",
+        found=[f"{stage} has {departs}, {gain} of it by the request; a constant hazard {lazy}"],
+        beyond="patterns of other kinds, and what is said after the break",
     )
