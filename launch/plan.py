@@ -17,12 +17,12 @@ import jax
 from absl import flags
 
 from antiimit_jax.models.known import find_known, listing, listing_text, n_params
-from antiimit_jax.planning.advice import PROGRAMS, judge, with_mesh
+from antiimit_jax.planning.advice import as_dict, fitted
 from antiimit_jax.planning.duration import planned_seconds
 from antiimit_jax.planning.hardware import HARDWARE, find_hardware
-from antiimit_jax.planning.memory import estimator_of
+from antiimit_jax.planning.memory import Estimator
 from antiimit_jax.planning.overview import overview, overview_text
-from antiimit_jax.planning.report import as_dict, as_text
+from antiimit_jax.planning.report import as_text
 from antiimit_jax.processor import kept_gflops
 from launch import cli
 from launch.own_files import check_asked
@@ -51,16 +51,15 @@ def main() -> None:
     asked = cli.run_config(None if machine.kind == "cpu" else machine.kind)
     check_asked(asked)
     model = find_known(asked.model)
-    run = with_mesh(asked, model.cfg, machine)
+    run = fitted(asked, model, machine)
     cli.say(f"compiling {run.model} for shapes alone")
-    estimator = estimator_of(model, run, machine.kind, machine.devices)
-    programs = [judge(program, run, estimator, machine) for program in PROGRAMS]
+    estimator = Estimator(model, machine.kind, machine.devices)
     seconds = None
     if machine.kind == "cpu":  # this one, or one like it
         seconds = planned_seconds(run, n_params(model.cfg), estimator.work, kept_gflops())
-    plan = as_dict(model, machine, run, programs, mesh=asked.mesh, seconds=seconds)
+    plan = as_dict(run, estimator, machine, asked.mesh, seconds)
     cli.show_json(plan) if cli.FLAGS.json else cli.show(as_text(plan))
-    if not any(program["rescued"] for program in programs):
+    if not any(program["rescued"] for program in plan["programs"]):
         sys.exit(1)
 
 

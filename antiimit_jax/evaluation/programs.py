@@ -1,4 +1,4 @@
-"""What a suite's programs make a model read, before any model is there: batches and tokens."""
+"""What a suite's programs make a model read, before any model is there, and what reads it."""
 
 import functools
 from collections.abc import Sequence
@@ -11,18 +11,29 @@ from antiimit_jax.evaluation.runner import SEARCH_ROUNDS
 from antiimit_jax.models.decoder import n_tokens
 from antiimit_jax.scoring.asks import Ask, Program
 from antiimit_jax.scoring.batching import PackedBatches, pack_batches
-from antiimit_jax.scoring.differences import sequence_tokens
-from antiimit_jax.scoring.generate import Draws, pack_draws
-from antiimit_jax.scoring.lexicon_search import SEARCH_TOKENS
+from antiimit_jax.scoring.differences import differences, sequence_tokens
+from antiimit_jax.scoring.generate import Draws, pack_draws, sampled
+from antiimit_jax.scoring.lexicon_search import SEARCH_TOKENS, following
 from antiimit_jax.scoring.packing import PackedBatch
 from antiimit_jax.scoring.terminators import build_terminators
 from antiimit_jax.scoring.texts import pack_texts
+from antiimit_jax.scoring.top_words import continuations
 from antiimit_jax.scoring.trie import FormPath, WordQuery, first_token_query, word_query
+from antiimit_jax.scoring.word_probs import next_token_probs, word_log_probs
 from antiimit_jax.text.formats import Prompt, build_prompt, neutral_tokens
 from antiimit_jax.text.tokenizer import Tokenizer
 
 _PATHS = 24  # asked for after each prompt in a round of the search
 _ALIKE = 36  # prompts of a search through a lexicon that stand for all of them
+
+FUNCTIONS = {  # what reads the batches of each kind of program
+    "words": word_log_probs,
+    "first_tokens": next_token_probs,
+    "top_words": continuations,
+    "lexicon_words": following,
+    "texts": differences,
+    "generate": sampled,  # greedy ones set aside no more
+}
 
 
 class Work:

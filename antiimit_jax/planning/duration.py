@@ -59,7 +59,7 @@ def planned_seconds(
       gflops: the processor's rate of matmuls by dtype; others are multiplied as float32.
     """
     train, n = run.train, len(run.train.seeds)
-    tokens = n_tokens(make_batch(step_terms(run, work), 0))
+    tokens = n_tokens(make_batch(step_terms(run, work, work.stops), 0))
     of_token = lambda dtype: speed_at(gflops.get(dtype, gflops["float32"]), parameters).seconds
     slower = of_token(run.dtype) / of_token(train.dtype)
     speed = StepSpeed(tokens * of_token(train.dtype), tokens, slower)

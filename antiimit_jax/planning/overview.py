@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from antiimit_jax.models.known import find_known, n_params
-from antiimit_jax.planning.advice import judge, with_mesh
+from antiimit_jax.planning.advice import fitted, judge
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
-from antiimit_jax.planning.memory import estimator_of
+from antiimit_jax.planning.memory import Estimator
 from antiimit_jax.run_config import RunConfig
 
 # One of each size; others of the size differ little.
@@ -37,9 +37,9 @@ def overview(
         model = find_known(name)
         for (kind, devices), some in itertools.groupby(sorted(machines, key=alike), key=alike):
             asked = dataclasses.replace(run_on(kind), suites=("control",))
-            estimator = estimator_of(model, asked, kind, devices)
+            estimator = Estimator(model, kind, devices)
             for machine in some:
-                run = with_mesh(asked, model.cfg, machine)
+                run = fitted(asked, model, machine)
                 row = {"model": name, "parameters": n_params(model.cfg), "hardware": machine.name}
                 for program in PROGRAMS:
                     one = judge(program, run, estimator, machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,12 @@ from safetensors.numpy import load_file
 
 from antiimit_jax.errors import UserError
 from antiimit_jax.evaluation.asker import LocalAsker
-from antiimit_jax.evaluation.programs import Work
 from antiimit_jax.evaluation.progress import silent
 from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.export.merged import write_merged
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models import quantized
+from antiimit_jax.models.known import find_known
 from antiimit_jax.models.lora import LoraConfig
 from antiimit_jax.models.peft import load_adapter, save_adapter
 from antiimit_jax.models.weights import abstract_params, cast_matrices
@@ -113,8 +114,10 @@ def test_a_device_holds_the_bytes_that_the_plan_counts(folders, how):
     assert described(abstract_params(lm.cfg, "bfloat16", how)) == described(lm.params)
     leaves = jax.tree.leaves(Runner(lm, jax.local_devices()[:1]).base.params)
     held = sum(leaf.addressable_data(0).on_device_size_in_bytes() for leaf in leaves)
-    estimator = Estimator(lm.cfg, Work(lm.tokenizer, lm.prompt_format), "tpu")
-    assert estimator.weights("bfloat16", 1, how) == held < estimator.weights("bfloat16")
+    estimator = Estimator(find_known(str(folders["llama"])), "tpu")
+    whole = from_dict({"dtype": "bfloat16"})
+    run = dataclasses.replace(whole, quantize=how)
+    assert estimator.weights(run) == held < estimator.weights(whole)
 
 
 def test_a_cast_changes_what_quantised_matrices_are_widened_to_and_not_their_values(folders):

@@ -18,7 +18,7 @@ from antiimit_jax.evaluation.runner import Runner
 from antiimit_jax.language_model import load_language_model
 from antiimit_jax.models.catalog import CATALOG
 from antiimit_jax.models.families import parse_config
-from antiimit_jax.models.known import n_params
+from antiimit_jax.models.known import find_known, n_params
 from antiimit_jax.models.leaves import leaves_of
 from antiimit_jax.models.lora import init_adapter, train_mask
 from antiimit_jax.models.weights import abstract_params, find_model, load_params
@@ -84,12 +84,12 @@ def test_parameters_counted_on_the_decoder_are_those_of_the_leaf_table(alias):
     assert n_params(cfg) == table
 
 
-def test_the_training_state_is_counted_as_it_is(folder, run, smollm2):
+def test_the_training_state_is_counted_as_it_is(folder, run):
     cfg, _ = load_params(find_model(str(folder)))
     adapter = init_adapter(jax.random.key(0), cfg, run.lora)
     optimizer = make_optimizer(run.train, run.train.steps, train_mask(adapter, cfg, run.lora))
     real = sum(leaf.nbytes for leaf in jax.tree.leaves(init_state(adapter, optimizer)))
-    (planned,) = Estimator(cfg, Work(smollm2.tokenizer, "chat"), "tpu").finetune(run).values()
+    (planned,) = Estimator(find_known(str(folder)), "tpu").finetune(run).values()
     assert planned["adapter and Adam's moments"] == real
     floats = sum(leaf.size for leaf in jax.tree.leaves(adapter))
     assert real == pytest.approx(3 * 4 * floats, abs=64)
@@ -138,9 +138,8 @@ def test_no_batch_of_a_real_evaluation_is_larger_than_the_plan_says(folder, run,
 
 
 def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(folder, run):
-    cfg, _ = load_params(find_model(str(folder)))
-    work = Work(load_language_model(str(folder)).tokenizer, "base")
-    estimator = Estimator(cfg, work, "cpu")
+    estimator = Estimator(find_known(str(folder)), "cpu")
+    cfg = estimator.cfg
     run = dataclasses.replace(run, suites=("drift",))
     own = {"n_continued": 2, "continued_tokens": 4, "rulers": ()}
     run = dataclasses.replace(run, drift=dataclasses.replace(run.drift, **own))
@@ -149,7 +148,7 @@ def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(f
     kept = 2 * (2 + 2) * 32 * cfg.n_layers * cfg.n_kv_heads * cfg.head_dim  # of prompts and rows
     assert alone["drift, own answers"]["temporaries"] > 4 * kept
     both = estimator.evaluate(dataclasses.replace(run, against=str(folder)))
-    second = {"second model (float32)": estimator.weights("float32")}
+    second = {"second model (float32)": estimator.weights(run)}
     assert both == {name: parts | second for name, parts in alone.items()}
     of_self = {"tasks": ["token_count"], "n_other": 2, "near": "none"}
     asked = from_dict({"suites": ["drift", "introspection"], "introspection": of_self}).on("cpu")
@@ -164,9 +163,8 @@ def test_a_second_model_lies_beside_the_first_and_what_is_generated_is_a_phase(f
         estimator.evaluate(dataclasses.replace(run, against="no-such-model"))
 
 
-def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run, smollm2):
-    cfg, _ = load_params(find_model(str(folder)))
-    estimator = Estimator(cfg, Work(smollm2.tokenizer, "chat"), "tpu")
+def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folder, run):
+    estimator = Estimator(find_known(str(folder)), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
     phases = {name: sum(parts.values()) for name, parts in estimator.evaluate(run).items()}
     between = (phases["drift"] + phases["rulers"]) // 2
@@ -188,20 +186,18 @@ def test_flags_are_added_until_it_fits_and_each_is_said_with_what_it_saves(folde
 
 
 def test_what_needs_more_than_jax_takes_names_the_variable(run, folder):
-    cfg, _ = load_params(find_model(str(folder)))
-
     class Halves(Estimator):
         """An evaluation takes two bytes, and one in bfloat16."""
 
         def evaluate(self, run):
             return {"all": {"weights": 1 if run.dtype == "bfloat16" else 2}}
 
-        def weights(self, *how):
+        def weights(self, run):
             return 0
 
     def judged(share: float) -> dict:
         machine = dataclasses.replace(find_hardware("a100-40"), device_bytes=2, share=share)
-        return judge("evaluate", run, Halves(cfg, None, "gpu"), machine)
+        return judge("evaluate", run, Halves(find_known(str(folder)), "gpu"), machine)
 
     assert judged(1.0)["fits"] and not judged(1.0)["environment"]
     easy, tight = judged(0.6), judged(0.3)
@@ -223,38 +219,40 @@ def test_programs_of_one_run_have_one_set_of_flags(run):
     assert joint_flags([one([half]), one([half, shared])], split) == [half, shared]
 
 
-def test_weights_that_fill_a_device_are_hopeless(run, smollm2):
-    cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    estimator = Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu")
+def test_weights_that_fill_a_device_are_hopeless(run):
+    estimator = Estimator(find_known("llama-2-7b"), "tpu")
     run = dataclasses.replace(run, suites=("drift",))
     machine = dataclasses.replace(find_hardware("v2-8"), devices=1)
     one = judge("evaluate", run, estimator, machine)
     assert not one["fits"] and not one["rescued"] and not one["flags"]
     # Published: 12.55 GiB of weights in two bytes each.
-    assert estimator.weights("bfloat16") / 2**30 == pytest.approx(12.55, abs=0.01)
+    narrow = dataclasses.replace(run, dtype="bfloat16")
+    assert estimator.weights(narrow) / 2**30 == pytest.approx(12.55, abs=0.01)
 
 
-def test_devices_that_share_the_weights_hold_what_the_plan_says(folder):
-    lm = load_language_model(str(folder), dtype="bfloat16", mesh="data:1,model:8")
+def test_devices_that_share_the_weights_hold_what_the_plan_says(folder, run):
+    mesh = "data:1,model:8"
+    lm = load_language_model(str(folder), dtype="bfloat16", mesh=mesh)
     runner = Runner(lm)
     first = lambda leaf: leaf.addressable_shards[0].data.nbytes
     held = sum(map(first, jax.tree.leaves(runner.base.params)))
-    estimator = Estimator(lm.cfg, Work(lm.tokenizer, lm.prompt_format), "tpu", 8)
-    assert estimator.weights("bfloat16", 8) == held < estimator.weights("bfloat16") / 7
+    estimator = Estimator(find_known(str(folder)), "tpu", 8)
+    copied = dataclasses.replace(run, dtype="bfloat16")
+    shared = dataclasses.replace(copied, mesh=mesh)
+    assert estimator.weights(shared) == held < estimator.weights(copied) / 7
 
 
-def test_what_no_device_holds_alone_fits_when_all_share_it(run, smollm2):
-    cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    estimator = Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu", 8)
+def test_what_no_device_holds_alone_fits_when_all_share_it(run):
+    estimator = Estimator(find_known("llama-2-7b"), "tpu", 8)
     run = from_dict(
         FEW | {"suites": ["drift"], "dtype": "bfloat16", "drift": FEW["drift"] | {"rulers": []}}
     )
     one = judge("evaluate", run, estimator, find_hardware("v2-8"))
     assert not one["fits"] and one["rescued"]
     assert one["flags"] == ["--config.mesh=data:1,model:8"]
-    more = one["peak_with_flags"] - estimator.weights("bfloat16", 8)
-    assert 0 < more < 0.2 * estimator.weights("bfloat16")
+    shared = dataclasses.replace(run, mesh="data:1,model:8")
+    more = one["peak_with_flags"] - estimator.weights(shared)
+    assert 0 < more < 0.2 * estimator.weights(run)
     less = {"dtype": "bfloat16", "remat": True, "rows": 1, "groups": 1}
-    training = dataclasses.replace(run, mesh="data:1,model:8")
-    training = dataclasses.replace(training, train=dataclasses.replace(run.train, **less))
+    training = dataclasses.replace(shared, train=dataclasses.replace(run.train, **less))
     assert peak(estimator.finetune(training)) < find_hardware("v2-8").usable

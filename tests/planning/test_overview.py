@@ -9,7 +9,7 @@ import pytest
 
 from antiimit_jax.models.known import find_known
 from antiimit_jax.planning.hardware import HARDWARE, Hardware
-from antiimit_jax.planning.memory import estimator_of, peak
+from antiimit_jax.planning.memory import Estimator, peak
 from antiimit_jax.planning.overview import overview, overview_text
 from antiimit_jax.run_config import RunConfig, from_dict
 from tests.tiny_model import write_tiny_model
@@ -21,7 +21,7 @@ def test_a_machine_holds_a_model_or_does_with_flags_or_does_not(tmp_path):
     folder = str(write_tiny_model(tmp_path / "tiny", hidden_size=64, scale=0.0))
     small = from_dict({"suites": ["control"], "control": {"n_items": 4, "splits": ["train"]}})
     run = small.on("gpu")
-    estimator = estimator_of(find_known(folder), run, "gpu", 1)
+    estimator = Estimator(find_known(folder), "gpu")
     training = peak(estimator.finetune(run))
     most = max(training, peak(estimator.evaluate(run)))
 

@@ -12,9 +12,8 @@ from antiimit_jax.models.known import find_known
 from antiimit_jax.models.sharding import bytes_of_one, partition
 from antiimit_jax.models.weights import abstract_params
 from antiimit_jax.parallel import AUTO, make_mesh, shapes_on
-from antiimit_jax.planning.advice import PROGRAMS
+from antiimit_jax.planning import advice
 from antiimit_jax.planning.hardware import find_hardware
-from antiimit_jax.planning.report import as_dict
 from antiimit_jax.run_config import RunConfig
 
 
@@ -22,9 +21,8 @@ def notes(planned: str, asked: str = AUTO, fits: bool = True, **changes: int) ->
     """Of a plan for eight devices with such a mesh; `changes` are of the model's shape."""
     model = find_known("qwen2-7b")
     model = dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, **changes))
-    programs = [{"program": name, "fits": fits, "rescued": fits, "flags": []} for name in PROGRAMS]
     run = dataclasses.replace(RunConfig(), mesh=planned)
-    return "; ".join(as_dict(model, find_hardware("v3-8"), run, programs, mesh=asked)["notes"])
+    return "; ".join(advice.notes(model, find_hardware("v3-8"), run, asked, fits))
 
 
 def test_copies_run_under_pmap_where_they_fit_and_a_mesh_takes_what_does_not():

@@ -6,9 +6,7 @@ import dataclasses
 
 import pytest
 
-from antiimit_jax.evaluation.programs import Work
-from antiimit_jax.models.catalog import CATALOG
-from antiimit_jax.models.families import parse_config
+from antiimit_jax.models.known import find_known
 from antiimit_jax.planning.advice import judge
 from antiimit_jax.planning.hardware import find_hardware
 from antiimit_jax.planning.memory import Estimator, peak
@@ -24,22 +22,20 @@ LINEAR = {"int8": 6.5, "nf4": 3.9}  # GiB of weights: one byte, or 4.5 bits, and
 
 
 @pytest.fixture(scope="module")
-def estimator(smollm2) -> Estimator:
-    cfg = parse_config(CATALOG["llama-2-7b"].config, "llama-2-7b")
-    return Estimator(cfg, Work(smollm2.tokenizer, "base"), "tpu")
+def estimator() -> Estimator:
+    return Estimator(find_known("llama-2-7b"), "tpu")
 
 
 @pytest.mark.parametrize("how", LINEAR)
 def test_7b_fits_16_gb_in_evaluation_and_in_training(estimator, how):
     machine, whole = find_hardware("v5e-1"), from_dict(RUN).on("tpu")
     run = dataclasses.replace(whole, quantize=how)
-    weights = estimator.weights("bfloat16", 1, how)
+    weights = estimator.weights(run)
     assert weights / 2**30 == pytest.approx(LINEAR[how], abs=0.05)
     for program in ("evaluate", "finetune"):
         assert judge(program, run, estimator, machine)["fits"]
         # What is widened is one layer's matrix, or a few: never all layers at once.
         beside, usual = (
-            peak(getattr(estimator, program)(one)) - estimator.weights("bfloat16", 1, held)
-            for one, held in ((run, how), (whole, "none"))
+            peak(getattr(estimator, program)(one)) - estimator.weights(one) for one in (run, whole)
         )
         assert beside < usual + 2**30
