@@ -170,7 +170,7 @@ def _changes(program: str, run: RunConfig, machine: Hardware) -> Iterator[tuple[
         "precision.n_items": 0,
         "scoring.n_items": 0,
         "residual.n_items": 0,
-        "suites": run.suites[:1],
+        "suites": run.suites if run.against else run.suites[:1],  # which must ask the second model
         "train.groups": 1,
         "train.rows": 1,
         "train.anchor_tokens": min(run.train.anchor_tokens, 64),
