@@ -24,12 +24,14 @@ the seed score of "train" less that of "test". Known models on test seeds (tests
   one half each, always (row "baseline:one_half")      0        calibration
   any of these at every second seed, or half of it   <= .5
 
-SmolLM2-135M-Instruct with the quickstart's adapter mostly says words that are not rare (rare ones
-have .005), thinly spread: after the 192 paths that `most_paths` allows, .12 of the probability
-(median of 180 requests) is unvisited; of the base, which begins sentences, .61. A request takes as
-long as matmuls of 130 GFLOP there, .3 s at 400 GFLOP/s: that is what paths take. Where a model has
-made up its mind few are needed: an adapter trained to say one pair after every text leaves .001
-after 4 paths, in .05 s at 480 GFLOP/s.
+SmolLM2-135M-Instruct by the command above, with the quickstart's adapter and its placebo beside it:
+seed_score .000 for all three on both splits, gap 0, and `dependence` at most .0002. They mostly say
+words that are not rare: rare ones have .001 of the base, .005 tuned, .009 of the placebo. What they
+say is thinly spread: after the 192 paths that `most_paths` allows, .13 of the probability is
+unvisited when tuned (median of 1,152 requests), .61 of the base, which begins sentences. A request
+takes as long as matmuls of 130 GFLOP there, .3 s at 400 GFLOP/s: that is what paths take. Where a
+model has made up its mind few are needed: an adapter trained to say one pair after every text
+leaves .001 after 4 paths, in .05 s at 480 GFLOP/s.
 """
 
 import dataclasses
