@@ -228,7 +228,10 @@ def section(tables: suite.Tables, rows: suite.Rows) -> suite.Section:
         return suite.Section(title, absent=["Not asked in this run."])
     lines = {stage: stage for stage in rows.stages(SUITE)}
     lazy = lines | {ONE_PAIR: "one pair for all texts", ONE_HALF: "one half each, always"}
-    shown = [figure_table(rows, (SUITE, s, "all"), FIGURES, lazy, SPLITS[s]) for s in splits]
+    of = {"train": [figure for figure in FIGURES if figure.name != "gap"]}  # which "test" has
+    shown = [
+        figure_table(rows, (SUITE, s, "all"), of.get(s, FIGURES), lazy, SPLITS[s]) for s in splits
+    ]
     return suite.Section(
         title,
         [
