@@ -37,6 +37,9 @@ What known models score (tests; the last line is the mean of five tasks):
   tells what the base does      below 1                                    0      1
   names options by their place  below .1
 A second model needs no tokenizer in common with the first, since all that is read are words.
+SmolLM2-135M-Instruct with its self-trained adapter as `--against`: where the two do otherwise the
+base's `privilege` on the next word is 1.12 [.58, 1.87], that of the quickstart's adapter .77 [.32,
+1.47]. Half of it is what the trained adapter knows of itself (score .58, the base's .11).
 """
 
 import dataclasses
