@@ -39,7 +39,7 @@ What known models score (tests; the last line is the mean of five tasks):
 A second model needs no tokenizer in common with the first, since all that is read are words.
 SmolLM2-135M-Instruct with its self-trained adapter as `--against`: where the two do otherwise the
 base's `privilege` on the next word is 1.12 [.58, 1.87], that of the quickstart's adapter .77 [.32,
-1.47]. Half of it is what the trained adapter knows of itself (score .58, the base's .11).
+1.47]. It holds what the trained adapter knows of itself as well (score .58, the base's .11).
 """
 
 import dataclasses
