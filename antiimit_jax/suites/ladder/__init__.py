@@ -44,9 +44,9 @@ Five rungs have figures of their own, on slice "all" (tests/suites/test_ladder_*
         "baseline:heedless")                   0             0            above 0
       says it all the more                     below 0       0            above 0
 
-SmolLM2-135M-Instruct with the quickstart's adapter (8 word sets): L7 tau -.01 [-.10, .07]; L9 γ 1.60
-[1.35, 1.85], at the first word 1.51, at the 16th 3.01 (the base -.03 and 2.07), gambler -.13; L11 γ
--.02 [-.03, .00]; L12 suppression -.49 [-.85, -.13]; L13 γ .60 [.18, 1.02]. On L0 its γ is 1.09.
+SmolLM2-135M-Instruct with the quickstart's adapter (8 word sets): L7 tau -.01 [-.10, .07]; L9 γ
+1.60 [1.35, 1.85], at the first word 1.51, at the 16th 3.01 (the base -.03 and 2.07), gambler -.13;
+L11 γ -.02 [-.03, .00]; L12 suppression -.49 [-.85, -.13]; L13 γ .60 [.18, 1.02]. On L0 it has 1.09.
 
 L7 and L12 have no right shares, so no γ. Choosing words from a seed (L14) is another suite's.
 """
