@@ -180,9 +180,8 @@ def _convert(kind: Any, value: Any) -> Any:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise TypeError
         of, parts = typing.get_args(kind)[0], tuple(value)
-        if of is str and all(
-            isinstance(part, str) for part in parts
-        ):  # a flag gives "L7,L9" as one
+        are_names = of is str and all(isinstance(part, str) for part in parts)
+        if are_names:  # of which a flag gives "L7,L9" as one
             parts = tuple(name.strip() for part in parts for name in part.split(","))
         return tuple(_convert(of, part) for part in parts)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -39,7 +39,10 @@ def quantified_answers(asker: suite.Asker, items: Sequence[Item]) -> dict[str, l
 
 
 def quantifier_rows(table: suite.Columns, stage: str, boot: suite.Bootstrap) -> list[suite.Row]:
-    """Whether shares rise with the quantifier, alike in all wordings; equal shares by the base."""
+    """Whether shares rise with the quantifier, alike in all wordings; of one stage.
+
+    Beside the base also of one who always gives equal shares.
+    """
     rows = _rows(table, stage, boot)
     if stage == "base":
         half = np.full(len(table["level"]), 0.5)
