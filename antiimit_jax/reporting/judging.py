@@ -10,7 +10,7 @@ from antiimit_jax.metrics.rows import estimate_of
 from antiimit_jax.reporting.rows import Rows, number
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-NO_DATA, FLOOR = "no data", "floor"
+NO_DATA, FLOOR, NOT_TESTABLE = "no data", "floor", "not testable"
 LEAST_SEEDS = 3  # of training, that a verdict needs
 RULER = "ruler:int8_channel"  # below whose drift a tuned model's is to be
 LEAK_SLOPE, LEAK_RATE, LEAK_ITEMS = 0.02, 0.01, 400  # within, below, on so many items or more

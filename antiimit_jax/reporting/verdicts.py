@@ -1,9 +1,10 @@
 """A verdict on each of the study's hypotheses, from rows of metrics.json alone.
 
 Every rule is a region in which an interval must lie: all of it inside is "supported", all outside
-"not supported", else "undecided". A hypothesis of several parts is supported with all of them, and
-not supported without one. A figure is read over all training seeds; with fewer than three there is
-no verdict, but the figures. Adapters from outside the run count by their names:
+"not supported", else "undecided"; F5 is "not testable" where plain requests are not followed
+either. A hypothesis of several parts is supported with all of them, and not supported without one.
+A figure is read over all training seeds; with fewer than three there is no verdict, but the
+figures. Adapters from outside the run count by their names:
 
     broad*         adapters of the broad arm, one a seed, their names in the order of the seeds (F6;
                    the command is in `configs/full.py`)
@@ -22,6 +23,7 @@ from antiimit_jax.reporting.judging import (
     LEAK_ITEMS,
     NO_DATA,
     NO_TUNED,
+    NOT_TESTABLE,
     SELF_TRAINED,
     SUPPORTED,
     Figures,
@@ -149,7 +151,7 @@ def _arbitrary(figures: Figures) -> Verdict:
     p = {rung: p_above(e, 0.5) for rung, e in found.items() if e.low is not None}
     passed = holm(p)
     unsure = [part for part in parts if part.verdict == SUPPORTED and part.label not in passed]
-    return judged(
+    verdict = judged(
         figures,
         "F5",
         "a tuned model can be asked for arbitrary control",
@@ -159,6 +161,11 @@ def _arbitrary(figures: Figures) -> Verdict:
         parts,
         needed=[f"{part.label} does not stand beside the other tests" for part in unsure],
     )
+    plain = figures.tuned_mean(("ladder", "L0", "all", "gamma"))
+    if plain.low is None or plain.low > 0:
+        return verdict
+    said = Part("γ of plain requests", plain, digits=2).said
+    return dataclasses.replace(verdict, verdict=NOT_TESTABLE, found=[said], missing=())
 
 
 def _broad(figures: Figures) -> Verdict:

@@ -185,6 +185,15 @@ def test_arbitrary_control_needs_half_of_gamma_on_every_rung(rows, verdict):
     assert found("F5", rows).verdict == verdict
 
 
+def test_control_of_no_plain_request_leaves_nothing_to_test():
+    plain = ("ladder", "L0", "all", "gamma")
+    without = [row(stage, ratio("L5"), None, half=None) for stage in TUNED]
+    judged = found("F5", each(plain, 0.0, 0.1) + without)
+    assert judged.verdict == "not testable" and judged.missing == ()
+    assert judged.found == ["γ of plain requests 0.00 [−0.10, 0.10]"]
+    assert found("F5", each(plain, 1.0, 0.1) + ladder()).verdict == "supported"
+
+
 def test_rungs_that_pass_alone_and_not_beside_each_other_are_undecided():
     assert found("F5", ladder(L5=0.605)).verdict == "supported"  # bound .505, p near .02
     judged = found("F5", ladder(L5=0.605, L6=0.605))
