@@ -7,7 +7,7 @@ text. Perplexity pools the tokens: exp(-mean log p), not a mean of perplexities.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +99,7 @@ def drift_rows(
     categories = np.unique(tokens.category)
     slices = _by_anchor(tokens, anchored)
     slices |= {f"category={name}": tokens.category == name for name in categories}
-    place = dict(stage=stage, suite="drift", split=split)
-    found = {name: tokens.take(mask) for name, mask in slices.items() if mask.any()}
-    return [
-        row for name, part in found.items() for row in _rows(part, place | {"slice": name}, boot)
-    ]
+    return _on_slices(slices, dict(stage=stage, suite="drift", split=split), boot, tokens)
 
 
 def paired_drift_rows(
@@ -120,12 +116,19 @@ def paired_drift_rows(
     Both hold the same tokens, in one order; they are resampled together. `stage` is
     "diff:ONE-OTHER".
     """
-    place, slices = dict(stage=stage, suite="drift", split=split), _by_anchor(one, anchored)
-    found = {name: (one.take(m), other.take(m)) for name, m in slices.items() if m.any()}
+    place = dict(stage=stage, suite="drift", split=split)
+    return _on_slices(_by_anchor(one, anchored), place, boot, one, other)
+
+
+def _on_slices(
+    slices: Mapping[str, np.ndarray], place: dict[str, str], boot: Bootstrap, *both: DriftTokens
+) -> list[dict]:
+    """Rows of tokens, or of two stages' differences on the same ones, on every slice with any."""
     return [
         row
-        for name, (ours, theirs) in found.items()
-        for row in _rows(ours, place | {"slice": name}, boot, theirs)
+        for name, mask in slices.items()
+        if mask.any()
+        for row in _rows(place | {"slice": name}, boot, *(tokens.take(mask) for tokens in both))
     ]
 
 
@@ -135,7 +138,7 @@ def _by_anchor(tokens: DriftTokens, anchored: Collection[str]) -> dict[str, np.n
 
 
 def _rows(
-    tokens: DriftTokens, place: dict[str, str], boot: Bootstrap, other: DriftTokens | None = None
+    place: dict[str, str], boot: Bootstrap, tokens: DriftTokens, other: DriftTokens | None = None
 ) -> list[dict]:
     resampling, n = boot.draw(tokens.prompt_id), len(tokens.prompt_id)
     sums, clusters = column_sums(_columns(tokens), resampling), len(np.unique(tokens.prompt_id))

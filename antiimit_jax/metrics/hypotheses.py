@@ -32,26 +32,27 @@ def over_seeds(found: Sequence[Estimate]) -> Estimate:
 
 
 def less(one: Estimate, other: Estimate) -> Estimate:
-    """one - other, with half-widths added as squares: for figures of the same items too wide."""
-    if one.value is None or other.value is None:
-        return Estimate(value=None, note=(one if one.value is None else other).note)
-    value = one.value - other.value
-    if None in (one.low, one.high, other.low, other.high):
-        return Estimate(value=value, note=one.note or other.note)
-    low = math.hypot(one.value - one.low, other.high - other.value)
-    high = math.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value=value, low=value - low, high=value + high)
+    """one - other, as if of different items: for figures of the same ones too wide."""
+    return _weighed((one, 1.0), (other, -1.0))
 
 
 def mean_apart(found: Sequence[Estimate]) -> Estimate:
-    """The mean of figures of different items, with half-widths added as squares."""
-    if missing := [one for one in found if one.value is None]:
+    """The mean of figures of different items."""
+    return _weighed(*((one, 1 / len(found)) for one in found))
+
+
+def _weighed(*found: tuple[Estimate, float]) -> Estimate:
+    """The sum of figures times weights, with half-widths added as squares."""
+    if missing := [one for one, _ in found if one.value is None]:
         return Estimate(value=None, note=missing[0].note)
-    value = float(np.mean([one.value for one in found]))
-    if missing := [one for one in found if one.low is None or one.high is None]:
-        return Estimate(value=value, note=missing[0].note)
-    below = math.hypot(*(one.value - one.low for one in found)) / len(found)
-    above = math.hypot(*(one.high - one.value for one in found)) / len(found)
+    value = sum(one.value * weight for one, weight in found)
+    if any(None in (one.low, one.high) for one, _ in found):
+        return Estimate(value=value, note=next((one.note for one, _ in found if one.note), None))
+    ends = [
+        sorted(((one.low - one.value) * weight, (one.high - one.value) * weight))
+        for one, weight in found
+    ]
+    below, above = (math.hypot(*sides) for sides in zip(*ends))
     return Estimate(value=value, low=value - below, high=value + above)
 
 
